@@ -1,0 +1,220 @@
+"""The captioner: towers, fusion and decoder, put together for training and for generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from evacap_cli.model.beam import BeamSettings, CachedDecoding, RecomputedDecoding, beam_search
+from evacap_cli.model.config import ModelConfig
+from evacap_cli.model.decoder import TextDecoder
+from evacap_cli.model.encoder import TwoTowerEncoder
+from evacap_cli.model.fusion import Fused, build_fusion
+from evacap_cli.model.losses import gate_stability, semantic_consistency, smoothed_cross_entropy
+
+BOS, EOS, PAD = 1, 2, 0
+"""Special words of our own tokenizers; imported models bring their own."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weights of the loss. A weight of 0 switches a term off, at no cost."""
+
+    smoothing: float = 0.1
+    gate_stability: float = 0.01
+    consistency: float = 0.1
+
+
+@dataclass
+class Generation:
+    """tokens: int64 (B, L), bos to eos, then pad. score: (B,) mean log-probability per word (eos counted).
+
+    gate and entropy: (B,) means over the sound's tokens, None for models without them; a clip without a picture has
+    gate 0 and entropy NaN. beam_score: (B,) the length-penalised score that the search ranked by.
+    """
+
+    tokens: Tensor
+    score: Tensor
+    beam_score: Tensor
+    gate: Tensor | None = None
+    entropy: Tensor | None = None
+
+
+class CaptionModel(nn.Module):
+    """A captioner of one `fusion` kind; see `ModelConfig`."""
+
+    def __init__(self, config: ModelConfig, bos: int = BOS, eos: int = EOS, pad: int = PAD) -> None:
+        super().__init__()
+        self.config, self.bos, self.eos, self.pad = config, bos, eos, pad
+        self.has_picture = config.fusion != "audio-only"
+        self.unified = config.fusion == "concat"
+        self.encoder = TwoTowerEncoder(config.encoder, picture=self.has_picture, unified=self.unified)
+        self.fusion = build_fusion(config.fusion, config.encoder)
+        self.decoder = TextDecoder(config.decoder, config.encoder.width)
+
+    @property
+    def has_gate(self) -> bool:
+        return bool(self.fusion.has_gate)
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.output_bias.device
+
+    def encode_audio(self, fbank: Tensor) -> Tensor:
+        """fbank: (B, T, F) normalised -> what `fuse` takes of the sound, (B, T_a, d)."""
+        return self.finish_audio(self.encoder.audio_tower(fbank))
+
+    def encode_picture(self, pixels: Tensor) -> Tensor:
+        """pixels: (B, N, 3, S, S) normalised -> what `fuse` takes of the picture, (B, T_v, d)."""
+        return self.finish_picture(self.encoder.picture_tower(pixels))
+
+    def finish_audio(self, tower: Tensor) -> Tensor:
+        """Tower tokens on to `fuse`: here, through the shared block, unless it joins both modalities later."""
+        return tower if self.unified else self.encoder.align_audio(tower)
+
+    def finish_picture(self, tower: Tensor) -> Tensor:
+        return tower if self.unified else self.encoder.align_picture(tower)
+
+    def token_mask(self, frame_mask: Tensor | None, tokens: int) -> Tensor | None:
+        """bool (B, N) of frames that exist -> (B, T_v) of picture tokens that do; a tubelet needs both its frames."""
+        if frame_mask is None or bool(frame_mask.all()):
+            return None
+        if self.config.encoder.picture_tokens == "tubelet" and self.config.encoder.frames > 1:
+            frame_mask = frame_mask.unflatten(1, (-1, 2)).all(dim=2)
+        return frame_mask.repeat_interleave(tokens // frame_mask.shape[1], dim=1)
+
+    def fuse(self, audio: Tensor, picture: Tensor | None, frame_mask: Tensor | None = None) -> Fused:
+        """Encoded sound (B, T_a, d) and picture (B, T_v, d) or None, frame_mask: bool (B, N) -> the decoder's memory.
+
+        A clip whose frames are all masked, or a batch without a picture, is heard only.
+        """
+        mask = None if picture is None else self.token_mask(frame_mask, picture.shape[1])
+        if not self.unified:
+            return Fused(audio) if not self.has_picture else self.fusion(audio, picture, mask)
+        if mask is not None:
+            mask = torch.cat((mask.new_ones(audio.shape[:2]), mask), dim=1)
+        return Fused(self.encoder.join(audio, picture, mask), mask)
+
+    def logits(self, memory: Fused, tokens: Tensor) -> Tensor:
+        """Teacher-forced word logits (B, T, V) for tokens (B, T)."""
+        prefix = self.decoder.encode_prefix(memory.tokens, memory.mask)
+        return self.decoder.logits(self.decoder.hidden(prefix, memory.mask, tokens))
+
+    def forward(
+        self,
+        audio: Tensor,
+        picture: Tensor | None,
+        tokens: Tensor,
+        need_predict: Tensor,
+        frame_mask: Tensor | None = None,
+        partners: Tensor | None = None,
+        objective: Objective = Objective(),  # noqa: B008  frozen
+        towers: bool = False,
+    ) -> dict[str, Tensor]:
+        """The loss of a batch and what it is made of.
+
+        audio: (B, T, F), picture: (B, N, 3, S, S) or None (with `towers`, tower tokens of both instead, for training
+        on frozen towers). tokens: int64 (B, L). need_predict: bool (B, L), True for words to be learned. partners:
+        int64 (B,) from `shuffle_partners`. Returns `loss`, `caption`, and where they apply `gate_stability`,
+        `consistency`, `shuffled` (count), `gate_matched`, `gate_shuffled`.
+        """
+        heard = self.finish_audio(audio) if towers else self.encode_audio(audio)
+        seen = None
+        if picture is not None and self.has_picture:
+            seen = self.finish_picture(picture) if towers else self.encode_picture(picture)
+        touched = torch.zeros(len(tokens), dtype=torch.bool, device=heard.device)
+        given, given_mask = seen, frame_mask
+        if partners is not None and seen is not None:
+            partners = partners.to(heard.device)
+            touched = partners != torch.arange(len(partners), device=heard.device)
+            given = seen[partners]
+            given_mask = None if frame_mask is None else frame_mask[partners]
+        memory = self.fuse(heard, given, given_mask)
+        wanted = need_predict[:, 1:]
+        logits = self.logits(memory, tokens[:, :-1])
+        target = tokens[:, 1:][wanted]
+        result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
+        loss = result["caption"]
+        if memory.gate is not None and objective.gate_stability:
+            result["gate_stability"] = gate_stability(memory.gate.float(), self.config.encoder.audio_grid)
+            loss = loss + objective.gate_stability * result["gate_stability"]
+        if objective.consistency and bool(touched.any()) and seen is not None:
+            own_mask = None if frame_mask is None else frame_mask[touched]
+            own = self.logits(self.fuse(heard[touched], seen[touched], own_mask), tokens[touched, :-1])
+            result["consistency"] = semantic_consistency(own[wanted[touched]], logits[touched][wanted[touched]])
+            loss = loss + objective.consistency * result["consistency"]
+        if seen is not None:
+            result["shuffled"] = touched.sum()
+        if memory.gate is not None:
+            means = memory.gate.detach().float().mean(dim=1)
+            for name, rows in (("gate_matched", ~touched), ("gate_shuffled", touched)):
+                if bool(rows.any()):
+                    result[name] = means[rows].mean()
+        return {"loss": loss, **result}
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        fbank: Tensor,
+        pixels: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        beam: int = 4,
+        max_words: int = 20,
+        min_words: int = 0,
+        length_penalty: float = 0.6,
+        cached: bool = True,
+    ) -> Generation:
+        """Captions a batch: fbank (B, T, F), pixels (B, N, 3, S, S) or None, frame_mask bool (B, N) or None."""
+        heard = self.encode_audio(fbank)
+        seen = self.encode_picture(pixels) if pixels is not None and self.has_picture else None
+        return self.describe(self.fuse(heard, seen, frame_mask), beam, max_words, min_words, length_penalty, cached)
+
+    @torch.inference_mode()
+    def describe(
+        self,
+        memory: Fused,
+        beam: int = 4,
+        max_words: int = 20,
+        min_words: int = 0,
+        length_penalty: float = 0.6,
+        cached: bool = True,
+    ) -> Generation:
+        """Words for fused tokens. `cached=False` recomputes everything at every word (slow; the same tokens)."""
+        settings = BeamSettings(
+            beams=beam,
+            max_length=max_words + 2,
+            min_length=min_words + 1 if min_words else 0,
+            length_penalty=length_penalty,
+            bos=self.bos,
+            eos=self.eos,
+            pad=self.pad,
+        )
+        kind = CachedDecoding if cached else RecomputedDecoding
+        decoding = kind(self.decoder, memory.tokens, memory.mask, settings)
+        batch, device = memory.tokens.shape[0], memory.tokens.device
+        found = beam_search(decoding.step, decoding.reorder, batch, settings, device)
+        gate = None if memory.gate is None else memory.gate.float().mean(dim=1)
+        entropy = None if memory.entropy is None else memory.entropy.float().mean(dim=1)
+        score = found.logprob / (found.length - 1).clamp(min=1)
+        return Generation(found.tokens, score, found.score, gate, entropy)
+
+
+def build_model(config: ModelConfig) -> CaptionModel:
+    """A captioner with fresh random weights (torch's global generator)."""
+    return CaptionModel(config)
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Parameters by part and in total; tied weights count once."""
+    encoder = model.encoder
+    counts = {"audio tower": 0, "picture tower": 0, "shared block": 0, "tag head": 0, "fusion": 0, "decoder": 0}
+    assert isinstance(encoder, nn.Module)
+    for name, parameter in encoder.named_parameters():
+        root = name.split(".")[0]
+        part = "tag head" if root == "tag_head" else "shared block" if root in ("blocks_u", "norms") else None
+        counts[part or ("audio tower" if root.endswith("_a") else "picture tower")] += parameter.numel()
+    for part in ("fusion", "decoder"):
+        counts[part] = sum(p.numel() for p in getattr(model, part).parameters())
+    return {**counts, "total": sum(counts.values())}

@@ -1,0 +1,113 @@
+"""The GIT-style text decoder (Wang et al. 2022): a prefix that attends to itself, words that attend to it and back.
+
+The prefix never sees a word, so its keys and values are made once for each clip and then serve every beam and step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+from evacap_cli.model.config import DecoderConfig
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Per layer: keys and values (B, h, T, d_head)."""
+
+
+class DecoderLayer(nn.Module):
+    """One post-norm BERT layer."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.widen = nn.Linear(config.width, config.feedforward)
+        self.narrow = nn.Linear(config.feedforward, config.width)
+        self.output_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.drop = nn.Dropout(config.dropout)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B, T, d) to q, k, v (B, h, T, d_head)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def forward(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """x: (B, T, d) with its queries, keys and values to look at, mask: bool, broadcast to (B, h, T, T_k)."""
+        dropout = self.dropout if self.training else 0.0
+        look = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        x = self.attention_norm(x + self.drop(self.out(look.transpose(1, 2).flatten(2))))
+        return self.output_norm(x + self.drop(self.narrow(gelu(self.widen(x)))))
+
+
+class TextDecoder(nn.Module):
+    """Memory tokens to word logits. Word embedding and output share their weight."""
+
+    def __init__(self, config: DecoderConfig, memory_width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.project_memory = nn.Sequential(nn.Linear(memory_width, config.width), nn.LayerNorm(config.width))
+        self.words = nn.Embedding(config.vocab_size, config.width)
+        self.positions = nn.Embedding(config.positions, config.width)
+        self.embedding_norm = nn.LayerNorm(config.width, eps=config.embedding_norm_eps)
+        self.drop = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def embed(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """tokens and position: int64 (B, T). Returns (B, T, d)."""
+        return self.drop(self.embedding_norm(self.words(tokens) + self.positions(position)))
+
+    def encode_prefix(self, memory: Tensor, mask: Tensor | None) -> KeysValues:
+        """memory: (B, P, d), mask: bool (B, P), True for tokens that exist. Keys and values for each layer."""
+        mask = None if mask is None else mask[:, None, None]
+        x = self.project_memory(memory)
+        cache = []
+        for index, layer in enumerate(self.layers):
+            q, k, v = layer.project(x)
+            cache.append((k, v))
+            if index + 1 < len(self.layers):  # what the last layer makes of the prefix is read by no one
+                x = layer(x, q, k, v, mask)
+        return cache
+
+    def hidden(self, prefix: KeysValues, mask: Tensor | None, tokens: Tensor) -> Tensor:
+        """All positions of `tokens` (B, T) at once, each seeing the prefix and its own past: (B, T, d)."""
+        B, T = tokens.shape
+        past = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril()[None, None].expand(B, 1, T, T)
+        P = prefix[0][0].shape[2]
+        seen = (
+            torch.ones(B, 1, T, P, dtype=torch.bool, device=tokens.device)
+            if mask is None
+            else mask[:, None, None].expand(B, 1, T, P)
+        )
+        attn_mask = torch.cat((seen, past), dim=-1)
+        x = self.embed(tokens, torch.arange(T, device=tokens.device).expand(B, T))
+        for layer, (keys, values) in zip(self.layers, prefix, strict=True):
+            q, k, v = layer.project(x)
+            x = layer(x, q, torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2), attn_mask)
+        return x
+
+    def step(self, cache: KeysValues, slot: int, mask: Tensor, tokens: Tensor, position: int) -> Tensor:
+        """One word further for K beams of every clip.
+
+        cache: buffers (B, h, S, d_head) whose slots `slot .. slot + K` receive this step's keys and values; mask: bool
+        (B, 1, K, S), the slots each beam may see; tokens: int64 (B, K), the beams' last words. Returns (B, K, d).
+        """
+        x = self.embed(tokens, torch.full_like(tokens, position))
+        for layer, (keys, values) in zip(self.layers, cache, strict=True):
+            q, k, v = layer.project(x)
+            keys[:, :, slot : slot + k.shape[2]] = k
+            values[:, :, slot : slot + v.shape[2]] = v
+            x = layer(x, q, keys, values, mask)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., d) to (..., vocab)."""
+        return nn.functional.linear(hidden, self.words.weight, self.output_bias)

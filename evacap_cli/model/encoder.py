@@ -1,0 +1,177 @@
+"""CAV-MAE's two towers (Gong et al. 2023): a ViT that listens, a ViT that looks, and a block that both share."""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import LayerNorm2d, Mlp
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+
+from evacap_cli.model.config import EncoderConfig
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block. `modalities` name further pairs of norms for a block that modalities share."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, modalities: tuple[str, ...] = ("",)) -> None:
+        super().__init__()
+        self.attn = Attention(width, num_heads=heads, qkv_bias=True)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.norm1 = nn.ModuleDict({name or "own": nn.LayerNorm(width) for name in modalities})
+        self.norm2 = nn.ModuleDict({name or "own": nn.LayerNorm(width) for name in modalities})
+
+    def forward(self, x: Tensor, modality: str = "own", mask: Tensor | None = None) -> Tensor:
+        """x: (B, T, d); mask: bool (B, T), True for tokens that exist. Returns (B, T, d)."""
+        attn_mask = None if mask is None else mask[:, None, None, :]
+        x = x + self.attn(self.norm1[modality](x), attn_mask=attn_mask)
+        return x + self.mlp(self.norm2[modality](x))
+
+
+class ConvStem(nn.Module):
+    """A 7x7 convolution of stride 4, then 3x3 ones of stride 2 down to one position a patch (after Xiao et al. 2021)."""
+
+    def __init__(self, channels: int, width: int, patch: tuple[int, int]) -> None:
+        super().__init__()
+        rows, columns = (side // 4 for side in patch)
+        if any(side < 8 or side & (side - 1) for side in patch):
+            raise ValueError(f"a convolutional stem needs patch sides of 8, 16, 32, ..., got {patch}")
+        size = width // 4
+        layers: list[nn.Module] = [nn.Conv2d(channels, size, 7, stride=4, padding=3), LayerNorm2d(size), nn.GELU()]
+        while rows > 1 or columns > 1:
+            stride = (2 if rows > 1 else 1, 2 if columns > 1 else 1)
+            rows, columns = max(rows // 2, 1), max(columns // 2, 1)
+            wider = min(size * 2, width)
+            layers += [nn.Conv2d(size, wider, 3, stride=stride, padding=1), LayerNorm2d(wider), nn.GELU()]
+            size = wider
+        self.layers = nn.Sequential(*layers, nn.Conv2d(size, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.contiguous(memory_format=torch.channels_last))
+
+
+class TwoTowerEncoder(nn.Module):
+    """Audio and picture towers with their shared block.
+
+    `unified`: the shared block runs once over both modalities' tokens side by side (CAV-MAE's joint path, which AVCap
+    uses) instead of on each by itself with its own norms. `picture=False` leaves the picture branch out.
+    """
+
+    def __init__(self, config: EncoderConfig, picture: bool = True, unified: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        d = config.width
+        self.patch_embed_a = self._patches(1, config.audio_patch)
+        self.modality_a = nn.Parameter(torch.zeros(1, 1, d))
+        self.pos_embed_a = nn.Parameter(_sincos(*config.audio_grid, d))
+        self.blocks_a = self._blocks(config.depth)
+        if picture:
+            self.patch_embed_v = self._patches(3, (config.image_patch,) * 2, picture=True)
+            self.modality_v = nn.Parameter(torch.zeros(1, 1, d))
+            side = config.image_size // config.image_patch
+            tubelets = config.positions // config.frame_tokens
+            self.pos_embed_v = nn.Parameter(_sincos(side, side, d).repeat(1, tubelets, 1))
+            self.blocks_v = self._blocks(config.picture_depth or config.depth)
+        joint = ("joint",) if unified and picture else ("a", "v") if picture else ("a",)
+        self.blocks_u = self._blocks(config.shared_depth, joint)
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(d) for name in joint})
+        self.tag_head = (
+            nn.Sequential(nn.LayerNorm(d), nn.Linear(d, config.tag_classes)) if config.tag_classes else None
+        )
+        self._initialise()
+
+    def _patches(self, channels: int, patch: tuple[int, int], picture: bool = False) -> nn.Module:
+        config = self.config
+        if config.stem == "conv":
+            return ConvStem(channels, config.width, patch)
+        if picture and config.picture_tokens == "tubelet" and config.frames > 1:
+            return nn.Conv3d(channels, config.width, kernel_size=(2, *patch), stride=(2, *patch))
+        return nn.Conv2d(channels, config.width, kernel_size=patch, stride=patch)
+
+    def _blocks(self, depth: int, modalities: tuple[str, ...] = ("",)) -> nn.ModuleList:
+        config = self.config
+        return nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio, modalities) for _ in range(depth))
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for name, parameter in self.named_parameters():
+            if name.startswith("modality"):
+                nn.init.normal_(parameter, std=0.02)
+            elif name in ("patch_embed_a.weight", "patch_embed_v.weight"):
+                nn.init.xavier_uniform_(parameter.flatten(1))
+
+    def audio_tower(self, fbank: Tensor, keep: float = 1.0) -> Tensor:
+        """fbank: (B, T, F), normalised. Returns tokens (B, T_a, d) before the shared block, frequency rows first.
+
+        `keep` < 1 drops tokens at random (another set for each clip), which shortens pre-training.
+        """
+        x = self.patch_embed_a(fbank.transpose(1, 2).unsqueeze(1))  # (B, d, rows, columns)
+        x = x.flatten(2).transpose(1, 2) + self.pos_embed_a + self.modality_a
+        if keep < 1.0:
+            x = _subset(x, keep)
+        for block in self.blocks_a:
+            x = block(x)
+        return x
+
+    def picture_tower(self, pixels: Tensor) -> Tensor:
+        """pixels: (B, N, 3, S, S), normalised. Returns tokens (B, T_v, d) before the shared block.
+
+        Frame tokens: T_v = N * S^2 / P^2, frames do not see each other. Tubelets: half of that, all see all.
+        """
+        B, N = pixels.shape[:2]
+        if self.config.picture_tokens == "tubelet" and self.config.frames > 1:
+            x = self.patch_embed_v(pixels.transpose(1, 2)).flatten(2).transpose(1, 2)  # (B, N/2 * patches, d)
+            if x.shape[1] != self.pos_embed_v.shape[1]:
+                raise ValueError(f"this model looks at {self.config.frames} frames, got {N}")
+            x = x + self.pos_embed_v + self.modality_v
+            for block in self.blocks_v:
+                x = block(x)
+            return x
+        x = self.patch_embed_v(pixels.flatten(0, 1)).flatten(2).transpose(1, 2)  # (B * N, patches, d)
+        x = x + self.pos_embed_v + self.modality_v
+        for block in self.blocks_v:
+            x = block(x)
+        return x.unflatten(0, (B, N)).flatten(1, 2)
+
+    def align_audio(self, x: Tensor) -> Tensor:
+        """Tower tokens (B, T_a, d) through the shared block with the audio norms."""
+        for block in self.blocks_u:
+            x = block(x, "a")
+        return self.norms["a"](x)
+
+    def align_picture(self, x: Tensor) -> Tensor:
+        """Tower tokens (B, T_v, d) through the shared block with the picture norms; frames do not see each other."""
+        B, T, _ = x.shape
+        if self.config.picture_tokens == "frame":
+            x = x.reshape(-1, self.config.frame_tokens, x.shape[-1])
+        for block in self.blocks_u:
+            x = block(x, "v")
+        return self.norms["v"](x).reshape(B, T, -1)
+
+    def join(self, audio: Tensor, picture: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Both towers' tokens side by side through the shared block: (B, T_a + T_v, d).
+
+        mask: bool (B, T_a + T_v), True for tokens that exist, or None when all do.
+        """
+        x = audio if picture is None else torch.cat((audio, picture), dim=1)
+        for block in self.blocks_u:
+            x = block(x, "joint", mask)
+        return self.norms["joint"](x)
+
+
+def _subset(x: Tensor, keep: float) -> Tensor:
+    B, T, d = x.shape
+    chosen = torch.rand(B, T, device=x.device).argsort(dim=1)[:, : max(1, round(T * keep))]
+    return x.gather(1, chosen[..., None].expand(-1, -1, d))
+
+
+def _sincos(rows: int, columns: int, width: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions (1, rows * columns, width), half of the channels for each axis."""
+    quarter = width // 4
+    omega = 1.0 / 10000 ** (torch.arange(quarter) / quarter)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    parts = [f(axis.flatten()[:, None] * omega) for axis in (x, y) for f in (torch.sin, torch.cos)]
+    table = torch.cat(parts, dim=1)
+    return nn.functional.pad(table, (0, width - table.shape[1]))[None]

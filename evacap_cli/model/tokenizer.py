@@ -1,0 +1,66 @@
+"""Words to numbers and back, by the `tokenizers` library; one JSON file in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as Engine
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from evacap_cli.errors import EvacapError
+
+SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
+"""In the order of their numbers: `PAD`, `BOS` and `EOS` of the model are 0, 1 and 2."""
+
+
+class Tokenizer:
+    """Lower-cased WordPiece, as BERT's. Captions become bos, words, eos."""
+
+    def __init__(self, engine: Engine, bos: str = "[BOS]", eos: str = "[EOS]", pad: str = "[PAD]") -> None:
+        self.engine = engine
+        ids = [engine.token_to_id(word) for word in (bos, eos, pad)]
+        if any(i is None for i in ids):
+            raise EvacapError(f"the tokenizer lacks one of {bos}, {eos}, {pad}", "use the checkpoint's own tokenizer")
+        self.bos, self.eos, self.pad = ids
+
+    def __len__(self) -> int:
+        return self.engine.get_vocab_size()
+
+    @classmethod
+    def train(cls, captions: Iterable[str], vocab_size: int = 2000) -> Tokenizer:
+        """Learns a vocabulary from captions; the same captions give the same vocabulary."""
+        engine = Engine(models.WordPiece(unk_token="[UNK]"))
+        engine.normalizer = normalizers.BertNormalizer(lowercase=True)
+        engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        engine.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False)
+        engine.train_from_iterator(captions, trainer)
+        return cls(engine)
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        try:
+            engine = Engine.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise EvacapError(f"{path}: not a readable tokenizer ({error})", "take it from the checkpoint again") from error
+        bert = engine.token_to_id("[CLS]") is not None
+        return cls(engine, "[CLS]", "[SEP]") if bert else cls(engine)
+
+    def save(self, path: Path) -> None:
+        self.engine.save(str(path))
+
+    def encode(self, caption: str, max_words: int = 40) -> list[int]:
+        """bos, at most `max_words` tokens, eos."""
+        words = self.engine.encode(caption, add_special_tokens=False).ids[:max_words]
+        return [self.bos, *words, self.eos]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Up to the first eos, without bos and pad."""
+        words = []
+        for token in tokens:
+            if token == self.eos:
+                break
+            if token not in (self.bos, self.pad):
+                words.append(int(token))
+        return self.engine.decode(words)

@@ -1,0 +1,1 @@
+"""Presets: named settings as YAML."""
