@@ -1,0 +1,24 @@
+"""Captions of what is heard in videos, with the picture as a guide that can be distrusted.
+
+>>> from evacap_cli import Captioner
+>>> Captioner.load("demo").caption("clip.mp4").caption
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evacap_cli.tasks.captioning import Captioner
+
+__version__ = "0.1.0"
+__all__ = ["Captioner", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Captioner` when it is asked for: what it needs takes seconds to import."""
+    if name == "Captioner":
+        from evacap_cli.tasks.captioning import Captioner
+
+        return Captioner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
