@@ -1,0 +1,77 @@
+"""Log-mel fbank of whole batches, equal to `torchaudio.compliance.kaldi.fbank` clip by clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchaudio.compliance.kaldi import get_mel_banks
+
+from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS, FeatureSettings
+
+LOW_HZ = 20.0  # lower edge of the first mel bin (Kaldi's default)
+PREEMPHASIS = 0.97  # Kaldi's default
+FLOOR = torch.finfo(torch.float32).eps  # of the mel energies, before the logarithm
+
+
+def fbank(waveforms: Tensor | Sequence[Tensor], settings: FeatureSettings) -> Tensor:
+    """Normalised log-mel energies of one or many clips.
+
+    `waveforms`: (S,), (B, S), or a sequence of (S_i,) tensors of differing lengths, at
+    `settings.sample_rate`, in [-1, 1]. Returns (B, audio_frames, mel_bins) float32 on their device.
+
+    Each clip loses its mean, becomes Kaldi's fbank (25 ms windows, 10 ms apart, no dither, no energy),
+    is zero-padded or cut at its end to `audio_frames`, and is then normalised by `fbank_mean` and
+    `fbank_std`, as in CAV-MAE. A clip shorter than one window is all padding.
+    """
+    samples, lengths = _as_batch(waveforms)
+    size = int(settings.sample_rate * WINDOW_SECONDS)
+    hop = int(settings.sample_rate * HOP_SECONDS)
+    # (B, 1); the padding is zero and adds nothing to the sum
+    mean = samples.sum(dim=1, keepdim=True) / lengths.clamp(min=1).unsqueeze(1)
+    most = size + hop * (settings.audio_frames - 1)  # samples behind the last frame that is kept
+    samples = samples[:, :most] - mean
+    samples = F.pad(samples, (0, max(0, size - samples.shape[1])))
+
+    windows = samples.unfold(1, size, hop)  # (B, T', size)
+    windows = windows - windows.mean(dim=-1, keepdim=True)
+    weighed = PREEMPHASIS * windows  # Kaldi's order of operations keeps near-silent bins equal, too
+    windows[..., 1:] -= weighed[..., :-1]
+    windows[..., 0] -= weighed[..., 0]
+    windows *= _window(settings.window, size, samples.device)
+    fft_size = 1 << (size - 1).bit_length()
+    spectrum = torch.fft.rfft(windows, n=fft_size)  # (B, T', fft_size / 2 + 1)
+    power = spectrum.real.square() + spectrum.imag.square()
+    banks = _mel_banks(settings.mel_bins, fft_size, settings.sample_rate, samples.device)
+    mel = (power @ banks).clamp_(min=FLOOR).log_()  # (B, T', mel_bins)
+
+    whole = torch.where(lengths < size, 0, (lengths - size) // hop + 1)  # (B,) windows inside each clip
+    inside = torch.arange(mel.shape[1], device=mel.device) < whole.unsqueeze(1)
+    mel = F.pad(mel * inside.unsqueeze(-1), (0, 0, 0, settings.audio_frames - mel.shape[1]))
+    return (mel - settings.fbank_mean) / settings.fbank_std
+
+
+def _as_batch(waveforms: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """(B, S) float32, zero-padded at the end, and (B,) lengths in samples."""
+    if isinstance(waveforms, Tensor):
+        samples = torch.atleast_2d(waveforms).float()
+        return samples, torch.full((len(samples),), samples.shape[1], device=samples.device)
+    samples = torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True).float()
+    return samples, torch.tensor([len(waveform) for waveform in waveforms], device=samples.device)
+
+
+@lru_cache(maxsize=16)
+def _window(kind: str, size: int, device: torch.device) -> Tensor:
+    """(size,) symmetric window."""
+    make = torch.hamming_window if kind == "hamming" else torch.hann_window
+    return make(size, periodic=False, device=device)
+
+
+@lru_cache(maxsize=16)
+def _mel_banks(bins: int, fft_size: int, sample_rate: int, device: torch.device) -> Tensor:
+    """(fft_size / 2 + 1, bins) mel weights; Kaldi leaves the Nyquist bin out, hence the row of zeros."""
+    banks, _ = get_mel_banks(bins, fft_size, float(sample_rate), LOW_HZ, 0.0, 100.0, -500.0, 1.0)
+    return F.pad(banks, (0, 1)).T.contiguous().to(device)

@@ -1,0 +1,92 @@
+"""Every number that decides how sound and picture become tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from evacap_cli.errors import UsageError
+
+WINDOWS = ("hamming", "hanning")
+WINDOW_SECONDS = 0.025  # one analysis window of the fbank ...
+HOP_SECONDS = 0.010  # ... and the step from one to the next
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What a model expects to hear and see; a checkpoint and a feature store each carry theirs.
+
+    `fbank_mean` and `fbank_std` are AVCap's statistics of AudioCaps, `image_mean` and `image_std` ImageNet's.
+    `window` is `hamming` (as EVACap prints it) or `hanning` (what CAV-MAE's and AVCap's weights want).
+    """
+
+    sample_rate: int = 16_000  # Hz
+    seconds: float = 10.0  # what the model hears at once
+    mel_bins: int = 128
+    audio_frames: int = 1024  # fbank frames, 10 ms apart
+    window: str = "hamming"
+    fbank_mean: float = -4.346
+    fbank_std: float = 4.332
+    frames: int = 18  # pictures a clip ...
+    fps: float = 2.0  # ... and how many of them a second
+    image_size: int = 224  # pixels, square
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        for name in ("image_mean", "image_std"):  # YAML and JSON give lists
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        wrong = [
+            f"{name} = {getattr(self, name)!r} (more than 0)"
+            for name in (
+                "sample_rate",
+                "seconds",
+                "mel_bins",
+                "audio_frames",
+                "fbank_std",
+                "fps",
+                "image_size",
+            )
+            if not getattr(self, name) > 0
+        ]
+        if self.frames < 0:
+            wrong.append(f"frames = {self.frames!r} (0 or more)")
+        if self.window not in WINDOWS:
+            wrong.append(f"window = {self.window!r} (one of {', '.join(WINDOWS)})")
+        if (
+            len(self.image_mean) != 3
+            or len(self.image_std) != 3
+            or not all(std > 0 for std in self.image_std)
+        ):
+            wrong.append("image_mean, image_std (three numbers each, image_std more than 0)")
+        if wrong:
+            raise UsageError("feature settings out of range: " + "; ".join(wrong))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, fit for YAML and JSON; `from_dict` reads them back."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FeatureSettings:
+        """Settings from a mapping; what it does not name keeps its default. UsageError on unknown names."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise UsageError(
+                f"unknown feature settings: {', '.join(unknown)}", cure=f"known ones are {', '.join(known)}"
+            )
+        return cls(**values)
+
+    def fingerprint(self) -> str:
+        """12 hex digits that differ when any setting differs."""
+        # floats before hashing, so that 10 and 10.0 are the same setting
+        plain = {
+            name: float(value) if isinstance(value, (int, float)) else value
+            for name, value in self.to_dict().items()
+        }
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

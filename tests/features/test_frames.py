@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torchvision.transforms import InterpolationMode
+
+from evacap_cli.features import FeatureSettings, crop_frame, frame_times, normalize_frames
+
+
+def test_two_looks_a_second() -> None:
+    times = frame_times(10.0, FeatureSettings())
+    assert times == pytest.approx([0.25 + 0.5 * i for i in range(18)])
+    assert frame_times(9.0, FeatureSettings()) == pytest.approx(times)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 8.99])
+def test_a_short_clip_spreads_its_looks(seconds: float) -> None:
+    times = frame_times(seconds, FeatureSettings())
+    assert times == pytest.approx([(i + 0.5) * seconds / 18 for i in range(18)])
+
+
+@pytest.mark.parametrize(("frames", "first", "step"), [(8, 0.5625, 1.125), (1, 4.5, 0.0), (36, 0.125, 0.25)])
+def test_another_number_of_frames_covers_the_same_span(frames: int, first: float, step: float) -> None:
+    times = frame_times(10.0, FeatureSettings(), frames=frames)
+    assert times == pytest.approx([first + step * i for i in range(frames)])
+
+
+def test_no_frames_and_no_time() -> None:
+    assert frame_times(10.0, FeatureSettings(), frames=0) == []
+    assert frame_times(10.0, FeatureSettings(frames=0)) == []
+    assert frame_times(10.0, FeatureSettings(frames=0), frames=4) == pytest.approx([0.25, 0.75, 1.25, 1.75])
+    assert frame_times(0.0, FeatureSettings(), frames=2) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "height_width", [(240, 320), (360, 202), (17, 31), (16, 16), (224, 224), (1, 5), (2160, 3840)]
+)
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+def test_crop_equals_torchvision(height_width: tuple[int, int], kind: str) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*height_width, 3), dtype=np.uint8)
+    steps = torchvision.transforms.v2.Compose(
+        [
+            torchvision.transforms.v2.Resize(112, InterpolationMode.BICUBIC, antialias=True),
+            torchvision.transforms.v2.CenterCrop(112),
+        ]
+    )
+    pixels = torch.from_numpy(frame).permute(2, 0, 1)
+    plain, floating = steps(pixels), steps(pixels.float()).round().clamp(0, 255)
+    out = crop_frame(frame if kind == "array" else torch.from_numpy(frame), 112)
+    assert out.dtype == torch.uint8
+    assert out.is_contiguous()
+    assert torch.equal(out, plain)
+    assert (out - floating).abs().mean() < 0.5
+
+
+def test_crop_takes_views() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    turned = np.rot90(frame)
+    assert torch.equal(crop_frame(turned, 32), crop_frame(np.ascontiguousarray(turned), 32))
+
+
+def test_normalize_equals_torchvision() -> None:
+    settings = FeatureSettings()
+    frames = torch.randint(
+        0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    plain = torchvision.transforms.Normalize(settings.image_mean, settings.image_std)(frames.float() / 255)
+    torch.testing.assert_close(normalize_frames(frames, settings), plain)
