@@ -1,0 +1,245 @@
+"""The sound of a file as 16 kHz mono, with every sample at its own time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+
+from evacap_cli.errors import MediaError
+from evacap_cli.media.container import READ_ERRORS, Media, NoAudioError, one_line, open_media
+from evacap_cli.media.probe import probe
+
+SAMPLE_RATE = 16_000  # Hz
+WINDOW_MODES = ("loudest", "start", "middle")
+STEP = 0.1  # seconds of sound whose energy `find_window` adds up
+PREROLL = 0.5  # seconds decoded ahead of what is asked for: codecs that overlap need a run-up (Opus: 0.08 s)
+JUMP = 0.05  # seconds by which a timestamp may be off before it counts as a gap (Matroska rounds to 0.001)
+MOST_PLANES = 8  # from so many planes on, PyAV reads beyond the list of them, and crashes
+STRIDE = 0.5  # seconds of sound that are worked on at once
+LONGEST_GAP = 60.0  # seconds; believed where a file does not say how long it is
+
+
+class Block(NamedTuple):
+    """A stretch of mono sound as it was decoded."""
+
+    time: float  # of its first sample, in seconds
+    samples: np.ndarray  # (S,) float32 in [-1, 1]
+    rate: int  # Hz
+    follows: bool  # whether it continues the block before without a gap
+
+
+def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> np.ndarray:
+    """(S,) float32 in [-1, 1]: 16 kHz mono from `start` to `end` seconds, or to where the sound ends.
+
+    Time 0 is where the earlier of sound and picture starts. Before a late start and in gaps there is silence;
+    nothing follows the sound's end, so that fewer samples than asked for, or none, come back. Channels are
+    averaged, without the low-frequency effects. Raises NoAudioError (`no audio track`) or MediaError.
+    """
+    with open_media(path) as media:
+        pieces: list[tuple[int, np.ndarray]] = []
+        for at, samples in _resample(_blocks(media, max(0.0, start), end)):
+            first = round((at - start) * SAMPLE_RATE)
+            samples = samples[max(0, -first) :]
+            if len(samples):
+                pieces.append((max(0, first), samples))
+    length = max((first + len(samples) for first, samples in pieces), default=0)
+    if end is not None:
+        length = min(length, max(0, round((end - start) * SAMPLE_RATE)))
+    waveform = np.zeros(length, dtype=np.float32)
+    for first, samples in pieces:
+        piece = waveform[first : first + len(samples)]
+        piece[:] = samples[: len(piece)]
+    return np.clip(waveform, -1.0, 1.0, out=waveform)
+
+
+def find_window(path: str | Path, seconds: float = 10.0, mode: str = "loudest") -> tuple[float, float]:
+    """(start, end) in seconds of the `seconds` of a file that are captioned when it is longer than that.
+
+    `loudest`: where the sound has most energy, to 0.1 s, the earliest of equals; one pass over the sound,
+    which keeps 8 bytes for every 0.1 s. `start` and `middle` need no pass. A shorter file gives (0, its own
+    length). Raises ValueError on another mode, NoAudioError and MediaError.
+    """
+    if mode not in WINDOW_MODES:
+        raise ValueError(f"mode {mode!r}: one of {', '.join(WINDOW_MODES)}")
+    total = probe(path).seconds
+    if total <= seconds:
+        return 0.0, total
+    if mode == "start":
+        return 0.0, seconds
+    if mode == "middle":
+        start = (total - seconds) / 2
+        return start, start + seconds
+    with open_media(path) as media:
+        energy = _energies(_blocks(media, 0.0, None))
+    sums = np.concatenate([[0.0], np.cumsum(energy)])
+    width = min(max(1, round(seconds / STEP)), len(energy))
+    loudness = sums[width:] - sums[:-width]
+    # equal to within what adding up in another order can change: the first of them
+    best = int(np.argmax(loudness >= loudness.max() * (1 - 1e-9)))
+    start = min(round(best * STEP, 3), total - seconds)
+    return start, start + seconds
+
+
+def _energies(blocks: Iterable[Block]) -> np.ndarray:
+    """(ceil(end / STEP),) float64: the sum of squares in each STEP, as if at one common rate."""
+    energy = np.zeros(1024)
+    used = 1
+    for block in blocks:
+        bins = ((block.time + np.arange(len(block.samples)) / block.rate) / STEP).astype(np.int64)
+        first, last = max(0, int(bins[0])), int(bins[-1])
+        if last < 0:
+            continue
+        if last >= len(energy):
+            energy = np.concatenate([energy, np.zeros(max(last + 1 - len(energy), len(energy)))])
+        sums = np.bincount(np.maximum(bins - first, 0), np.square(block.samples, dtype=np.float64))
+        energy[first : first + len(sums)] += sums / block.rate
+        used = max(used, last + 1)
+    return energy[:used]
+
+
+def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
+    """(time of the first sample, (S,) float32 at 16 kHz) in pieces; each run without gaps is resampled as
+    one.
+    """
+    resampler: av.AudioResampler | None = None
+    rate, at, done = 0, 0.0, 0  # of the run: its rate, its start, samples handed out
+
+    def pieces(frame: AudioFrame | None) -> Iterator[tuple[float, np.ndarray]]:
+        nonlocal done
+        assert resampler is not None
+        for out in filter(
+            None, resampler.resample(frame)
+        ):  # at 16 kHz the end comes back as it was given: None
+            samples = out.to_ndarray().reshape(-1)
+            yield at + done / SAMPLE_RATE, samples
+            done += len(samples)
+
+    for block in blocks:
+        if resampler is None or not block.follows or block.rate != rate:
+            if resampler is not None:
+                yield from pieces(None)
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            rate, at, done = block.rate, block.time, 0
+        frame = AudioFrame.from_ndarray(block.samples[None], format="flt", layout="mono")
+        frame.sample_rate = block.rate
+        yield from pieces(frame)
+    if resampler is not None:
+        yield from pieces(None)
+
+
+def _blocks(media: Media, start: float, end: float | None) -> Iterator[Block]:
+    """The sound from some time before `start` (or its own start) to `end`, in order, at times that can be
+    believed.
+    """
+    if media.audio is None:
+        raise NoAudioError
+    if start > 2 * PREROLL:
+        media.use_only(media.audio)
+        media.seek(media.audio, start - PREROLL)
+        blocks = _placed(_decoded(media), media.seconds)
+        first = next(blocks, None)
+        if first is not None and first.time <= start:
+            yield from _joined(chain([first], _until(blocks, end)))
+            return
+        # The seek went too far, or there is a gap just here: only reading from the beginning tells.
+        media.rewind()
+    media.use_only(media.audio)
+    yield from _joined(_until(_placed(_decoded(media), media.seconds), end))
+
+
+def _until(blocks: Iterator[Block], end: float | None) -> Iterator[Block]:
+    """Blocks that begin before `end`, and enough beyond for the resampler."""
+    for block in blocks:
+        if end is not None and block.time >= end + PREROLL:
+            return
+        yield block
+
+
+def _placed(frames: Iterable[tuple[float | None, np.ndarray, int]], seconds: float | None) -> Iterator[Block]:
+    """Blocks at their own times: gaps stay gaps, jitter and jumps that cannot be are read as one going on."""
+    expected: float | None = None
+    shift = 0.0  # what this stream's times are off since a jump that was not believed
+    for stamp, samples, rate in frames:
+        time = expected if stamp is None else stamp + shift
+        if time is None:
+            time = 0.0
+        follows = expected is not None and abs(time - expected) <= JUMP
+        if expected is not None and not follows:
+            limit = seconds + 1.0 if seconds is not None else expected + LONGEST_GAP
+            if not expected < time < limit:
+                shift += expected - time
+                follows = True
+        if follows and expected is not None:
+            time = expected
+        yield Block(time, samples, rate, follows)
+        expected = time + len(samples) / rate
+
+
+def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
+    """The same sound in fewer blocks, of about `STRIDE` seconds, with what is not a number made silent."""
+    held: list[Block] = []
+    length = 0
+    for block in blocks:
+        if held and (not block.follows or block.rate != held[0].rate or length >= STRIDE * block.rate):
+            yield _join(held)
+            held, length = [], 0
+        held.append(block)
+        length += len(block.samples)
+    if held:
+        yield _join(held)
+
+
+def _join(blocks: list[Block]) -> Block:
+    samples = np.concatenate([block.samples for block in blocks])
+    np.nan_to_num(samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+    return blocks[0]._replace(samples=np.clip(samples, -1.0, 1.0, out=samples))
+
+
+def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
+    """(seconds or None, (S,) mono float32, rate) of each frame; damaged packets are passed over.
+
+    Raises MediaError when nothing at all can be decoded.
+    """
+    assert media.audio is not None
+    decoded, error = 0, None
+    for packet in media.packets(media.audio):
+        try:
+            frames = packet.decode()
+        except READ_ERRORS as caught:
+            error = caught
+            continue
+        for frame in frames:
+            assert isinstance(frame, AudioFrame)
+            if frame.samples and frame.sample_rate > 0:
+                time = frame.pts * float(frame.time_base) - media.origin if frame.pts is not None else None
+                yield time, _mono(frame), frame.sample_rate
+                decoded += 1
+    if not decoded and error is not None:
+        raise MediaError(f"the sound cannot be decoded: {one_line(error)}", "convert it again") from error
+
+
+def _mono(frame: AudioFrame) -> np.ndarray:
+    """(S,) float32: the mean of all channels but the low-frequency effects, whatever the sample format."""
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels >= MOST_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, channels).T
+    if channels > 2:
+        heard = [i for i, channel in enumerate(frame.layout.channels) if not channel.name.startswith("LFE")]
+        samples = samples[heard or slice(None)]
+    kind = samples.dtype
+    with np.errstate(invalid="ignore", over="ignore"):  # float files may hold anything; `_join` sees to it
+        mono = samples[0] if len(samples) == 1 else samples.mean(axis=0, dtype=np.float64)
+        if kind == np.uint8:
+            mono = (mono - np.float32(128)) / 128
+        elif kind.kind == "i":
+            mono = mono / 2.0 ** (8 * kind.itemsize - 1)
+        return mono.astype(np.float32)

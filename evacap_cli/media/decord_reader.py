@@ -1,0 +1,71 @@
+"""decord as the first reader of frames, and when it is to be believed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+_importing = threading.Lock()
+
+
+def read_with_decord(
+    path: Path, times: Sequence[float], start: float, first_frame: float
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(n, frame): the frame, (H, W, 3) uint8, that is shown at the next n of the rising `times` (seconds).
+
+    decord counts packets, and takes the i-th frame that it decodes for the i-th packet. Where packets are
+    decoded but not shown (clips cut without re-encoding) or cannot be decoded (no key frame to begin with),
+    its pictures are seconds away from its timestamps. Hence `start`, the time at which the track starts, and
+    `first_frame`, that of the first frame which is really shown: decord is refused when its own is another.
+    Raises RuntimeError, or whatever decord raises.
+    """
+    decord = load_decord()
+    reader = decord.VideoReader(f"file:{path}", num_threads=1)
+    stamps = np.sort(np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0]) + start
+    if abs(stamps[0] - first_frame) > 1e-3:
+        raise RuntimeError(f"its first frame is at {stamps[0]:.3f} s, the file's at {first_frame:.3f} s")
+    # its timestamps are float32: what is meant to be equal differs by less than the 1e-5 of a finer clock
+    shown = np.maximum(0, np.searchsorted(stamps, np.asarray(times) + 1e-5, side="right") - 1)
+    for index, count in zip(*np.unique(shown, return_counts=True), strict=True):
+        frame = reader[int(index)].asnumpy()
+        if frame.ndim != 3 or frame.shape[2] != 3:
+            raise RuntimeError(f"a frame of shape {frame.shape}")
+        yield int(count), frame
+
+
+def load_decord() -> ModuleType:
+    """decord, imported on first use, quiet, and without the CUDA libraries it would load beside itself."""
+    with _importing:
+        loaded = sys.modules.get("decord")
+        if loaded is not None:
+            return loaded
+        with _hidden("nvidia"):
+            decord = importlib.import_module("decord")
+        decord.logging.set_level(decord.logging.QUIET)
+        return decord
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Makes a package not be found for a while.
+
+    decord loads every library of the `nvidia` packages, which torch brings along: 0.4 s and 640 MB in each
+    worker, for a GPU decoder that is not used here.
+    """
+    before: Any = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[package]
+        else:
+            sys.modules[package] = before

@@ -1,0 +1,103 @@
+"""The frames shown at given times, upright, from any video file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evacap_cli.errors import MediaError
+from evacap_cli.media.container import Media, one_line, open_media
+from evacap_cli.media.decord_reader import read_with_decord
+from evacap_cli.media.pyav_reader import Cursor, read_with_pyav
+
+READERS = ("decord", "pyav")
+LONGEST_FOR_DECORD = 600.0  # seconds
+LARGEST_FOR_DECORD = 3840 * 2160  # pixels
+
+
+def read_frames(
+    path: str | Path,
+    times: Sequence[float],
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    readers: Sequence[str] = READERS,
+) -> list[np.ndarray]:
+    """The frame shown at each of `times`, RGB uint8 (H, W, 3) and upright, or what `transform` makes of it.
+
+    `times`: seconds from where the earlier of sound and picture starts, in any order. Shown is the last
+    frame whose timestamp is not later; before the first frame the first stands in, after the last the last.
+    `transform` sees each frame as it is decoded, so that only a few of full size are held at once; a frame
+    that is shown at several times is transformed once. `readers` are tried in turn. Raises MediaError when
+    there is no picture, or, when all readers fail, with what each of them said.
+    """
+    if unknown := set(readers) - set(READERS):
+        raise ValueError(f"no such reader: {', '.join(sorted(unknown))}; there are {', '.join(READERS)}")
+    order = sorted(range(len(times)), key=lambda i: times[i])
+    rising = [float(times[i]) for i in order]
+    said = []
+    with open_media(path) as media:
+        if media.video is None:
+            raise MediaError("no picture")
+        if not rising:
+            return []
+        media.use_only(media.video)
+        cursor = _cursor(media)
+        for reader in readers:
+            shown: list[np.ndarray] = []
+            frames = _read(reader, media, cursor, rising)
+            while len(shown) < len(rising):
+                try:
+                    count, frame = next(frames)
+                except Exception as error:  # decord's own errors have no common base
+                    said.append(f"{reader}: {one_line(error)}")
+                    break
+                shown += [frame if transform is None else transform(frame)] * count
+            else:
+                by_time = dict(zip(order, shown, strict=True))
+                return [by_time[i] for i in range(len(times))]
+    raise MediaError("the picture cannot be decoded: " + "; ".join(said), "convert it again")
+
+
+def _cursor(media: Media) -> Cursor | RuntimeError:
+    try:
+        return Cursor(media)
+    except RuntimeError as error:
+        return error
+
+
+def _read(
+    reader: str, media: Media, cursor: Cursor | RuntimeError, times: Sequence[float]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(n, frame): the frame that is shown at the next n of the rising `times`."""
+    if reader == "decord":
+        start = _trust_decord(media, cursor)
+        first = start if isinstance(cursor, RuntimeError) else cursor.first_time
+        yield from read_with_decord(media.path, times, start, first)
+    else:
+        if isinstance(cursor, RuntimeError):
+            raise cursor
+        yield from read_with_pyav(cursor, times)
+
+
+def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
+    """The time in seconds at which the picture track starts. Raises RuntimeError where decord is known to
+    err.
+
+    Seen with decord2 3.4: it turns pictures by half a turn, but not by a quarter; it counts frames that are
+    decoded and not shown; it reads a file to its end before it shows the first frame; it keeps several frames
+    of full size.
+    """
+    stream = media.video
+    assert stream is not None
+    if media.seconds is None or media.seconds > LONGEST_FOR_DECORD:
+        raise RuntimeError("not asked, the file is long")
+    if stream.codec_context and stream.codec_context.width * stream.codec_context.height > LARGEST_FOR_DECORD:
+        raise RuntimeError("not asked, the picture is large")
+    if stream.start_time is None or stream.time_base is None:
+        raise RuntimeError("not asked, the file does not say when its picture starts")
+    if any(entry.is_discard for entry in stream.index_entries):
+        raise RuntimeError("not asked, the file has frames that are not to be shown")
+    if isinstance(cursor, Cursor) and not cursor.upright:
+        raise RuntimeError("not asked, the picture is turned or mirrored")
+    return float(stream.start_time * stream.time_base) - media.origin
