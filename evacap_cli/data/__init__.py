@@ -1,0 +1,1 @@
+"""Clips as data: manifests, stores, datasets and the procedural world."""

@@ -1,0 +1,1 @@
+"""What the commands do: importable functions over model, data, features, media and report."""
