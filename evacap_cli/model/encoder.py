@@ -35,7 +35,7 @@ class ConvStem(nn.Module):
         rows, columns = (side // 4 for side in patch)
         if any(side < 8 or side & (side - 1) for side in patch):
             raise ValueError(f"a convolutional stem needs patch sides of 8, 16, 32, ..., got {patch}")
-        size = width // 4
+        size = width // 6
         layers: list[nn.Module] = [nn.Conv2d(channels, size, 7, stride=4, padding=3), LayerNorm2d(size), nn.GELU()]
         while rows > 1 or columns > 1:
             stride = (2 if rows > 1 else 1, 2 if columns > 1 else 1)

@@ -1,0 +1,48 @@
+"""The `evacap` command: registers one function for each subcommand and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from evacap_cli import __version__
+from evacap_cli.cli import weights
+from evacap_cli.cli.caption import caption
+from evacap_cli.cli.common import guarded
+from evacap_cli.cli.doctor import doctor
+from evacap_cli.cli.synth import synth
+from evacap_cli.cli.train import train
+
+app = typer.Typer(
+    name="evacap",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (caption, train, synth):
+    app.command(no_args_is_help=True)(guarded(command))
+app.command()(guarded(doctor))
+app.add_typer(weights.app, name="weights")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"evacap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Captions of what is heard in videos, with the picture as a guide that can be distrusted."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,102 @@
+"""What all commands share: their options, errors to exit codes, words for people and summaries for programs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from evacap_cli.errors import EvacapError
+
+INTERRUPTED, SOME_FAILED = 130, 3
+MACHINE, OUTPUT = "Machine", "Messages"
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More about what is done.", rich_help_panel=OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="A machine-readable summary on stdout.", rich_help_panel=OUTPUT)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps.", rich_help_panel=MACHINE)]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="auto, fp32, bf16 or fp16. auto: bf16 on a GPU that has it, else fp32.", rich_help_panel=MACHINE
+    ),
+]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def guarded(command: F) -> F:
+    """Turns what a command raises into a message on stderr and an exit code; tracebacks only with --debug."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        debug = kwargs.get("debug")
+        try:
+            with _terminate_as_interrupt():
+                return command(*args, **kwargs)
+        except EvacapError as error:
+            if debug:
+                traceback.print_exc()
+            say(f"error: {error.message}")
+            if error.cure:
+                say(f"  cure: {error.cure}")
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt as interrupt:
+            if debug:
+                traceback.print_exc()
+            say(f"interrupted{''.join(f'; {note}' for note in interrupt.args)}")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # whoever read stdout has gone: nothing more to say to it, also not at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except Exception as error:
+            if isinstance(error, typer.Exit) or type(error).__module__.startswith(("click", "typer")):
+                raise
+            if debug:
+                traceback.print_exc()
+            say(f"error: {type(error).__name__}: {error}")
+            say("  cure: this should not happen; run it again with --debug and report what it shows")
+            raise typer.Exit(1) from None
+
+    return run  # type: ignore[return-value]
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def say(text: str) -> None:
+    """Words for people: stderr, control characters shown rather than obeyed."""
+    print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """`text` safe to show on one line of a terminal: what cannot be printed stands there as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def summary(values: dict[str, Any]) -> None:
+    """A summary for programs: one line of JSON on stdout."""
+    print(json.dumps(values), flush=True)

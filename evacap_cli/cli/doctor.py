@@ -1,0 +1,35 @@
+"""`evacap doctor`: what works on this machine."""
+
+from __future__ import annotations
+
+import typer
+
+from evacap_cli.cli.common import Debug, Json, Quiet, say, summary
+
+
+def doctor(quiet: Quiet = False, json: Json = False, debug: Debug = False) -> None:
+    """Check what works on this machine, each with its cure. Ends with 1 when something needed is missing.
+
+    Example: evacap doctor
+    """
+    from rich.console import Console
+
+    from evacap_cli.tasks.doctor import CHECKS, run_check
+
+    console = Console(highlight=False)
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    results = []
+    for name, check in CHECKS.items():
+        result = run_check(name, check)
+        results.append(result)
+        if not json and not quiet:
+            console.print(f"[{colours[result.status]}]{result.status:>4}[/]  ", end="")
+            console.print(f"{result.name}: {result.found}", markup=False)
+            if result.cure:
+                console.print(f"      cure: {result.cure}", markup=False)
+    if json:
+        summary({"checks": [vars(result) for result in results]})
+    failed = [result.name for result in results if result.status == "fail"]
+    if failed:
+        say(f"not working: {', '.join(failed)}")
+        raise typer.Exit(1)

@@ -1,0 +1,141 @@
+"""Checks of what the toolkit needs, each with what was found and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """status: ok, warn (something optional is missing) or fail."""
+
+    name: str
+    status: str
+    found: str
+    cure: str = ""
+
+
+class Warn(Exception):
+    """Something optional is missing; the arguments are what was found and the cure."""
+
+
+def run_check(name: str, check: Callable[[], str]) -> Finding:
+    """A check's result; whatever it raises is its finding."""
+    try:
+        return Finding(name, "ok", check())
+    except Warn as warning:
+        found, cure = warning.args
+        return Finding(name, "warn", found, cure)
+    except Exception as error:
+        cure = getattr(error, "cure", "") or "pip install --force-reinstall evacap (in a fresh virtual environment)"
+        return Finding(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", cure)
+
+
+def _python() -> str:
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        raise Warn(platform.python_version(), "Python 3.10 to 3.13 are supported")
+    return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+
+
+def _libraries() -> str:
+    """The versions that must fit one another; importing them is the proof."""
+    for module in ("torch", "torchaudio", "torchvision", "timm"):
+        importlib.import_module(module)
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchaudio", "torchvision", "timm"))
+
+
+def _devices() -> str:
+    import torch
+
+    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    found += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return ", ".join(found)
+
+
+def _reader(reader: str) -> Callable[[], str]:
+    def check() -> str:
+        from evacap_cli.media import read_audio, read_frames
+
+        with tempfile.TemporaryDirectory() as folder:
+            clip = Path(folder) / "test.mp4"
+            write_test_clip(clip)
+            frame = read_frames(clip, [0.5], readers=(reader,))[0]
+            sound = read_audio(clip)
+        distribution = {"decord": "decord2", "pyav": "av"}[reader]
+        version = importlib.metadata.version(distribution)
+        return f"{version} read {frame.shape[1]}x{frame.shape[0]} H.264 and {len(sound) / 16000:.1f} s of AAC"
+
+    return check
+
+
+def write_test_clip(path: Path) -> None:
+    """One second of grey and a tone, as H.264 and AAC."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        for _ in range(10):
+            image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 128, np.uint8), format="rgb24")
+            container.mux(video.encode(image))
+        container.mux(video.encode())
+        tone = np.sin(np.arange(16000) * 0.17).astype(np.float32)[None]
+        sound = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode())
+
+
+def _models() -> str:
+    from evacap_cli.model import load_checkpoint, packaged_models
+
+    names = packaged_models()
+    if "demo" not in names:
+        raise Warn("the demo model is missing", "reinstall evacap, or name a checkpoint folder with --model")
+    for name in names:
+        load_checkpoint(name)
+    return ", ".join(names)
+
+
+def _caption() -> str:
+    from evacap_cli.model import packaged_models
+    from evacap_cli.tasks.captioning import Captioner
+
+    if "demo" not in packaged_models():
+        raise Warn("not tried without the demo model", "reinstall evacap")
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "test.mp4"
+        write_test_clip(clip)
+        row = Captioner.load("demo", device="cpu").caption(clip)
+    return f"a test clip: {getattr(row, 'caption', '')!r}"
+
+
+def _space() -> str:
+    free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
+    if free < 1:
+        raise Warn(f"{free:.1f} GB free in {tempfile.gettempdir()}", "free some space, or set TMPDIR")
+    return f"{free:.0f} GB free in {tempfile.gettempdir()}"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "python": _python,
+    "libraries": _libraries,
+    "devices": _devices,
+    "decord": _reader("decord"),
+    "PyAV": _reader("pyav"),
+    "models": _models,
+    "caption": _caption,
+    "space": _space,
+}

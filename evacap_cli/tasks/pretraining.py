@@ -1,0 +1,185 @@
+"""Towers that know sounds and things before they caption: multi-label tagging and a contrastive loss between the two.
+
+Both towers answer through the encoder's tag head, each for its own classes; a clip's logit is the log-sum-exp over its
+tokens, so that one token that hears a bell is enough. Clips whose sound and picture belong together are drawn together
+in the shared space (InfoNCE over clip means, as CAV-MAE's contrastive term).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+
+from evacap_cli.model import CaptionModel
+from evacap_cli.tasks.batches import Augmentation, FeatureBatches
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    steps: int = 1500
+    batch_size: int = 64
+    lr: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.05
+    keep_audio: float = 1.0
+    """Share of audio tokens kept in a step."""
+    frames: int = 2
+    """Frames of each clip looked at in a step, drawn anew each time."""
+    contrast: float = 0.5
+    """Weight of the contrastive loss."""
+    temperature: float = 0.07
+    augment: Augmentation = Augmentation(freq_mask=16, time_mask=64, noise=False)
+    seed: int = 0
+
+
+@dataclass
+class Labels:
+    """sounds: float (N, C_a) and things: float (N, C_v), 1 where a clip has the class; together: bool (N,), sound and
+    picture belong to each other."""
+
+    sounds: np.ndarray
+    things: np.ndarray
+    together: np.ndarray
+
+
+class Pretrainer(nn.Module):
+    """The losses on a captioner's encoder, whose tag head has C_a + C_v outputs."""
+
+    def __init__(self, model: CaptionModel, sounds: int, temperature: float) -> None:
+        super().__init__()
+        self.model, self.sounds = model, sounds
+        self.scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+
+    def tag(self, tokens: Tensor) -> Tensor:
+        """Aligned tokens (B, T, d) to clip logits (B, C_a + C_v)."""
+        head = self.model.encoder.tag_head
+        assert head is not None
+        return head(tokens).float().logsumexp(dim=1) - math.log(tokens.shape[1])
+
+    def forward(self, fbank: Tensor, pixels: Tensor, sounds: Tensor, things: Tensor, together: Tensor,
+                keep: float) -> dict[str, Tensor]:  # fmt: skip
+        encoder = self.model.encoder
+        heard = encoder.align_audio(encoder.audio_tower(fbank, keep))
+        seen = encoder.align_picture(encoder.picture_tower(pixels))
+        losses = {
+            "hear": binary_cross_entropy_with_logits(self.tag(heard)[:, : self.sounds], sounds),
+            "see": binary_cross_entropy_with_logits(self.tag(seen)[:, self.sounds :], things),
+        }
+        a, v = (normalize(x.float().mean(dim=1), dim=-1)[together] for x in (heard, seen))
+        similarity = a @ v.T * self.scale.exp().clamp(max=100)
+        own = torch.arange(len(a), device=a.device)
+        losses["contrast"] = (cross_entropy(similarity, own) + cross_entropy(similarity.T, own)) / 2
+        return losses
+
+
+def pretrain(
+    model: CaptionModel,
+    data: FeatureBatches,
+    labels: Labels,
+    settings: PretrainSettings,
+    out: Path,
+    autocast: torch.dtype | None = None,
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+    save_every: int = 100,
+) -> None:
+    """Trains `model.encoder` in place; stopped and called again with the same `out`, it goes on from the last save."""
+    device = model.device
+    trainer = Pretrainer(model, labels.sounds.shape[1], settings.temperature).to(device)
+    parameters = [trainer.scale, *model.encoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True)
+    out.mkdir(parents=True, exist_ok=True)
+    state_file, first = out / "pretraining.pt", 0
+    if state_file.exists():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        model.encoder.load_state_dict(state["encoder"])
+        optimizer.load_state_dict(state["optimizer"])
+        trainer.scale.data.copy_(state["scale"])
+        first = state["step"]
+    model.train()
+    started, window = time.monotonic(), {}
+    for step in range(first, settings.steps):
+        rng = np.random.default_rng((settings.seed, step))
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * _schedule(step, settings)
+        rows = np.sort(rng.choice(len(data), settings.batch_size, replace=False))
+        fbank, pixels, _ = data.batch(rows.tolist(), device, settings.augment)
+        assert pixels is not None
+        looked = rng.permutation(pixels.shape[1])[: settings.frames]
+        target = [torch.from_numpy(x[rows]).to(device) for x in (labels.sounds, labels.things, labels.together)]
+        with torch.autocast(device.type, autocast, enabled=autocast is not None):
+            losses = trainer(fbank, pixels[:, looked], *target, settings.keep_audio)
+            loss = losses["hear"] * 10 + losses["see"] * 10 + settings.contrast * losses["contrast"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        for name, value in losses.items():
+            window[name] = 0.95 * window.get(name, value.item()) + 0.05 * value.item()
+        if (step + 1) % save_every == 0 or step + 1 == settings.steps:
+            state = {"encoder": model.encoder.state_dict(), "optimizer": optimizer.state_dict(),
+                     "scale": trainer.scale.detach(), "step": step + 1}  # fmt: skip
+            torch.save(state, state_file.with_suffix(".tmp"))
+            state_file.with_suffix(".tmp").replace(state_file)
+            rate = (step + 1 - first) * settings.batch_size / (time.monotonic() - started)
+            with (out / "pretraining.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step + 1, "clips_per_second": round(rate, 1), **window}) + "\n")
+            if progress:
+                progress(step + 1, {**window, "clips/s": rate})
+    (out / "pretraining.json").write_text(json.dumps(asdict(settings)))
+
+
+def _schedule(step: int, settings: PretrainSettings) -> float:
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return 0.5 * (1 + math.cos(math.pi * share)) + 1e-3
+
+
+@torch.inference_mode()
+def tower_report(model: CaptionModel, data: FeatureBatches, labels: Labels, names: Sequence[str],
+                 batch_size: int = 64) -> dict[str, object]:  # fmt: skip
+    """How well the towers recognise: mean average precision of sounds and things, AUROC of the clip cosine, and the
+    average precision of every sound by name."""
+    trainer = Pretrainer(model, labels.sounds.shape[1], 0.07).to(model.device)
+    model.eval()
+    heard_scores, seen_scores, a_means, v_means = [], [], [], []
+    for start in range(0, len(data), batch_size):
+        rows = range(start, min(start + batch_size, len(data)))
+        fbank, pixels, _ = data.batch(rows, model.device)
+        assert pixels is not None
+        heard, seen = model.encode_audio(fbank), model.encode_picture(pixels)
+        heard_scores.append(trainer.tag(heard)[:, : trainer.sounds])
+        seen_scores.append(trainer.tag(seen)[:, trainer.sounds :])
+        a_means.append(normalize(heard.float().mean(1), dim=-1))
+        v_means.append(normalize(seen.float().mean(1), dim=-1))
+    heard_all, seen_all = torch.cat(heard_scores).cpu().numpy(), torch.cat(seen_scores).cpu().numpy()
+    a, v = torch.cat(a_means), torch.cat(v_means)
+    same = labels.together
+    matched, wrong = (a * v).sum(1).cpu().numpy()[same], (a * v.roll(1, 0)).sum(1).cpu().numpy()[same]
+    by_sound = {n: average_precision(heard_all[:, i], labels.sounds[:, i]) for i, n in enumerate(names)}
+    things = [average_precision(seen_all[:, i], labels.things[:, i]) for i in range(seen_all.shape[1])]
+    return {
+        "sound mAP": float(np.nanmean(list(by_sound.values()))),
+        "thing mAP": float(np.nanmean(things)),
+        "cosine AUROC": float((matched[:, None] > wrong[None]).mean()),
+        "by sound": by_sound,
+    }
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Area under precision over recall for scores (N,) and truth (N,) of 0 and 1; NaN without a positive."""
+    ranked = truth[np.argsort(-scores, kind="stable")]
+    if not ranked.any():
+        return float("nan")
+    precision = ranked.cumsum() / np.arange(1, len(ranked) + 1)
+    return float((precision * ranked).sum() / ranked.sum())
