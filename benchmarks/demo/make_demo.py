@@ -1,24 +1,20 @@
 """Trains the packaged models, from nothing: world -> towers -> three captioners -> scores -> model cards.
 
-    python benchmarks/demo/make_demo.py --recordings DIR --work WORKDIR [--install]
+    python benchmarks/demo/make_demo.py --recordings DIR --work WORKDIR
 
 `--recordings` is a folder such as ESC-10's with `metadata.csv`; folds 1-3 train, fold 4 is only looked at. Every stage
-goes on where it was stopped. `--install` writes the models into the package.
+goes on where it was stopped. `install_demo.py` packages and scores the result.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import platform
 import time
-from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +26,7 @@ from evacap_cli.model import (
     CaptionModel,
     Tokenizer,
     build_model,
-    load_checkpoint,
     load_preset,
-    save_checkpoint,
 )
 from evacap_cli.tasks.batches import FeatureBatches, cache_towers
 from evacap_cli.tasks.pretraining import Labels, PretrainSettings, pretrain, tower_report
@@ -49,7 +43,9 @@ def world_of(seed: int, recordings: str, folds: tuple[int, ...]) -> World:
     return World(seed, recordings=Path(recordings), folds=folds, licenses=LICENSES)
 
 
-def make_sample(item: int, seed: int, recordings: str, folds: tuple[int, ...], settings: FeatureSettings) -> Sample:
+def make_sample(
+    item: int, seed: int, recordings: str, folds: tuple[int, ...], settings: FeatureSettings
+) -> Sample:
     """Sound and pictures of clip `item`, as features; no codec in between."""
     torch.set_num_threads(1)
     world = world_of(seed, recordings, folds)
@@ -58,7 +54,11 @@ def make_sample(item: int, seed: int, recordings: str, folds: tuple[int, ...], s
     frames = [crop_frame(render_frame(script, t), settings.image_size) for t in frame_times(10.0, settings)]
     labels = {"sounds": list(script.sound_labels), "things": list(script.object_labels), "kind": script.kind}
     return Sample(
-        script.key, fbank(wave, settings)[0].half().numpy(), torch.stack(frames).numpy(), script.captions, labels
+        script.key,
+        fbank(wave, settings)[0].half().numpy(),
+        torch.stack(frames).numpy(),
+        script.captions,
+        labels,
     )
 
 
@@ -74,7 +74,13 @@ def arrays_of(name: str, args: argparse.Namespace, settings: FeatureSettings) ->
             print(f"{name}: {done}/{total} clips rendered, {time.monotonic() - started:.0f} s", flush=True)
 
     return build_arrays(
-        args.work / name, range(clips), make, f"{settings.fingerprint()}/{seed}", shape, args.workers, progress
+        args.work / name,
+        range(clips),
+        make,
+        f"{settings.fingerprint()}/{seed}",
+        shape,
+        args.workers,
+        progress,
     )
 
 
@@ -90,7 +96,9 @@ def labels_of(arrays: ClipArrays, sounds: list[str], things: list[str]) -> Label
     return Labels(table("sounds", sounds), table("things", things), together)
 
 
-def towers(args: argparse.Namespace, data: dict[str, FeatureBatches], world: World, times: Path) -> CaptionModel:
+def towers(
+    args: argparse.Namespace, data: dict[str, FeatureBatches], world: World, times: Path
+) -> CaptionModel:
     """The demo's towers, trained by tagging and contrast."""
     sounds, things = world.sound_classes, world.object_classes
     config = load_preset("evacap-tiny").model
@@ -101,7 +109,10 @@ def towers(args: argparse.Namespace, data: dict[str, FeatureBatches], world: Wor
     settings = PretrainSettings(steps=args.tower_steps, keep_audio=0.5)
 
     def progress(step: int, losses: dict[str, float]) -> None:
-        print(f"towers: {step}/{settings.steps} " + " ".join(f"{k} {v:.4f}" for k, v in losses.items()), flush=True)
+        print(
+            f"towers: {step}/{settings.steps} " + " ".join(f"{k} {v:.4f}" for k, v in losses.items()),
+            flush=True,
+        )
 
     started = time.monotonic()
     pretrain(model, data["train"], labels["train"], settings, args.work / "towers", torch.bfloat16, progress)
@@ -171,8 +182,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--clips", type=int, help="fewer clips, for a trial")
     parser.add_argument("--tower-steps", type=int, default=1000)
-    parser.add_argument("--epochs", type=float, default=4.0)
-    parser.add_argument("--install", action="store_true")
+    parser.add_argument("--epochs", type=float, default=3.0)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)  # tiny gradients cost a CPU many times a normal one

@@ -9,8 +9,51 @@ from collections.abc import Iterable, Sequence
 from evacap_cli.data.world.events import Catalogue
 
 _GRAMMAR = frozenset(
-    "a an the is are of on in to over with into it their its up down out off by for as and someone something person "
-    "people being goes plays play played playing sounds sounding runs run running adult high large strong young".split()
+    [
+        "a",
+        "an",
+        "the",
+        "is",
+        "are",
+        "of",
+        "on",
+        "in",
+        "to",
+        "over",
+        "with",
+        "into",
+        "it",
+        "their",
+        "its",
+        "up",
+        "down",
+        "out",
+        "off",
+        "by",
+        "for",
+        "as",
+        "and",
+        "someone",
+        "something",
+        "person",
+        "people",
+        "being",
+        "goes",
+        "plays",
+        "play",
+        "played",
+        "playing",
+        "sounds",
+        "sounding",
+        "runs",
+        "run",
+        "running",
+        "adult",
+        "high",
+        "large",
+        "strong",
+        "young",
+    ]
 )
 
 
@@ -24,7 +67,12 @@ class Naming:
     def __init__(self, catalogue: Catalogue) -> None:
         self.words: dict[str, set[str]] = {}
         for event in catalogue.events:
-            said = {word for wording in (*event.seen, *event.words_unseen) for part in wording for word in words_of(part)}
+            said = {
+                word
+                for wording in (*event.seen, *event.words_unseen)
+                for part in wording
+                for word in words_of(part)
+            }
             self.words.setdefault(event.sound, set()).update(said - _GRAMMAR)
         spread = Counter(word for words in self.words.values() for word in words)
         self.own = {sound: {w for w in words if spread[w] == 1} for sound, words in self.words.items()}
@@ -53,13 +101,17 @@ class Naming:
 
     def named(self, caption: str, sound: str) -> bool:
         said = words_of(caption)
-        return bool(said & self.own[sound]) or any(phrase in caption.lower() for phrase in self.phrases[sound])
+        return bool(said & self.own[sound]) or any(
+            phrase in caption.lower() for phrase in self.phrases[sound]
+        )
 
     def all_named(self, caption: str) -> list[str]:
         return [sound for sound in self.words if self.named(caption, sound)]
 
 
-def recall_by_class(naming: Naming, captions: Sequence[str], truths: Iterable[Sequence[str]]) -> dict[str, dict[str, float]]:
+def recall_by_class(
+    naming: Naming, captions: Sequence[str], truths: Iterable[Sequence[str]]
+) -> dict[str, dict[str, float]]:
     """Per sound: in how many clips it sounds (`clips`), and the share whose caption names it (`recall`)."""
     hits: Counter[str] = Counter()
     total: Counter[str] = Counter()
@@ -67,4 +119,7 @@ def recall_by_class(naming: Naming, captions: Sequence[str], truths: Iterable[Se
         for sound in truth:
             total[sound] += 1
             hits[sound] += naming.named(caption, sound)
-    return {sound: {"clips": total[sound], "recall": round(hits[sound] / total[sound], 3)} for sound in sorted(total)}
+    return {
+        sound: {"clips": total[sound], "recall": round(hits[sound] / total[sound], 3)}
+        for sound in sorted(total)
+    }

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from naming import Naming, recall_by_class
@@ -27,7 +26,9 @@ from evacap_cli.model import Checkpoint, load_checkpoint
 from evacap_cli.tasks.batches import FeatureBatches
 
 
-def caption_all(checkpoint: Checkpoint, data: FeatureBatches, batch_size: int = 32) -> tuple[list[str], list[float]]:
+def caption_all(
+    checkpoint: Checkpoint, data: FeatureBatches, batch_size: int = 32
+) -> tuple[list[str], list[float]]:
     """Captions and mean gates (NaN without one) of every clip."""
     captions: list[str] = []
     gates: list[float] = []
@@ -106,8 +107,12 @@ def main() -> None:
     args = parser.parse_args()
     checkpoint = load_checkpoint(args.model)
     result = score(checkpoint, ClipArrays(args.work / args.set), args.recordings, args.seed)
-    name = Path(args.model).parent.name if Path(args.model).name in ("best", "last") else Path(args.model).name
-    (args.work / f"scores-{args.set}-{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
+    name = (
+        Path(args.model).parent.name if Path(args.model).name in ("best", "last") else Path(args.model).name
+    )
+    (args.work / f"scores-{args.set}-{name}.json").write_text(
+        json.dumps(result, indent=1, ensure_ascii=False)
+    )
     print(json.dumps({k: v for k, v in result.items() if k not in ("recording captions",)}, indent=1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -109,8 +110,12 @@ def caption(
     began = time.monotonic()
     no_bar = quiet or (out is None and sys.stdout.isatty())  # the rows themselves show how far it is
     try:
-        with RowFile(out) if out else RowStream(sys.stdout) as table, Meter("caption", len(paths), quiet=no_bar) as meter:
-            for row in captioner.rows(paths, options):
+        with (
+            closing(captioner.rows(paths, options)) as rows,  # whatever happens, its workers end first
+            RowFile(out) if out else RowStream(sys.stdout) as table,
+            Meter("caption", len(paths), quiet=no_bar) as meter,
+        ):
+            for row in rows:
                 table.write(row)
                 counts[row.status] += 1
                 if verbose or (row.status == "failed" and not quiet):

@@ -20,9 +20,15 @@ INTERRUPTED, SOME_FAILED = 130, 3
 MACHINE, OUTPUT = "Machine", "Messages"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More about what is done.", rich_help_panel=OUTPUT)]
-Json = Annotated[bool, typer.Option("--json", help="A machine-readable summary on stdout.", rich_help_panel=OUTPUT)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="More about what is done.", rich_help_panel=OUTPUT)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="A machine-readable summary on stdout.", rich_help_panel=OUTPUT)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps.", rich_help_panel=MACHINE)]
 Precision = Annotated[
     str,

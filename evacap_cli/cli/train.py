@@ -13,8 +13,12 @@ from evacap_cli.cli.meter import Meter
 
 def train(
     config: Annotated[str, typer.Argument(help="A preset's name or a YAML file of the same sections.")],
-    data: Annotated[Path, typer.Option(help="Manifest of the training clips (CSV: video,caption or caption_1, ...).")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run: checkpoints, log, prepared clips.")],
+    data: Annotated[
+        Path, typer.Option(help="Manifest of the training clips (CSV: video,caption or caption_1, ...).")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of the run: checkpoints, log, prepared clips.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings laid over it, such as training.lr=3e-4 model.fusion=gate."),
@@ -28,7 +32,9 @@ def train(
         typer.Option(help="Checkpoint whose weights to start from (its tokenizer is kept)."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in -o, if there is one.")] = True,
-    workers: Annotated[int, typer.Option(help="Decoding processes for the clips.", rich_help_panel=MACHINE)] = 2,
+    workers: Annotated[
+        int, typer.Option(help="Decoding processes for the clips.", rich_help_panel=MACHINE)
+    ] = 2,
     device: Device = "auto",
     precision: Precision = "auto",
     quiet: Quiet = False,

@@ -57,4 +57,6 @@ def _print_table(found: list[dict[str, Any]]) -> None:
         table.add_row(model["name"], f"{counts['total'] / 1e6:.2f} M", *cells)
     console.print(table)
     for model in found:
-        console.print(f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {model['about']}", markup=False)
+        console.print(
+            f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {model['about']}", markup=False
+        )

@@ -51,7 +51,9 @@ def build_arrays(
     note = folder / "arrays.json"
     wanted = {"fingerprint": fingerprint, "items": len(items)}
     if note.exists() and (found := json.loads(note.read_text())) != wanted:
-        raise EvacapError(f"{folder}: made with {found}, wanted {wanted}", "give another folder, or delete this one")
+        raise EvacapError(
+            f"{folder}: made with {found}, wanted {wanted}", "give another folder, or delete this one"
+        )
     note.write_text(json.dumps(wanted))
     starts = range(0, len(items), CHUNK)
     jobs = [(str(folder / f"chunk-{s // CHUNK:05d}"), list(items[s : s + CHUNK])) for s in starts]
@@ -67,7 +69,9 @@ def build_arrays(
     return ClipArrays(folder)
 
 
-def _write_chunk(job: tuple[str, list[Any]], make: Callable[[Any], Sample], frame_shape: tuple[int, ...]) -> int:
+def _write_chunk(
+    job: tuple[str, list[Any]], make: Callable[[Any], Sample], frame_shape: tuple[int, ...]
+) -> int:
     place, items = Path(job[0]), job[1]
     samples, failed = [], []
     for item in items:
@@ -103,7 +107,9 @@ class ClipArrays:
             self.failed += note["failed"]
             if note["clips"]:
                 self._where += [(len(self._arrays), row) for row in range(len(note["clips"]))]
-                self._arrays.append(tuple(np.load(chunk / f"{n}.npy", mmap_mode="r") for n in ("fbank", "frames")))
+                self._arrays.append(
+                    tuple(np.load(chunk / f"{n}.npy", mmap_mode="r") for n in ("fbank", "frames"))
+                )
             self.clips += note["clips"]
 
     def __len__(self) -> int:

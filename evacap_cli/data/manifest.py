@@ -41,8 +41,12 @@ def read_manifest(path: Path) -> list[Entry]:
         )
     captions: dict[str, list[str]] = {}
     for row in rows:
-        captions.setdefault(row[where], []).extend(text for name in wide if (text := (row[name] or "").strip()))
+        captions.setdefault(row[where], []).extend(
+            text for name in wide if (text := (row[name] or "").strip())
+        )
     silent = [name for name, found in captions.items() if not found]
     if silent:
-        raise UsageError(f"{path}: no caption for {len(silent)} clips, the first is {silent[0]!r}", "fill or drop the rows")
+        raise UsageError(
+            f"{path}: no caption for {len(silent)} clips, the first is {silent[0]!r}", "fill or drop the rows"
+        )
     return [Entry(path.parent / name, tuple(found)) for name, found in captions.items()]

@@ -151,7 +151,7 @@ def _cause(code: int | None) -> str:
 
 
 def _quiet_worker() -> None:
-    """Leaves Ctrl-C, which reaches all processes of the group, to the parent, and the terminal to its progress.
+    """Leaves Ctrl-C, which reaches all processes of the group, and the terminal to the parent.
 
     decord prints some complaints past all of its settings; what matters comes back as an error.
     """

@@ -1,7 +1,13 @@
 """The model core: encoder, fusion, decoder, search and checkpoints. Pure PyTorch, on any device."""
 
 from evacap_cli.model.captioner import CaptionModel, Generation, Objective, build_model, parameter_counts
-from evacap_cli.model.checkpoint import Checkpoint, load_checkpoint, packaged_models, resolve_model, save_checkpoint
+from evacap_cli.model.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    packaged_models,
+    resolve_model,
+    save_checkpoint,
+)
 from evacap_cli.model.config import FUSIONS, DecoderConfig, EncoderConfig, ModelConfig
 from evacap_cli.model.presets import Preset, load_preset, preset_names
 from evacap_cli.model.tokenizer import Tokenizer

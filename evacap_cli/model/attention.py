@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-_CHUNK = 64
+_CHUNK = 32
 """Queries handled at once where scores must be written out (backward, and devices without a log-sum-exp kernel)."""
 
 
@@ -45,33 +45,41 @@ def entropy_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = Non
 class _EntropyAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, bias):  # type: ignore[no-untyped-def]
-        output, lse, expected = _fused(q, k, v, bias) if q.device.type == "cpu" else _chunked(q, k, v, bias)
+        # The wide sums below are wide for a reason: autocast must not make half precision of them again.
+        with torch.autocast(q.device.type, enabled=False):
+            output, lse, expected = (_fused if q.device.type == "cpu" else _chunked)(q, k, v, bias)
         entropy = lse - expected
         ctx.save_for_backward(q, k, v, bias, output, lse, entropy)
         return output, entropy
 
     @staticmethod
     def backward(ctx, grad_output, grad_entropy):  # type: ignore[no-untyped-def]
-        q, k, v, bias, output, lse, entropy = ctx.saved_tensors
-        wide, scale = lse.dtype, 1 / math.sqrt(q.shape[-1])
-        grad_q = torch.empty_like(q)
-        grad_k = torch.zeros(k.shape, dtype=wide, device=k.device)
-        grad_v = torch.zeros(v.shape, dtype=wide, device=v.device)
-        key, value = k.to(wide), v.to(wide)
-        for rows in _row_chunks(q.shape[2]):
-            query, upstream = q[:, :, rows].to(wide), grad_output[:, :, rows].to(wide)
-            scores = _scores(query, key, bias, scale)
-            log_p = scores - lse[:, :, rows, None]
-            p = log_p.exp()
-            grad_v += p.transpose(-2, -1) @ upstream
-            inner = (upstream * output[:, :, rows].to(wide)).sum(-1, keepdim=True)
-            grad_scores = p * (upstream @ value.transpose(-2, -1) - inner)
-            # dH/ds_ij = -p_ij (log p_ij + H_i); a weight of zero contributes nothing.
-            spread = torch.where(p > 0, p * (log_p + entropy[:, :, rows, None]), 0.0)
-            grad_scores = (grad_scores - grad_entropy[:, :, rows, None].to(wide) * spread) * scale
-            grad_q[:, :, rows] = (grad_scores @ key).to(q.dtype)
-            grad_k += grad_scores.transpose(-2, -1) @ query
-        return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), None
+        with torch.autocast(grad_output.device.type, enabled=False):
+            return *_gradients(*ctx.saved_tensors, grad_output, grad_entropy), None
+
+
+def _gradients(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, output: Tensor, lse: Tensor, entropy: Tensor,
+               grad_output: Tensor, grad_entropy: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Of q, k and v, a few queries at a time and in place: what is held at once is what makes the peak."""
+    wide, scale = lse.dtype, 1 / math.sqrt(q.shape[-1])
+    grad_q = torch.empty_like(q)
+    grad_k = torch.zeros(k.shape, dtype=wide, device=k.device)
+    grad_v = torch.zeros(v.shape, dtype=wide, device=v.device)
+    key, value = k.to(wide), v.to(wide)
+    for rows in _row_chunks(q.shape[2]):
+        query, upstream = q[:, :, rows].to(wide), grad_output[:, :, rows].to(wide)
+        log_p = _scores(query, key, bias, scale).sub_(lse[:, :, rows, None])
+        p = log_p.exp()
+        grad_v += p.transpose(-2, -1) @ upstream
+        grad_scores = upstream @ value.transpose(-2, -1)
+        grad_scores -= (upstream * output[:, :, rows].to(wide)).sum(-1, keepdim=True)
+        # dH/ds_ij = -p_ij (log p_ij + H_i); a weight of zero contributes nothing.
+        spread = log_p.masked_fill_(p == 0, 0.0).add_(entropy[:, :, rows, None])
+        grad_scores -= spread.mul_(grad_entropy[:, :, rows, None].to(wide))
+        grad_scores *= p.mul_(scale)
+        grad_q[:, :, rows] = (grad_scores @ key).to(q.dtype)
+        grad_k += grad_scores.transpose(-2, -1) @ query
+    return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,8 +110,8 @@ def _chunked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tens
 
 
 def _scores(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    scores = query @ key.transpose(-2, -1) * scale
-    return scores if bias is None else scores + bias.to(scores.dtype)
+    scores = (query @ key.transpose(-2, -1)).mul_(scale)
+    return scores if bias is None else scores.add_(bias.to(scores.dtype))
 
 
 def _row_chunks(rows: int) -> list[slice]:

@@ -107,7 +107,9 @@ def _keep_best(best: Hypotheses, allowed: Tensor, score: Tensor, total: Tensor, 
 class CachedDecoding:
     """Steps of `beam_search` on a decoder: the prefix once, each word's keys and values once."""
 
-    def __init__(self, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings) -> None:
+    def __init__(
+        self, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings
+    ) -> None:
         B, P = memory.shape[:2]
         self.decoder, self.prefix_tokens, K = decoder, P, settings.beams
         slots = (settings.max_length - 1) * K
@@ -130,7 +132,9 @@ class CachedDecoding:
 class RecomputedDecoding:
     """The same steps without any cache, every beam and word from the start: the reference that the cache must equal."""
 
-    def __init__(self, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings) -> None:
+    def __init__(
+        self, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings
+    ) -> None:
         K = settings.beams
         self.decoder, self.memory = decoder, memory.repeat_interleave(K, dim=0)
         self.mask = None if mask is None else mask.repeat_interleave(K, dim=0)

@@ -62,6 +62,10 @@ class CaptionModel(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.output_bias.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.decoder.output_bias.dtype
+
     def encode_audio(self, fbank: Tensor) -> Tensor:
         """fbank: (B, T, F) normalised -> what `fuse` takes of the sound, (B, T_a, d)."""
         return self.finish_audio(self.encoder.audio_tower(fbank))
@@ -110,7 +114,7 @@ class CaptionModel(nn.Module):
         need_predict: Tensor,
         frame_mask: Tensor | None = None,
         partners: Tensor | None = None,
-        objective: Objective = Objective(),  # noqa: B008  frozen
+        objective: Objective = Objective(),
         towers: bool = False,
     ) -> dict[str, Tensor]:
         """The loss of a batch and what it is made of.
@@ -143,7 +147,9 @@ class CaptionModel(nn.Module):
         if objective.consistency and bool(touched.any()) and seen is not None:
             own_mask = None if frame_mask is None else frame_mask[touched]
             own = self.logits(self.fuse(heard[touched], seen[touched], own_mask), tokens[touched, :-1])
-            result["consistency"] = semantic_consistency(own[wanted[touched]], logits[touched][wanted[touched]])
+            result["consistency"] = semantic_consistency(
+                own[wanted[touched]], logits[touched][wanted[touched]]
+            )
             loss = loss + objective.consistency * result["consistency"]
         if seen is not None:
             result["shuffled"] = touched.sum()
@@ -167,9 +173,11 @@ class CaptionModel(nn.Module):
         cached: bool = True,
     ) -> Generation:
         """Captions a batch: fbank (B, T, F), pixels (B, N, 3, S, S) or None, frame_mask bool (B, N) or None."""
-        heard = self.encode_audio(fbank)
-        seen = self.encode_picture(pixels) if pixels is not None and self.has_picture else None
-        return self.describe(self.fuse(heard, seen, frame_mask), beam, max_words, min_words, length_penalty, cached)
+        heard = self.encode_audio(fbank.to(self.dtype))
+        seen = self.encode_picture(pixels.to(self.dtype)) if pixels is not None and self.has_picture else None
+        return self.describe(
+            self.fuse(heard, seen, frame_mask), beam, max_words, min_words, length_penalty, cached
+        )
 
     @torch.inference_mode()
     def describe(
@@ -181,7 +189,12 @@ class CaptionModel(nn.Module):
         length_penalty: float = 0.6,
         cached: bool = True,
     ) -> Generation:
-        """Words for fused tokens. `cached=False` recomputes everything at every word (slow; the same tokens)."""
+        """Words for fused tokens. `cached=False` recomputes everything at every word (slow; the same tokens).
+
+        ValueError when the decoder has too few positions for `max_words`.
+        """
+        if max_words >= (places := self.config.decoder.positions):
+            raise ValueError(f"this model has places for {places - 1} words, got max_words={max_words}")
         settings = BeamSettings(
             beams=beam,
             max_length=max_words + 2,
@@ -209,7 +222,14 @@ def build_model(config: ModelConfig) -> CaptionModel:
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """Parameters by part and in total; tied weights count once."""
     encoder = model.encoder
-    counts = {"audio tower": 0, "picture tower": 0, "shared block": 0, "tag head": 0, "fusion": 0, "decoder": 0}
+    counts = {
+        "audio tower": 0,
+        "picture tower": 0,
+        "shared block": 0,
+        "tag head": 0,
+        "fusion": 0,
+        "decoder": 0,
+    }
     assert isinstance(encoder, nn.Module)
     for name, parameter in encoder.named_parameters():
         root = name.split(".")[0]

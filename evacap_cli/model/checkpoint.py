@@ -48,7 +48,9 @@ def resolve_model(model: str | Path) -> Path:
     if str(model) in packaged_models():
         return Path(str(resources.files("evacap_cli") / "assets" / "models" / str(model)))
     known = ", ".join(packaged_models()) or "none"
-    raise UsageError(f"--model {model}: no such folder or packaged model", f"give a checkpoint folder or one of: {known}")
+    raise UsageError(
+        f"--model {model}: no such folder or packaged model", f"give a checkpoint folder or one of: {known}"
+    )
 
 
 def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
@@ -56,19 +58,27 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
     """Loads a checkpoint for captioning: weights as `dtype` on `device`, in evaluation mode."""
     path = resolve_model(model)
     if missing := [name for name in (CONFIG, WEIGHTS, TOKENIZER) if not (path / name).is_file()]:
-        raise EvacapError(f"{path}: not a checkpoint, it lacks {', '.join(missing)}", "give a folder that train wrote")
+        raise EvacapError(
+            f"{path}: not a checkpoint, it lacks {', '.join(missing)}", "give a folder that train wrote"
+        )
     try:
         config = yaml.safe_load((path / CONFIG).read_text("utf-8"))
         state = load_file(path / WEIGHTS)
-    except (yaml.YAMLError, SafetensorError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, SafetensorError, OSError) as error:
         raise EvacapError(f"{path}: damaged checkpoint ({error})", "copy or make it again") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise EvacapError(f"{path / CONFIG}: has no section `model`", "copy or make it again")
     tokenizer = Tokenizer.load(path / TOKENIZER)
     with torch.device("meta"):
-        built = CaptionModel(ModelConfig.from_dict(config["model"]), tokenizer.bos, tokenizer.eos, tokenizer.pad)
+        built = CaptionModel(
+            ModelConfig.from_dict(config["model"]), tokenizer.bos, tokenizer.eos, tokenizer.pad
+        )
     try:
         built.load_state_dict({k: v.to(dtype) for k, v in state.items()}, strict=True, assign=True)
     except RuntimeError as error:
-        raise EvacapError(f"{path / WEIGHTS}: does not fit {CONFIG} ({error})", "the two belong to different models") from error
+        raise EvacapError(
+            f"{path / WEIGHTS}: does not fit {CONFIG} ({error})", "the two belong to different models"
+        ) from error
     name = str(model) if str(model) in packaged_models() else path.name
     return Checkpoint(name, path, built.to(device).eval(), tokenizer, config.get("features") or {},
                       config.get("metadata") or {})  # fmt: skip

@@ -24,7 +24,7 @@ class EncoderConfig:
     picture_tokens: str = "frame"
     """`frame`: every frame by itself, positions shared. `tubelet`: Conv3d over two frames, as AVCap does."""
     stem: str = "patch"
-    """`patch`: one strided convolution (ViT). `conv`: stacked 3x3 convolutions, which small towers learn faster with."""
+    """`patch`: one strided convolution (ViT). `conv`: stacked convolutions, with which small towers learn faster."""
     width: int = 768
     depth: int = 11
     picture_depth: int | None = None
@@ -77,11 +77,15 @@ class EncoderConfig:
             found.append(f"encoder.picture_tokens: {self.picture_tokens!r} is neither 'frame' nor 'tubelet'")
         if self.stem not in ("patch", "conv"):
             found.append(f"encoder.stem: {self.stem!r} is neither 'patch' nor 'conv'")
+        if self.stem == "conv":
+            sides = (*self.audio_patch, self.image_patch)
+            if any(side < 8 or side & (side - 1) for side in sides):
+                found.append(f"encoder.stem: 'conv' needs patch sides of 8, 16, 32, ..., got {sides}")
         if self.stem == "conv" and self.picture_tokens == "tubelet":
             found.append("encoder.stem: 'conv' works on single frames, not on tubelets")
         if self.picture_tokens == "tubelet" and self.frames > 1 and self.frames % 2:
             found.append(f"encoder.frames: tubelets take frames in pairs, got {self.frames}")
-        return found
+        return found + _too_small("encoder", self, ("frames",))
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,12 @@ class DecoderConfig:
     embedding_norm_eps: float = 1e-8
 
     def problems(self) -> list[str]:
-        return [f"decoder: width {self.width} is no multiple of heads {self.heads}"] if self.width % self.heads else []
+        found = _too_small(
+            "decoder", self, ("vocab_size", "width", "layers", "heads", "feedforward", "positions")
+        )
+        if not found and self.width % self.heads:
+            found.append(f"decoder: width {self.width} is no multiple of heads {self.heads}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -124,34 +133,50 @@ class ModelConfig:
         fusion = values.get("fusion", "entropy-gate")
         if fusion not in FUSIONS:
             problems.append(f"model.fusion: {fusion!r} is none of {', '.join(FUSIONS)}")
-        if not problems:
-            problems += encoder.problems() + decoder.problems()
         if problems:
             raise UsageError("the model configuration is wrong:\n  " + "\n  ".join(problems))
         return cls(fusion=fusion, encoder=encoder, decoder=decoder)
 
 
-def _fill(kind: Any, values: dict[str, Any], where: str, problems: list[str]) -> Any:
-    known = {f.name: f for f in fields(kind)}
-    problems += [
+def _fill(kind: Any, values: Any, where: str, problems: list[str]) -> Any:
+    """A section's dataclass; adds what is wrong with the section to `problems`, and then returns the defaults."""
+    if not isinstance(values, dict):
+        problems.append(f"{where}: {values!r} is not a section of settings")
+        return kind()
+    known = {f.name: f.default for f in fields(kind)}
+    found = [
         f"{where}.{name}: no such setting (known: {', '.join(known)})" for name in values if name not in known
     ]
     kept = {}
     for name, value in values.items():
-        if name not in known:
-            continue
-        default = known[name].default
-        if isinstance(default, tuple):
-            value = tuple(value) if isinstance(value, list | tuple) else value
-        elif isinstance(default, float) and isinstance(value, int | str):
-            try:
-                value = float(value)
-            except ValueError:
-                problems.append(f"{where}.{name}: {value!r} is not a number")
-        elif isinstance(default, int) and not isinstance(value, int):
-            problems.append(f"{where}.{name}: {value!r} is not a whole number")
-        kept[name] = value
-    return kind(**kept) if not problems else kind()
+        if name in known:
+            kept[name], wrong = _as(known[name], value)
+            found += [f"{where}.{name}: {value!r} is {wrong}"] if wrong else []
+    filled = kind() if found else kind(**kept)
+    found += filled.problems()
+    problems += found
+    return filled
+
+
+def _as(default: Any, value: Any) -> tuple[Any, str]:
+    """`value` as the type of `default` (None stands for an optional whole number), and what it is not."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(default, tuple):
+        fits = isinstance(value, list | tuple) and len(value) == len(default)
+        fits = fits and all(isinstance(item, int) for item in value)
+        return (tuple(value), "") if fits else (default, f"not {len(default)} whole numbers")
+    if isinstance(default, float):
+        try:  # YAML reads 1e-12 as text
+            return float(value), ""
+        except (TypeError, ValueError):
+            return default, "not a number"
+    if isinstance(default, str):
+        return (value, "") if isinstance(value, str) else (default, "not a word")
+    return (value, "") if whole or value is default is None else (default, "not a whole number")
+
+
+def _too_small(where: str, sizes: Any, names: tuple[str, ...]) -> list[str]:
+    return [f"{where}.{n}: {getattr(sizes, n)} is less than 1" for n in names if getattr(sizes, n) < 1]
 
 
 def _plain(value: Any) -> Any:

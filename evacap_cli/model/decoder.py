@@ -5,6 +5,8 @@ The prefix never sees a word, so its keys and values are made once for each clip
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
@@ -61,6 +63,10 @@ class TextDecoder(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
+    @property
+    def stack(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.layers))
+
     def embed(self, tokens: Tensor, position: Tensor) -> Tensor:
         """tokens and position: int64 (B, T). Returns (B, T, d)."""
         return self.drop(self.embedding_norm(self.words(tokens) + self.positions(position)))
@@ -70,7 +76,7 @@ class TextDecoder(nn.Module):
         mask = None if mask is None else mask[:, None, None]
         x = self.project_memory(memory)
         cache = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.stack):
             q, k, v = layer.project(x)
             cache.append((k, v))
             if index + 1 < len(self.layers):  # what the last layer makes of the prefix is read by no one
@@ -89,7 +95,7 @@ class TextDecoder(nn.Module):
         )
         attn_mask = torch.cat((seen, past), dim=-1)
         x = self.embed(tokens, torch.arange(T, device=tokens.device).expand(B, T))
-        for layer, (keys, values) in zip(self.layers, prefix, strict=True):
+        for layer, (keys, values) in zip(self.stack, prefix, strict=True):
             q, k, v = layer.project(x)
             x = layer(x, q, torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2), attn_mask)
         return x
@@ -101,7 +107,7 @@ class TextDecoder(nn.Module):
         (B, 1, K, S), the slots each beam may see; tokens: int64 (B, K), the beams' last words. Returns (B, K, d).
         """
         x = self.embed(tokens, torch.full_like(tokens, position))
-        for layer, (keys, values) in zip(self.layers, cache, strict=True):
+        for layer, (keys, values) in zip(self.stack, cache, strict=True):
             q, k, v = layer.project(x)
             keys[:, :, slot : slot + k.shape[2]] = k
             values[:, :, slot : slot + v.shape[2]] = v

@@ -28,7 +28,7 @@ class Block(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """A 7x7 convolution of stride 4, then 3x3 ones of stride 2 down to one position a patch (after Xiao et al. 2021)."""
+    """A 7x7 convolution of stride 4, then 3x3 ones of stride 2 to one position a patch (after Xiao et al. 2021)."""
 
     def __init__(self, channels: int, width: int, patch: tuple[int, int]) -> None:
         super().__init__()
@@ -36,7 +36,11 @@ class ConvStem(nn.Module):
         if any(side < 8 or side & (side - 1) for side in patch):
             raise ValueError(f"a convolutional stem needs patch sides of 8, 16, 32, ..., got {patch}")
         size = width // 6
-        layers: list[nn.Module] = [nn.Conv2d(channels, size, 7, stride=4, padding=3), LayerNorm2d(size), nn.GELU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels, size, 7, stride=4, padding=3),
+            LayerNorm2d(size),
+            nn.GELU(),
+        ]
         while rows > 1 or columns > 1:
             stride = (2 if rows > 1 else 1, 2 if columns > 1 else 1)
             rows, columns = max(rows // 2, 1), max(columns // 2, 1)
@@ -89,7 +93,9 @@ class TwoTowerEncoder(nn.Module):
 
     def _blocks(self, depth: int, modalities: tuple[str, ...] = ("",)) -> nn.ModuleList:
         config = self.config
-        return nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio, modalities) for _ in range(depth))
+        return nn.ModuleList(
+            Block(config.width, config.heads, config.mlp_ratio, modalities) for _ in range(depth)
+        )
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -122,9 +128,9 @@ class TwoTowerEncoder(nn.Module):
         """
         B, N = pixels.shape[:2]
         if self.config.picture_tokens == "tubelet" and self.config.frames > 1:
-            x = self.patch_embed_v(pixels.transpose(1, 2)).flatten(2).transpose(1, 2)  # (B, N/2 * patches, d)
-            if x.shape[1] != self.pos_embed_v.shape[1]:
+            if self.config.frames != N:
                 raise ValueError(f"this model looks at {self.config.frames} frames, got {N}")
+            x = self.patch_embed_v(pixels.transpose(1, 2)).flatten(2).transpose(1, 2)  # (B, N/2 * patches, d)
             x = x + self.pos_embed_v + self.modality_v
             for block in self.blocks_v:
                 x = block(x)

@@ -108,6 +108,11 @@ class EntropyGate(CrossAttention):
         weight = gate[..., None].to(audio.dtype)
         return Fused((1 - weight) * audio + weight * seen, gate=gate, entropy=entropy)
 
+    def _without_picture(self, audio: Tensor) -> Fused:
+        fused = super()._without_picture(audio)
+        fused.entropy = torch.full_like(audio[..., 0], torch.nan)
+        return fused
+
 
 class Concatenation(nn.Module):
     """AVCap: tokens of both modalities side by side, mixed by the encoder's shared block."""

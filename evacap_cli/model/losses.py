@@ -1,4 +1,4 @@
-"""The training objective: smoothed cross-entropy and EVACap's two regularisers (the paper names them, without formula)."""
+"""The training objective: smoothed cross-entropy and EVACap's two regularisers, which the paper only names."""
 
 from __future__ import annotations
 

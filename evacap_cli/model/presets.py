@@ -25,7 +25,9 @@ class Preset:
 
 def preset_names() -> list[str]:
     folder = resources.files("evacap_cli.presets")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def load_preset(name: str) -> Preset:
@@ -37,7 +39,8 @@ def preset_from_dict(name: str, values: dict[str, Any]) -> Preset:
     unknown = sorted(set(values) - {"model", "features", "training", "about"})
     if unknown:
         raise UsageError(
-            f"{name}: no such section: {', '.join(unknown)}", "the sections are about, model, features, training"
+            f"{name}: no such section: {', '.join(unknown)}",
+            "the sections are about, model, features, training",
         )
     return Preset(
         name,
@@ -52,7 +55,9 @@ def read_preset(name: str) -> dict[str, Any]:
     """The merged values of a preset and everything it builds on."""
     if name not in preset_names():
         raise UsageError(f"no preset is called {name!r}", f"the presets are {', '.join(preset_names())}")
-    return resolve(yaml.safe_load((resources.files("evacap_cli.presets") / f"{name}.yaml").read_text("utf-8")) or {})
+    return resolve(
+        yaml.safe_load((resources.files("evacap_cli.presets") / f"{name}.yaml").read_text("utf-8")) or {}
+    )
 
 
 def resolve(values: dict[str, Any]) -> dict[str, Any]:

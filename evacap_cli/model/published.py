@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evacap_cli.errors import EvacapError
 
+_LAYER = r"^textual\.transformer\.encoder\.layer\.(\d+)\."
 _NAMES = (
     (r"^av_encoder\.(patch_embed_[av])\.proj\.", r"encoder.\1."),
     (r"^av_encoder\.(blocks_[av]\.\d+\.norm[12])\.", r"encoder.\1.own."),
@@ -27,13 +28,13 @@ _NAMES = (
     (r"^textual\.embedding\.positions\.", r"decoder.positions."),
     (r"^textual\.embedding\.layer_norm\.", r"decoder.embedding_norm."),
     (r"^textual\.output\.bias$", r"decoder.output_bias"),
-    (r"^textual\.transformer\.encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"decoder.layers.\1.out."),
-    (r"^textual\.transformer\.encoder\.layer\.(\d+)\.attention\.output\.LayerNorm\.", r"decoder.layers.\1.attention_norm."),
-    (r"^textual\.transformer\.encoder\.layer\.(\d+)\.intermediate\.dense\.", r"decoder.layers.\1.widen."),
-    (r"^textual\.transformer\.encoder\.layer\.(\d+)\.output\.dense\.", r"decoder.layers.\1.narrow."),
-    (r"^textual\.transformer\.encoder\.layer\.(\d+)\.output\.LayerNorm\.", r"decoder.layers.\1.output_norm."),
-)  # fmt: skip
-_ATTENTION = re.compile(r"^textual\.transformer\.encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.(weight|bias)$")
+    (_LAYER + r"attention\.output\.dense\.", r"decoder.layers.\1.out."),
+    (_LAYER + r"attention\.output\.LayerNorm\.", r"decoder.layers.\1.attention_norm."),
+    (_LAYER + r"intermediate\.dense\.", r"decoder.layers.\1.widen."),
+    (_LAYER + r"output\.dense\.", r"decoder.layers.\1.narrow."),
+    (_LAYER + r"output\.LayerNorm\.", r"decoder.layers.\1.output_norm."),
+)
+_ATTENTION = re.compile(_LAYER + r"attention\.self\.(query|key|value)\.(weight|bias)$")
 _UNUSED_NORM = re.compile(r"^av_encoder\.blocks_[av]\.\d+\.norm[12]_[av]\.")
 
 
@@ -46,7 +47,9 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if _UNUSED_NORM.match(name):
             continue
         if name == "textual.output.weight":
-            words = state.get("textual.embedding.words.weight", state.get("module.textual.embedding.words.weight"))
+            words = state.get(
+                "textual.embedding.words.weight", state.get("module.textual.embedding.words.weight")
+            )
             if words is None or not torch.equal(value, words):
                 raise EvacapError(
                     "textual.output.weight differs from textual.embedding.words.weight, which it should be tied to",
@@ -65,6 +68,10 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
         renamed[name] = value
     for (layer, kind), parts in thirds.items():
         if missing := {"query", "key", "value"} - set(parts):
-            raise EvacapError(f"decoder layer {layer} lacks {', '.join(sorted(missing))} {kind}", "the file is incomplete")
-        renamed[f"decoder.layers.{layer}.qkv.{kind}"] = torch.cat([parts[w] for w in ("query", "key", "value")])
+            raise EvacapError(
+                f"decoder layer {layer} lacks {', '.join(sorted(missing))} {kind}", "the file is incomplete"
+            )
+        renamed[f"decoder.layers.{layer}.qkv.{kind}"] = torch.cat(
+            [parts[w] for w in ("query", "key", "value")]
+        )
     return renamed

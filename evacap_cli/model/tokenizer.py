@@ -19,9 +19,11 @@ class Tokenizer:
 
     def __init__(self, engine: Engine, bos: str = "[BOS]", eos: str = "[EOS]", pad: str = "[PAD]") -> None:
         self.engine = engine
-        ids = [engine.token_to_id(word) for word in (bos, eos, pad)]
-        if any(i is None for i in ids):
-            raise EvacapError(f"the tokenizer lacks one of {bos}, {eos}, {pad}", "use the checkpoint's own tokenizer")
+        ids = [i for word in (bos, eos, pad) if (i := engine.token_to_id(word)) is not None]
+        if len(ids) < 3:
+            raise EvacapError(
+                f"the tokenizer lacks one of {bos}, {eos}, {pad}", "use the checkpoint's own tokenizer"
+            )
         self.bos, self.eos, self.pad = ids
 
     def __len__(self) -> int:
@@ -34,7 +36,9 @@ class Tokenizer:
         engine.normalizer = normalizers.BertNormalizer(lowercase=True)
         engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         engine.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False
+        )
         engine.train_from_iterator(captions, trainer)
         return cls(engine)
 
@@ -43,7 +47,9 @@ class Tokenizer:
         try:
             engine = Engine.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise EvacapError(f"{path}: not a readable tokenizer ({error})", "take it from the checkpoint again") from error
+            raise EvacapError(
+                f"{path}: not a readable tokenizer ({error})", "take it from the checkpoint again"
+            ) from error
         bert = engine.token_to_id("[CLS]") is not None
         return cls(engine, "[CLS]", "[SEP]") if bert else cls(engine)
 

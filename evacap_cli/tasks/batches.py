@@ -97,7 +97,11 @@ class TowerBatches:
 
 @torch.inference_mode()
 def cache_towers(
-    model: CaptionModel, data: FeatureBatches, folder: Path, batch_size: int = 64, autocast: torch.dtype | None = None
+    model: CaptionModel,
+    data: FeatureBatches,
+    folder: Path,
+    batch_size: int = 64,
+    autocast: torch.dtype | None = None,
 ) -> TowerBatches:
     """Runs both towers once over `data` and keeps their tokens in `folder`; done before, they are read."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,9 @@ def cache_towers(
                 fbank, pixels, _ = data.batch(rows, device)
                 out["audio"][rows.start : rows.stop] = model.encoder.audio_tower(fbank).float().cpu().numpy()
                 if pixels is not None:
-                    out["picture"][rows.start : rows.stop] = model.encoder.picture_tower(pixels).float().cpu().numpy()
+                    out["picture"][rows.start : rows.stop] = (
+                        model.encoder.picture_tower(pixels).float().cpu().numpy()
+                    )
         for name in shapes:
             out[name].flush()
             (folder / f"{name}.part").rename(folder / f"{name}.npy")

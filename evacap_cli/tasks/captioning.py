@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from evacap_cli.errors import UsageError
+from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features import FeatureSettings, normalize_frames
-from evacap_cli.media import DecodePool, Outcome
-from evacap_cli.model import Checkpoint, load_checkpoint
+from evacap_cli.media import WINDOW_MODES, DecodePool, Outcome
+from evacap_cli.model import Checkpoint, Generation, load_checkpoint
 from evacap_cli.tasks.clips import Clip, ClipSettings, load_clip, load_clip_carefully
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.inputs import expand_inputs
@@ -24,41 +26,55 @@ from evacap_cli.tasks.outputs import Row, readable_path
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """How to caption. `frames` and `batch_size` None: the model's own, and one that suits the device."""
+    """How to caption; None is what suits the model (`frames`) or the machine (`batch_size`, `workers`)."""
 
     frames: int | None = None
     beam: int = 4
     max_words: int = 20
     batch_size: int | None = None
     workers: int | None = None
+    """Decoding processes; 0 decodes in this one, without a time limit."""
     window: str = "loudest"
     audio_only: bool = False
     timeout: float = 300.0
-    """Seconds that decoding one clip may take."""
+    """Seconds that decoding one file may take."""
 
     def __post_init__(self) -> None:
         wrong = [
-            f"{name} {value} must be at least {least}"
-            for name, value, least in (
-                ("--frames", self.frames, 1),
-                ("--beam", self.beam, 1),
-                ("--max-words", self.max_words, 1),
-                ("--batch-size", self.batch_size, 1),
-                ("--workers", self.workers, 0),
-                ("--timeout", self.timeout, 0.001),
+            f"--{name.replace('_', '-')} {value} must be {least} or more"
+            for name, least in (
+                ("frames", 1),
+                ("beam", 1),
+                ("max_words", 1),
+                ("batch_size", 1),
+                ("workers", 0),
             )
-            if value is not None and value < least
+            if (value := getattr(self, name)) is not None and value < least
         ]
+        if not self.timeout > 0:
+            wrong.append(f"--timeout {self.timeout:g} must be more than 0")
+        if self.window not in WINDOW_MODES:
+            wrong.append(f"--window {self.window} must be one of {', '.join(WINDOW_MODES)}")
         if wrong:
             raise UsageError("; ".join(wrong))
 
 
+class Words(NamedTuple):
+    """What the model says of one clip, as `Row` has it."""
+
+    caption: str
+    score: float
+    gate: float | None
+    entropy: float | None
+
+
 @dataclass
 class Captioner:
-    """A model ready to caption files.
+    """A model, ready to caption files.
 
     >>> captioner = Captioner.load("demo")
     >>> captioner.caption("clip.mp4").caption
+    >>> captioner.caption(["clip.mp4", "folder"], beam=1)
     """
 
     checkpoint: Checkpoint
@@ -67,21 +83,36 @@ class Captioner:
 
     @classmethod
     def load(cls, model: str | Path = "demo", device: str = "auto", precision: str = "auto") -> Captioner:
-        """model: a packaged name or a checkpoint folder. device: auto, cpu, cuda or mps. precision: auto, fp32, bf16, fp16."""
+        """model: a packaged name or a checkpoint folder. device: auto, cpu, cuda, mps. precision: auto, fp32, bf16,
+        fp16. Raises UsageError on what is not there.
+        """
         chosen = pick_device(device)
-        return cls(load_checkpoint(model, chosen), chosen, pick_precision(precision, chosen))
+        autocast = pick_precision(precision, chosen)
+        return cls(load_checkpoint(model, chosen), chosen, autocast)
 
-    def caption(self, inputs: str | Path | Sequence[str | Path], **options: object) -> Row | list[Row]:
-        """One row for one file, a list for a list or a folder; options as in `CaptionOptions`."""
-        single = isinstance(inputs, str | Path)
-        paths = expand_inputs([inputs] if isinstance(inputs, str | Path) else inputs)
-        given: dict[str, object] = {"workers": 0, **options}
-        rows = list(self.rows(paths, CaptionOptions(**given)))  # type: ignore[arg-type]
-        return rows[0] if single and len(rows) == 1 and not Path(str(inputs)).is_dir() else rows
+    @overload
+    def caption(self, inputs: str | Path, **options: Any) -> Row: ...
+    @overload
+    def caption(self, inputs: Iterable[str | Path], **options: Any) -> list[Row]: ...
+    def caption(self, inputs: str | Path | Iterable[str | Path], **options: Any) -> Row | list[Row]:
+        """The row of one file; of a list of files, folders and wildcards, the rows of all files.
 
-    def rows(self, paths: Iterable[Path], options: CaptionOptions) -> Iterator[Row]:
-        """A row for every path, in order; a file that cannot be captioned is a `failed` row."""
-        settings = self.clip_settings(options)
+        `options` are those of `CaptionOptions`, with `workers` 0 unless given. A file that cannot be captioned is a
+        row with status `failed`; one that does not exist is a UsageError.
+        """
+        chosen = CaptionOptions(**{"workers": 0, **options})
+        if not isinstance(inputs, str | Path):
+            return list(self.rows(expand_inputs(inputs), chosen))
+        if Path(inputs).is_dir():
+            raise UsageError(f"{inputs}: is a folder", "give a list, of folders or files, for a list of rows")
+        paths = expand_inputs([inputs])
+        if len(paths) > 1:
+            raise UsageError(f"{inputs}: stands for {len(paths)} files", "give a list for a list of rows")
+        return next(self.rows(paths, chosen))
+
+    def rows(self, paths: Iterable[Path], options: CaptionOptions) -> Generator[Row, None, None]:
+        """A row for every path, in order, each as soon as its batch is done."""
+        settings = self.check(options)
         workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
         size = options.batch_size or (32 if self.device.type == "cuda" else 8)
         pool: DecodePool[Path, Clip] = DecodePool(
@@ -95,72 +126,78 @@ class Captioner:
             waiting: list[Outcome[Path, Clip]] = []
             for outcome in pool.imap(paths):
                 waiting.append(outcome)
-                if sum(o.value is not None for o in waiting) == size or len(waiting) == 8 * size:
-                    yield from self._finish(waiting, options)
+                # what failed takes no place in a batch, but many failures are not held back either
+                if sum(o.value is not None for o in waiting) == size or len(waiting) == 4 * size:
+                    yield from self._rows(waiting, options)
                     waiting = []
-            yield from self._finish(waiting, options)
+            yield from self._rows(waiting, options)
 
-    def clip_settings(self, options: CaptionOptions) -> ClipSettings:
-        """What decoding needs to know for this model and these options."""
+    def check(self, options: CaptionOptions) -> ClipSettings:
+        """How clips are read for this model and these options. Raises UsageError where the two do not fit."""
         features = FeatureSettings.from_dict(self.checkpoint.features)
-        model = self.checkpoint.model
-        frames = options.frames
+        model, frames = self.checkpoint.model, options.frames
+        if options.max_words >= (most := model.config.decoder.positions):
+            raise UsageError(
+                f"--max-words {options.max_words}: {self.checkpoint.name} has places for {most - 1}",
+                f"give at most {most - 1}",
+            )
         if options.audio_only or not model.has_picture:
             frames = 0
-        elif frames is not None and model.config.encoder.picture_tokens == "tubelet" and frames != features.frames:
+        elif frames not in (None, features.frames) and model.config.encoder.picture_tokens == "tubelet":
             raise UsageError(
                 f"--frames {frames}: {self.checkpoint.name} looks at {features.frames} frames, in pairs",
-                "leave --frames out, or use a model with frame tokens",
+                "leave --frames out, or use a model that looks at frames one by one",
             )
         return ClipSettings(features, frames, options.window)
 
-    def _finish(self, outcomes: list[Outcome[Path, Clip]], options: CaptionOptions) -> list[Row]:
-        """Captions of what could be decoded, and failed rows between them, in order."""
-        clips = [o.value for o in outcomes if o.value is not None]
-        done = iter(self._describe(clips, options)) if clips else iter(())
-        rows = []
+    def _rows(self, outcomes: list[Outcome[Path, Clip]], options: CaptionOptions) -> Iterator[Row]:
+        """Captions of what could be decoded and failed rows between them, in order."""
+        clips = [outcome.value for outcome in outcomes if outcome.value is not None]
+        said = iter(self._describe(clips, options)) if clips else iter(())
         for outcome in outcomes:
-            video = readable_path(outcome.item)
-            if outcome.value is None:
-                rows.append(Row(video, error=_one_line(outcome.error or "unknown")))
+            video, clip = readable_path(outcome.item), outcome.value
+            if clip is None:
+                yield Row(video, error=" ".join((outcome.error or "").split()))
                 continue
-            clip = outcome.value
-            caption, score, gate, entropy = next(done)
-            heard_only = clip.frames is None and self.checkpoint.model.has_picture
-            status, error = ("audio-only", _one_line(clip.picture_error)) if heard_only else ("ok", "")
-            rows.append(Row(video, clip.start, clip.end, caption, score, gate, entropy, status, error))
-        return rows
+            deaf_to_picture = clip.frames is None and self.checkpoint.model.has_picture
+            status, error = ("audio-only", clip.picture_error) if deaf_to_picture else ("ok", "")
+            yield Row(video, clip.start, clip.end, *next(said), status, " ".join(error.split()))
 
-    def _describe(
-        self, clips: Sequence[Clip], options: CaptionOptions
-    ) -> list[tuple[str, float, float | None, float | None]]:
-        """Caption, score, gate and entropy of each clip of a batch."""
-        features = FeatureSettings.from_dict(self.checkpoint.features)
+    def _describe(self, clips: Sequence[Clip], options: CaptionOptions) -> list[Words]:
+        """Captions of one batch."""
         fbank = torch.from_numpy(np.stack([clip.fbank for clip in clips])).to(self.device)
-        pixels = mask = None
-        shapes = [clip.frames.shape for clip in clips if clip.frames is not None]
-        if shapes:
-            frames = np.zeros((len(clips), *shapes[0]), np.uint8)
-            for place, clip in enumerate(clips):
-                if clip.frames is not None:
-                    frames[place] = clip.frames
-            pixels = normalize_frames(torch.from_numpy(frames).to(self.device), features)
-            seen = torch.tensor([clip.frames is not None for clip in clips], device=self.device)
-            mask = seen[:, None].expand(pixels.shape[:2])
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            out = self.checkpoint.model.generate(fbank, pixels, mask, options.beam, options.max_words)
-        words = [self.checkpoint.tokenizer.decode(tokens) for tokens in out.tokens.tolist()]
-        nothing = [None] * len(clips)
-        gates = nothing if out.gate is None else _numbers(out.gate)
-        entropies = nothing if out.entropy is None else _numbers(out.entropy)
-        return list(zip(words, out.score.tolist(), gates, entropies, strict=True))
+        pixels, mask = self._pixels(clips)
+        try:
+            with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+                out = self.checkpoint.model.generate(fbank, pixels, mask, options.beam, options.max_words)
+        except torch.OutOfMemoryError as error:
+            raise EvacapError(
+                f"{self.device}: out of memory with {len(clips)} clips at once",
+                f"--batch-size {len(clips) // 2}" if len(clips) > 1 else "--device cpu, or fewer --frames",
+            ) from error
+        return _words(out, self.checkpoint)
+
+    def _pixels(self, clips: Sequence[Clip]) -> tuple[Tensor | None, Tensor | None]:
+        """Normalised pixels (B, N, 3, S, S) and frame mask bool (B, N); None where no clip has a picture."""
+        shape = next((clip.frames.shape for clip in clips if clip.frames is not None), None)
+        if shape is None:
+            return None, None
+        blank = np.zeros(shape, np.uint8)
+        frames = np.stack([blank if clip.frames is None else clip.frames for clip in clips])
+        seen = torch.tensor([clip.frames is not None for clip in clips], device=self.device)
+        features = FeatureSettings.from_dict(self.checkpoint.features)
+        pixels = normalize_frames(torch.from_numpy(frames).to(self.device), features)
+        return pixels, seen[:, None].expand(pixels.shape[:2])
 
 
-def _numbers(values: torch.Tensor) -> list[float | None]:
+def _words(out: Generation, checkpoint: Checkpoint) -> list[Words]:
+    captions = map(checkpoint.tokenizer.decode, out.tokens.tolist())
+    numbers = [_numbers(values, len(out.tokens)) for values in (out.gate, out.entropy)]
+    return [Words(*said) for said in zip(captions, out.score.tolist(), *numbers, strict=True)]
+
+
+def _numbers(values: Tensor | None, count: int) -> list[float | None]:
+    """None where a model has no such number, or has none for a clip (NaN)."""
+    if values is None:
+        return [None] * count
     return [None if math.isnan(value) else value for value in values.tolist()]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-

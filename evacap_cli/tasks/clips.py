@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,22 +39,27 @@ class Clip:
 
 def load_clip(path: str | Path, settings: ClipSettings, readers: Sequence[str] = READERS) -> Clip:
     """Decodes the part of a file that is captioned. Raises MediaError; a picture that cannot be read is no error."""
-    torch.set_num_threads(1)  # a worker a core
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # a worker a core
     features = settings.features
     start, end = find_window(path, features.seconds, settings.window)
     wave = read_audio(path, start, end)
     if len(wave) < WINDOW_SECONDS * SAMPLE_RATE:
-        raise MediaError(f"only {len(wave) / SAMPLE_RATE * 1000:.0f} ms of sound, less than the 25 ms of one window")
+        raise MediaError(
+            f"only {len(wave) / SAMPLE_RATE * 1000:.0f} ms of sound: shorter than 25 ms, one analysis window"
+        )
     heard = fbank(torch.from_numpy(wave), features)[0].numpy()
     frames, error = None, ""
     if settings.frames != 0:
         times = [start + t for t in frame_times(end - start, features, settings.frames)]
         try:
             if probe(path).has_video:
-                crops = read_frames(path, times, lambda frame: crop_frame(frame, features.image_size).numpy(), readers)
+                crops = read_frames(
+                    path, times, lambda frame: crop_frame(frame, features.image_size).numpy(), readers
+                )
                 frames = np.stack(crops)
-        except MediaError as reason:
-            error = reason.message
+        except Exception as reason:  # whatever it is: the clip can still be heard
+            error = reason.message if isinstance(reason, MediaError) else f"{type(reason).__name__}: {reason}"
     return Clip(heard, frames, start, end, error)
 
 

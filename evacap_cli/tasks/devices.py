@@ -19,7 +19,10 @@ def pick_device(device: str = "auto") -> torch.device:
     if kind not in available:
         raise UsageError(f"--device {device}: unknown", "use auto, cpu, cuda or mps")
     if not available[kind]:
-        raise UsageError(f"--device {device}: not available on this machine", "use auto; `evacap doctor` says what there is")
+        raise UsageError(
+            f"--device {device}: not available on this machine",
+            "use auto; `evacap doctor` says what there is",
+        )
     return torch.device(device)
 
 

@@ -35,7 +35,10 @@ def run_check(name: str, check: Callable[[], str]) -> Finding:
         found, cure = warning.args
         return Finding(name, "warn", found, cure)
     except Exception as error:
-        cure = getattr(error, "cure", "") or "pip install --force-reinstall evacap (in a fresh virtual environment)"
+        cure = (
+            getattr(error, "cure", "")
+            or "pip install --force-reinstall evacap (in a fresh virtual environment)"
+        )
         return Finding(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", cure)
 
 
@@ -49,7 +52,10 @@ def _libraries() -> str:
     """The versions that must fit one another; importing them is the proof."""
     for module in ("torch", "torchaudio", "torchvision", "timm"):
         importlib.import_module(module)
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchaudio", "torchvision", "timm"))
+    return ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("torch", "torchaudio", "torchvision", "timm")
+    )
 
 
 def _devices() -> str:

@@ -20,7 +20,7 @@ def expand_inputs(inputs: Iterable[str | Path]) -> list[Path]:
     missing, empty = [], []
     for given in map(str, inputs):
         path = Path(given)
-        if _exists(path):
+        if given and _exists(path):
             matches = find_media(path) if path.is_dir() else [path]
             if not matches:
                 empty.append(given)
@@ -33,7 +33,9 @@ def expand_inputs(inputs: Iterable[str | Path]) -> list[Path]:
         found += matches
     if missing:
         named = "\n  ".join(repr(name) for name in missing)
-        raise UsageError(f"no such file or folder:\n  {named}", "check the spelling; wildcards must match something")
+        raise UsageError(
+            f"no such file or folder:\n  {named}", "check the spelling; wildcards must match something"
+        )
     if not found:
         raise EvacapError(f"no media files in {', '.join(repr(n) for n in empty) or 'the inputs'}",
                           "name files, or a folder with videos or sound files in it")  # fmt: skip

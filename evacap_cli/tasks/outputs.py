@@ -53,7 +53,9 @@ def _csv_row(row: Row) -> str:
 
 def _json_row(row: Row) -> str:
     values = {name: getattr(row, name) for name in COLUMNS}
-    values |= {name: round(values[name], digits) for name, digits in DIGITS.items() if values[name] is not None}
+    values |= {
+        name: round(values[name], digits) for name, digits in DIGITS.items() if values[name] is not None
+    }
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
@@ -97,7 +99,9 @@ class RowFile:
             self.file: IO[str] = self.part.open("w", encoding="utf-8", newline="")
             self._append(self.head)
         except OSError as error:
-            raise EvacapError(f"{self.part}: cannot be written: {error.strerror}", "give another -o") from error
+            raise EvacapError(
+                f"{self.part}: cannot be written: {error.strerror}", "give another -o"
+            ) from error
         return self
 
     def write(self, row: Row) -> None:

@@ -37,7 +37,8 @@ class PretrainSettings:
     contrast: float = 0.5
     """Weight of the contrastive loss."""
     temperature: float = 0.07
-    augment: Augmentation = Augmentation(freq_mask=16, time_mask=64, noise=False)
+    freq_mask: int = 16
+    time_mask: int = 64
     seed: int = 0
 
 
@@ -95,7 +96,9 @@ def pretrain(
     device = model.device
     trainer = Pretrainer(model, labels.sounds.shape[1], settings.temperature).to(device)
     parameters = [trainer.scale, *model.encoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True
+    )
     out.mkdir(parents=True, exist_ok=True)
     state_file, first = out / "pretraining.pt", 0
     if state_file.exists():
@@ -105,17 +108,22 @@ def pretrain(
         trainer.scale.data.copy_(state["scale"])
         first = state["step"]
     model.train()
-    started, window = time.monotonic(), {}
+    started = time.monotonic()
+    window: dict[str, float] = {}
     for step in range(first, settings.steps):
         rng = np.random.default_rng((settings.seed, step))
         torch.manual_seed(settings.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(step, settings)
         rows = np.sort(rng.choice(len(data), settings.batch_size, replace=False))
-        fbank, pixels, _ = data.batch(rows.tolist(), device, settings.augment)
+        fbank, pixels, _ = data.batch(
+            rows.tolist(), device, Augmentation(settings.freq_mask, settings.time_mask)
+        )
         assert pixels is not None
         looked = rng.permutation(pixels.shape[1])[: settings.frames]
-        target = [torch.from_numpy(x[rows]).to(device) for x in (labels.sounds, labels.things, labels.together)]
+        target = [
+            torch.from_numpy(x[rows]).to(device) for x in (labels.sounds, labels.things, labels.together)
+        ]
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
             losses = trainer(fbank, pixels[:, looked], *target, settings.keep_audio)
             loss = losses["hear"] * 10 + losses["see"] * 10 + settings.contrast * losses["contrast"]

@@ -54,18 +54,18 @@ class TrainSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
         """Checks names, kinds and ranges; all problems at once (`UsageError`)."""
-        known = {f.name: f for f in fields(cls)}
+        known: dict[str, Any] = {f.name: f.default for f in fields(cls)}
         problems = [f"training.{name}: no such setting" for name in values if name not in known]
         kept: dict[str, Any] = {}
         for name in values.keys() & known.keys():
-            value, default = values[name], known[name].default
+            value, default = values[name], known[name]
             try:
                 if name == "betas":
                     kept[name] = (float(value[0]), float(value[1]))
-                elif isinstance(default, bool) or isinstance(default, str):
-                    kept[name] = type(default)(value)
+                elif isinstance(value, bool) != isinstance(default, bool):
+                    raise TypeError
                 else:
-                    kept[name] = type(default)(value) if not isinstance(value, bool) else _refuse(value)
+                    kept[name] = type(default)(value)
             except (TypeError, ValueError, IndexError):
                 problems.append(f"training.{name}: {value!r} is not like {default!r}")
         settings = cls(**kept)
@@ -76,14 +76,12 @@ class TrainSettings:
             if not 0 <= getattr(settings, name) <= 1:
                 problems.append(f"training.{name}: {getattr(settings, name)} must be between 0 and 1")
         if settings.precision not in ("auto", *PRECISIONS):
-            problems.append(f"training.precision: {settings.precision!r} is none of auto, {', '.join(PRECISIONS)}")
+            problems.append(
+                f"training.precision: {settings.precision!r} is none of auto, {', '.join(PRECISIONS)}"
+            )
         if problems:
             raise UsageError("the training settings are wrong:\n  " + "\n  ".join(problems))
         return settings
-
-
-def _refuse(value: object) -> Any:
-    raise ValueError(value)
 
 
 @dataclass
@@ -121,7 +119,9 @@ def fit(
     per_epoch = max(1, len(train) // settings.batch_size)
     steps = max(1, round(settings.epochs * per_epoch))
     if len(train) == 0:
-        raise EvacapError("there is no clip to train on", "see which clips failed, and why, in the manifest's summary")
+        raise EvacapError(
+            "there is no clip to train on", "see which clips failed, and why, in the manifest's summary"
+        )
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
@@ -152,10 +152,14 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr
         audio, picture, mask = train.batch(rows, device, augment)
-        tokens, wanted = encode_captions(tokenizer, [_one_of(train.captions(i)) for i in rows], settings.max_words)
+        tokens, wanted = encode_captions(
+            tokenizer, [_one_of(train.captions(i)) for i in rows], settings.max_words
+        )
         partners = shuffle_partners(len(rows), settings.sms, per_batch=settings.sms_per_batch)
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            result = model(audio, picture, tokens.to(device), wanted.to(device), mask, partners, objective, train.towers)
+            result = model(
+                audio, picture, tokens.to(device), wanted.to(device), mask, partners, objective, train.towers
+            )
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(result["loss"]).backward()
         scaler.unscale_(optimizer)
@@ -171,7 +175,12 @@ def fit(
         ended = done % per_epoch == 0 or done == steps
         checked = _validate(model, tokenizer, validation, settings, dtype) if ended and validation else None
         if done % settings.log_every == 0 or ended:
-            line = {"step": done, "epoch": round(done / per_epoch, 3), "lr": lr, "clips_per_second": round(rate, 1)}
+            line = {
+                "step": done,
+                "epoch": round(done / per_epoch, 3),
+                "lr": lr,
+                "clips_per_second": round(rate, 1),
+            }
             line |= {name: round(float(part.detach()), 6) for name, part in result.items()}
             if checked is not None:
                 line["validation"] = round(checked, 6)
@@ -188,7 +197,12 @@ def fit(
         if done % settings.save_every == 0 or ended:
             save(done)
     seconds = time.monotonic() - started
-    return {"steps": steps, "loss": loss_now, "best_validation": None if math.isinf(best) else best, "seconds": seconds}
+    return {
+        "steps": steps,
+        "loss": loss_now,
+        "best_validation": None if math.isinf(best) else best,
+        "seconds": seconds,
+    }
 
 
 def learning_rate(step: int, steps: int, per_epoch: int, settings: TrainSettings) -> float:
@@ -215,7 +229,11 @@ def _one_of(captions: list[str]) -> str:
 
 @torch.inference_mode()
 def _validate(
-    model: CaptionModel, tokenizer: Tokenizer, data: Batches, settings: TrainSettings, dtype: torch.dtype | None
+    model: CaptionModel,
+    tokenizer: Tokenizer,
+    data: Batches,
+    settings: TrainSettings,
+    dtype: torch.dtype | None,
 ) -> float:
     """Mean smoothed cross-entropy of the first captions of `data`."""
     model.eval()
@@ -243,7 +261,8 @@ def _resume(
     saved, wanted = _plain(state["settings"]), _plain(asdict(settings))
     if differing := [f"{k} was {saved.get(k)!r}, is {v!r}" for k, v in wanted.items() if saved.get(k) != v]:
         raise EvacapError(
-            f"{out}: holds a run with other settings ({'; '.join(differing)})", "give another -o, or --no-resume"
+            f"{out}: holds a run with other settings ({'; '.join(differing)})",
+            "give another -o, or --no-resume",
         )
     model.load_state_dict(load_checkpoint(out / "last").model.state_dict())
     optimizer.load_state_dict(state["optimizer"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from evacap_cli.tasks.training import Progress, TrainSettings, fit
 
 
 def read_config(config: str, overrides: Sequence[str]) -> Preset:
-    """A preset by name, or a YAML file (which may build on a preset by `base`), with `section.key=value` laid over it."""
+    """A preset by name or a YAML file (which may build on a preset by `base`), with `section.key=value` over it."""
     if config in preset_names():
         values = read_preset(config)
     elif Path(config).is_file():
@@ -33,7 +34,9 @@ def read_config(config: str, overrides: Sequence[str]) -> Preset:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UsageError(f"{config}: not YAML ({error})") from error
         if not isinstance(loaded, dict):
-            raise UsageError(f"{config}: holds no sections", "the sections are base, about, model, features, training")
+            raise UsageError(
+                f"{config}: holds no sections", "the sections are base, about, model, features, training"
+            )
         values = resolve(loaded)
     else:
         raise UsageError(f"{config}: no preset and no file", f"the presets are {', '.join(preset_names())}")
@@ -45,13 +48,13 @@ def read_config(config: str, overrides: Sequence[str]) -> Preset:
 def _nested(override: str) -> dict[str, Any]:
     name, equals, text = override.partition("=")
     if not equals or "." not in name:
-        raise UsageError(f"{override!r}: not an override", "write section.key=value, such as training.lr=3e-4")
+        raise UsageError(
+            f"{override!r}: not an override", "write section.key=value, such as training.lr=3e-4"
+        )
     value: Any = yaml.safe_load(text)
     if isinstance(value, str):  # YAML 1.1 takes 3e-4 for text
-        try:
+        with suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     for part in reversed(name.split(".")):
         value = {part: value}
     return value
@@ -65,7 +68,11 @@ def make_sample(item: tuple[str, tuple[str, ...]], settings: ClipSettings) -> Sa
 
 
 def prepare_clips(
-    manifest: Path, folder: Path, settings: ClipSettings, workers: int, prepared: Callable[[int, int], None] | None
+    manifest: Path,
+    folder: Path,
+    settings: ClipSettings,
+    workers: int,
+    prepared: Callable[[int, int], None] | None,
 ) -> ClipArrays:
     """Decodes a manifest's clips once, into `folder`."""
     entries: list[Entry] = read_manifest(manifest)
@@ -132,7 +139,9 @@ def _start(preset: Preset, arrays: ClipArrays, init: str | None, seed: int) -> t
     if init is not None:
         checkpoint = load_checkpoint(init)
         if checkpoint.model.config.fusion != preset.model.fusion:
-            raise UsageError(f"--init {init}: its fusion is {checkpoint.model.config.fusion}, the run's {preset.model.fusion}")
+            raise UsageError(
+                f"--init {init}: its fusion is {checkpoint.model.config.fusion}, the run's {preset.model.fusion}"
+            )
         return checkpoint.tokenizer, checkpoint.model
     captions = [text for clip in arrays.clips for text in clip["captions"]]
     tokenizer = Tokenizer.train(captions, preset.model.decoder.vocab_size)

@@ -35,7 +35,9 @@ def describe_model(name: str) -> dict[str, Any]:
             ) from error
         checkpoint = load_checkpoint(name)
         model, features, kind = checkpoint.model, checkpoint.features, "checkpoint"
-        about = str(checkpoint.metadata.get("about") or f"checkpoint at step {checkpoint.metadata.get('step', '?')}")
+        about = str(
+            checkpoint.metadata.get("about") or f"checkpoint at step {checkpoint.metadata.get('step', '?')}"
+        )
     return {
         "name": name,
         "kind": kind,

@@ -18,7 +18,9 @@ def make(item: int) -> Sample:
     if item % 10 == 7:
         raise MediaError(f"{item}: damaged")
     frames = None if item % 5 == 1 else np.full(SHAPE, item, np.uint8)
-    return Sample(str(item), np.full((4, 2), item, np.float32), frames, [f"clip {item}"], {"sounds": [item % 3]})
+    return Sample(
+        str(item), np.full((4, 2), item, np.float32), frames, [f"clip {item}"], {"sounds": [item % 3]}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,9 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_many_rows_a_video_stay_together(tmp_path: Path) -> None:
-    path = write(tmp_path, 'video,caption\na.mp4,A dog barks\nb.mp4,"Rain, then thunder"\na.mp4,A dog is barking\n')
+    path = write(
+        tmp_path, 'video,caption\na.mp4,A dog barks\nb.mp4,"Rain, then thunder"\na.mp4,A dog is barking\n'
+    )
     entries = read_manifest(path)
     assert [e.path for e in entries] == [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     assert entries[0].captions == ("A dog barks", "A dog is barking")
@@ -31,7 +33,12 @@ def test_wide_form_with_byte_order_mark_and_gaps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("video,text\na,b\n", "caption"), ("name,caption\na,b\n", "video"), ("", "none"), ("video,caption\na.mp4,\n", "a.mp4")],
+    [
+        ("video,text\na,b\n", "caption"),
+        ("name,caption\na,b\n", "video"),
+        ("", "none"),
+        ("video,caption\na.mp4,\n", "a.mp4"),
+    ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -44,5 +51,5 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         read_manifest(tmp_path / "nothing.csv")
     path = tmp_path / "latin.csv"
     path.write_bytes("video,caption\na.mp4,Caf\u00e9\n".encode("latin-1"))
-    with pytest.raises(UsageError, match="UTF-8|utf-8"):
+    with pytest.raises(UsageError, match=r"(?i)utf-8"):
         read_manifest(path)

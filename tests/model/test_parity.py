@@ -91,7 +91,7 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def test_state_dict_names_leave_only_other_paths_behind(fixture: Fixture) -> None:
-    """Left over are only the norms (and, without a picture, the tower) that this path of the public model never reads."""
+    """Left over are only norms (and, without a picture, the tower) that this path of the public model never reads."""
     model = fixture.model(fusion_of(fixture))
     if model.has_picture:
         assert {name.split(".")[-2] for name in fixture.unread} == {"a", "v"}
@@ -113,7 +113,10 @@ def test_features_of_each_modality(record_property) -> None:
     """Each modality alone through the shared block with its own norms: the space EVACap fuses in."""
     fixture = Fixture("avcap_1frame")
     model = fixture.model("cross-attention", fresh=("fusion.",))
-    ours = {"audio": model.encode_audio(fixture.input["audio"]), "visual": model.encode_picture(picture_of(fixture))}
+    ours = {
+        "audio": model.encode_audio(fixture.input["audio"]),
+        "visual": model.encode_picture(picture_of(fixture)),
+    }
     errors = {name: error(ours[name], fixture.expect[f"{name}_features"]) for name in ("audio", "visual")}
     record_property("max_abs_error", errors)
     assert max(errors.values()) < 1e-4
@@ -128,7 +131,9 @@ def test_logits_and_loss(fixture: Fixture, record_property) -> None:
     record_property("max_abs_error", measured)
     assert measured < 1e-4
     rows = wanted[:, 1:]
-    loss = smoothed_cross_entropy(logits[:, :-1][rows], tokens[:, 1:][rows], float(fixture.sizes["label_smoothing"]))
+    loss = smoothed_cross_entropy(
+        logits[:, :-1][rows], tokens[:, 1:][rows], float(fixture.sizes["label_smoothing"])
+    )
     record_property("loss_error", error(loss, fixture.expect["loss"]))
     assert error(loss, fixture.expect["loss"]) < 1e-5
 

@@ -14,7 +14,9 @@ def test_precision_auto_is_exact_on_a_cpu() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:0", "mps"])
 def test_devices_that_are_not_there_are_named(device: str) -> None:
-    if device.startswith("cuda") and torch.cuda.is_available() or device == "mps" and torch.backends.mps.is_available():
+    if (device.startswith("cuda") and torch.cuda.is_available()) or (
+        device == "mps" and torch.backends.mps.is_available()
+    ):
         assert pick_device(device).type == device.split(":")[0]
         return
     with pytest.raises(UsageError, match=device):

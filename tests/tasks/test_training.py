@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import torch
 
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features import FeatureSettings
-from evacap_cli.model import CaptionModel, DecoderConfig, EncoderConfig, ModelConfig, Tokenizer, load_checkpoint
+from evacap_cli.model import (
+    CaptionModel,
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    Tokenizer,
+    load_checkpoint,
+)
 from evacap_cli.tasks.training import TrainSettings, encode_captions, fit, learning_rate
 
 WORDS = ("a dog barks", "rain falls on a roof", "a bell rings twice", "an engine idles")
@@ -45,7 +53,9 @@ def small_model(tokenizer: Tokenizer, fusion: str = "entropy-gate", seed: int = 
     torch.manual_seed(seed)
     encoder = EncoderConfig(audio_frames=64, mel_bins=32, image_size=32, frames=2, width=32, depth=1, heads=2,
                             tag_classes=0)  # fmt: skip
-    decoder = DecoderConfig(vocab_size=len(tokenizer), width=32, layers=1, heads=2, feedforward=64, positions=32)
+    decoder = DecoderConfig(
+        vocab_size=len(tokenizer), width=32, layers=1, heads=2, feedforward=64, positions=32
+    )
     return CaptionModel(ModelConfig(fusion, encoder, decoder))
 
 
@@ -61,7 +71,9 @@ def log_of(folder: Path) -> list[dict]:
 def test_learns_and_keeps_a_checkpoint_that_captions(tokenizer: Tokenizer, tmp_path: Path) -> None:
     settings = TrainSettings.from_dict({**vars(SETTINGS), "epochs": 40, "sms": 0.0})
     data = Colours()
-    summary = fit(small_model(tokenizer), tokenizer, data, settings, FEATURES, tmp_path, validation=Colours(8))
+    summary = fit(
+        small_model(tokenizer), tokenizer, data, settings, FEATURES, tmp_path, validation=Colours(8)
+    )
     log = log_of(tmp_path)
     assert log[-1]["caption"] < 0.25 * log[0]["caption"]
     lowest = min(line["validation"] for line in log if "validation" in line)
@@ -87,7 +99,9 @@ def test_stopped_and_resumed_gives_the_same_curve_and_weights(tokenizer: Tokeniz
             raise Stop
 
     with pytest.raises(Stop):
-        fit(small_model(tokenizer), tokenizer, Colours(), SETTINGS, FEATURES, parts, Colours(8), progress=stop)
+        fit(
+            small_model(tokenizer), tokenizer, Colours(), SETTINGS, FEATURES, parts, Colours(8), progress=stop
+        )
     resumed = small_model(tokenizer, seed=99)  # its weights must come from the save
     fit(resumed, tokenizer, Colours(), SETTINGS, FEATURES, parts, validation=Colours(8))
     curve = {line["step"]: line["caption"] for line in log_of(parts)}
@@ -135,7 +149,7 @@ def test_schedule_warms_up_and_ends_where_it_should() -> None:
     assert rates[100] == pytest.approx(s.lr)
     assert max(rates) == pytest.approx(s.lr)
     assert rates[-1] == pytest.approx(s.final_lr, rel=0.05)
-    assert all(a > b for a, b in zip(rates[100:], rates[101:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[100:]))
 
 
 def test_captions_become_tokens_and_targets(tokenizer: Tokenizer) -> None:

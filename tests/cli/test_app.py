@@ -1,0 +1,87 @@
+"""The app as a whole: help, versions, wrong usage, and what it must not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from evacap_cli import __version__
+
+from ..conftest import Evacap
+
+COMMANDS = [["caption"], ["train"], ["synth"], ["doctor"], ["weights", "info"]]
+
+
+def python(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("args", [["--help"], *[[*command, "--help"] for command in COMMANDS]])
+def test_help_says_what_it_does(evacap: Evacap, args: list[str]) -> None:
+    result = evacap(*args)
+    assert result.exit_code == 0
+    assert "Usage: evacap" in result.stdout
+    if len(args) > 1:
+        assert "Example: evacap" in result.stdout
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    ran = python("-X", "importtime", "-m", "evacap_cli", "--help")
+    assert ran.returncode == 0
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in ran.stderr.splitlines() if "|" in line}
+    assert "typer" in imported
+    assert not imported & {
+        "torch",
+        "torchaudio",
+        "torchvision",
+        "numpy",
+        "pandas",
+        "av",
+        "decord",
+        "timm",
+        "PIL",
+        "yaml",
+    }
+
+
+def test_version(evacap: Evacap) -> None:
+    result = evacap("--version")
+    assert (result.exit_code, result.stdout) == (0, f"evacap {__version__}\n")
+
+
+def test_no_command_is_wrong_usage_and_shows_help(evacap: Evacap) -> None:
+    result = evacap()
+    assert result.exit_code == 2
+    assert "caption" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["capton", "a.mp4"], "capton"),
+        (["caption", "a.mp4", "--bream", "4"], "--bream"),
+        (["caption", "a.mp4", "--beam", "four"], "--beam"),
+        (["weights", "info"], "weights info"),
+    ],
+)
+def test_wrong_usage_is_named(evacap: Evacap, args: list[str], named: str) -> None:
+    result = evacap(*args)
+    assert result.exit_code == 2
+    assert named in result.output
+
+
+def test_captioner_is_at_hand_without_being_loaded() -> None:
+    program = (
+        "import sys, evacap_cli; assert 'torch' not in sys.modules; print(evacap_cli.Captioner.__name__)"
+    )
+    ran = python("-c", program)
+    assert (ran.returncode, ran.stdout) == (0, "Captioner\n"), ran.stderr
+
+
+def test_the_package_has_nothing_else() -> None:
+    import evacap_cli
+
+    with pytest.raises(AttributeError, match="Captain"):
+        evacap_cli.Captain  # noqa: B018

@@ -1,0 +1,66 @@
+"""Shared by all tests: a tiny checkpoint with random weights, small real clips, and the app run as a user runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from evacap_cli.cli.app import app
+from evacap_cli.model import ModelConfig, Tokenizer, build_model, load_preset, save_checkpoint
+
+from .media.clips import write
+
+WORDS = ("a dog barks twice", "rain falls on a roof", "a bell rings", "an engine idles while a man speaks")
+Evacap = Callable[..., Result]
+
+
+def save_tiny(folder: Path, preset: str, **encoder: object) -> Path:
+    """A checkpoint of a preset's sizes, with changes to its `encoder`, and random weights, the same every time."""
+    chosen = load_preset(preset)
+    tokenizer = Tokenizer.train(WORDS, 200)
+    config = chosen.model.to_dict()
+    config["decoder"]["vocab_size"] = len(tokenizer)
+    config["encoder"].update(encoder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(ModelConfig.from_dict(config))
+    save_checkpoint(folder / preset, model, tokenizer, chosen.features)
+    return folder / preset
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny audio-visual checkpoint with a gate."""
+    return save_tiny(tmp_path_factory.mktemp("models"), "evacap-tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny checkpoint that only hears."""
+    return save_tiny(tmp_path_factory.mktemp("models"), "audio-tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_tubelets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny checkpoint without a gate that looks at frames in pairs."""
+    return save_tiny(tmp_path_factory.mktemp("models"), "avcap-tiny", picture_tokens="tubelet", stem="patch")
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of H.264 and AAC."""
+    return write(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+@pytest.fixture
+def evacap() -> Evacap:
+    """Runs `evacap` with arguments through the real app, in this process."""
+
+    def run(*args: object) -> Result:
+        return CliRunner().invoke(app, [str(arg) for arg in args])
+
+    return run
