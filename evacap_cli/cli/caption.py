@@ -89,7 +89,7 @@ def caption(
 
     Example: evacap caption ./videos -o out.csv
     """
-    from evacap_cli.tasks.captioning import CaptionOptions, Captioner
+    from evacap_cli.tasks.captioning import Captioner, CaptionOptions
     from evacap_cli.tasks.inputs import expand_inputs
     from evacap_cli.tasks.outputs import RowFile, RowStream, check_output
 

@@ -25,21 +25,18 @@ def entropy_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = Non
     """
     # The entropy does not change when all keys move together; centred keys keep the subtraction above small, which
     # is what half precision needs.
-    k = k - k.mean(dim=2, keepdim=True)
-    bias = None
+    bias, count = None, torch.tensor(k.shape[2], device=k.device)
     if mask is None:
-        limit = torch.tensor(math.log(max(k.shape[2], 2)), device=k.device)
+        centre = k.mean(dim=2, keepdim=True)
     else:
         bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, float("-inf"))
-        bias = bias[:, None, None, :]
-        limit = mask.sum(dim=1).clamp(min=2).log()[:, None, None]
+        bias, count = bias[:, None, None, :], mask.sum(dim=1)[:, None, None]
+        real = torch.where(mask[:, None, :, None], k, 0.0)
+        centre = real.mean(dim=2, keepdim=True) * (k.shape[2] / count[..., None]).to(k.dtype)
+    k = k - centre
     output, entropy = _EntropyAttention.apply(q, k, v, bias)
-    normalised = (entropy / limit.to(entropy.dtype)).clamp(0.0, 1.0)
-    if mask is not None:
-        normalised = normalised * (mask.sum(dim=1) > 1)[:, None, None]
-    elif k.shape[2] == 1:
-        normalised = normalised * 0.0
-    return output, normalised
+    normalised = (entropy / count.clamp(min=2).to(entropy.dtype).log()).clamp(0.0, 1.0)
+    return output, normalised * (count > 1)
 
 
 class _EntropyAttention(torch.autograd.Function):

@@ -24,7 +24,7 @@ from evacap_cli.model import captioner as captioner_module
 from evacap_cli.model.losses import gate_stability, semantic_consistency, smoothed_cross_entropy
 from evacap_cli.model.published import from_published
 from evacap_cli.model.shuffling import shuffle_partners
-from tests.model.test_beam import DECODER, ENCODER, random_clips
+from .samples import DECODER, ENCODER, random_clips
 
 
 def small(fusion: str, seed: int = 0) -> CaptionModel:
@@ -58,7 +58,10 @@ def test_every_published_avcap_key_finds_its_place() -> None:
     """The 8-frame checkpoint's 584 names and shapes fill `avcap-base`: nothing missing, nothing left over but norms of
     the separate paths, which a model that joins its modalities does not read."""
     keys = json.loads((Path(__file__).parent.parent / "fixtures" / "avcap_8frames_keys.json").read_text())
-    state = {name: torch.zeros(shape) if "textual" in name else torch.empty(shape, device="meta") for name, shape in keys.items()}
+    state = {
+        name: torch.zeros(shape) if "textual" in name else torch.empty(shape, device="meta")
+        for name, shape in keys.items()
+    }
     renamed = from_published(state)
     with torch.device("meta"):
         model = build_model(load_preset("avcap-base").model)
@@ -208,7 +211,9 @@ def test_partners() -> None:
     assert sorted(shuffle_partners(8, 1.0, g).tolist()) == list(range(8))
     draws = torch.stack([shuffle_partners(20, 0.05, g) for _ in range(4000)])
     touched = (draws != torch.arange(20)).float().mean().item()
-    assert touched == pytest.approx(0.05 * 19 / 20, rel=0.1)  # one in 20 permutations leaves a clip where it is
+    assert touched == pytest.approx(
+        0.05 * 19 / 20, rel=0.1
+    )  # one in 20 permutations leaves a clip where it is
     whole = torch.stack([shuffle_partners(20, 0.3, g, per_batch=True) for _ in range(500)])
     assert set((whole != torch.arange(20)).any(1).tolist()) == {True, False}
     assert ((whole != torch.arange(20)).float().mean(1) > 0.5).float().mean() == pytest.approx(0.3, abs=0.1)

@@ -1,0 +1,73 @@
+"""`evacap train` from a table of videos to a checkpoint that `evacap caption` takes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from ..conftest import Evacap
+from ..media.clips import write
+
+SMALL = ("training.epochs=2", "training.batch_size=2", "model.encoder.depth=1", "model.encoder.picture_depth=1",
+         "model.decoder.layers=1", "--workers", "0")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips, one of them damaged."""
+    folder = tmp_path_factory.mktemp("world")
+    write(folder / "a.mp4")
+    write(folder / "b.mp4", 1.0)
+    (folder / "bad.mp4").write_bytes(b"bad")
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["video", "caption"])
+        table.writerows([["a.mp4", "a tone rises"], ["b.mp4", "a short tone"], ["bad.mp4", "nothing"]])
+    return folder / "captions.csv"
+
+
+def test_trains_resumes_and_captions(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    args = ("train", "evacap-tiny", "--data", manifest, "--val", manifest, "-o", run, *SMALL)
+    first = evacap(*args, "--json")
+    assert first.exit_code == 0, first.output
+    assert json.loads(first.stdout)["steps"] == 2
+    assert "1 could not be read" in first.stderr
+    assert "bad.mp4" in first.stderr
+    again = evacap(*args)
+    assert again.exit_code == 0, again.output
+    assert again.stdout == ""
+    for kept in ("last", "best"):
+        assert sorted(p.name for p in (run / kept).iterdir()) == [
+            "README.md", "config.yaml", "model.safetensors", "tokenizer.json",
+        ]  # fmt: skip
+    captioned = evacap("caption", manifest.parent / "a.mp4", "--model", run / "best", "--workers", 0)
+    assert captioned.exit_code == 0, captioned.output
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "named"),
+    [
+        ("evacap-huge", (), "evacap-huge"),
+        ("evacap-tiny", ("lr=1",), "'lr=1'"),
+        ("evacap-tiny", ("training.speed=9",), "training.speed"),
+        ("evacap-tiny", ("model.encoder.width=100", "model.encoder.heads=3"), "width"),
+    ],
+)
+def test_wrong_settings_are_named(
+    evacap: Evacap, manifest: Path, tmp_path: Path, config: str, changes: tuple[str, ...], named: str
+) -> None:
+    result = evacap("train", config, *changes, "--data", manifest, "-o", tmp_path / "run")
+    assert result.exit_code == 2, result.output
+    assert named in result.stderr
+
+
+def test_a_table_that_is_none(evacap: Evacap, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("one,two\n1,2\n")
+    for table in (tmp_path / "a.csv", tmp_path / "nowhere.csv"):
+        result = evacap("train", "evacap-tiny", "--data", table, "-o", tmp_path / "run")
+        assert result.exit_code == 2, result.output
+        assert table.name in result.stderr

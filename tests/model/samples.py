@@ -1,0 +1,80 @@
+"""Small random models and clips that the model tests share, and the plain form of what they check."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from evacap_cli.model import CaptionModel, DecoderConfig, EncoderConfig, ModelConfig
+
+ENCODER = EncoderConfig(
+    audio_frames=64, mel_bins=32, image_size=32, frames=3, width=32, depth=1, heads=2, tag_classes=0
+)
+"""8 tokens of sound, 4 a frame."""
+DECODER = DecoderConfig(vocab_size=23, width=32, layers=2, heads=2, feedforward=64, positions=64)
+PICTURES = ("entropy-gate", "gate", "cross-attention", "concat")
+"""The kinds of fusion that look."""
+
+
+def fresh_model(fusion: str, seed: int = 0, **encoder: object) -> CaptionModel:
+    """A small model as training would start it, in evaluation mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CaptionModel(ModelConfig(fusion, replace(ENCODER, **encoder), DECODER)).eval()  # type: ignore[arg-type]
+
+
+def random_model(fusion: str, seed: int = 0, **encoder: object) -> CaptionModel:
+    """Weights so large that captions differ in words and length, and that beams overtake one another."""
+    model = fresh_model(fusion, seed, **encoder)
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        model.decoder.words.weight.mul_(30)
+        model.decoder.positions.weight.mul_(60)
+        for name, parameter in model.fusion.named_parameters():
+            parameter.mul_(4 if name == "out.weight" else 1)
+        for layer in model.decoder.stack:
+            for part in (layer.qkv, layer.out, layer.widen, layer.narrow):
+                part.weight.mul_(8)
+            # words and output are tied: without this every word is its own likeliest successor
+            layer.output_norm.weight.mul_(torch.randint(0, 2, (DECODER.width,), generator=g) * 2 - 1)
+    return model
+
+
+def random_clips(batch: int, seed: int = 0, frames: int = 3) -> tuple[Tensor, Tensor]:
+    """fbank (B, 64, 32) and pixels (B, N, 3, 32, 32)."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 64, 32, generator=g), torch.randn(batch, frames, 3, 32, 32, generator=g)
+
+
+def random_words(batch: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Captions of differing length, tokens (B, L) from bos to eos and pad, and which words are to be learned."""
+    g = torch.Generator().manual_seed(seed)
+    tokens = torch.zeros(batch, length, dtype=torch.long)
+    for i in range(batch):
+        words = length - 2 - i % 3
+        tokens[i, : words + 2] = torch.cat(
+            (
+                torch.tensor([1]),
+                torch.randint(4, DECODER.vocab_size, (words,), generator=g),
+                torch.tensor([2]),
+            )
+        )
+    return tokens, (tokens != 0) & (tokens != 1)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Attention and normalised entropy -sum_j p_j log p_j / log T_k with the whole matrix written out."""
+    scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+    count = torch.full((q.shape[0],), k.shape[2])
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
+        count = mask.sum(1)
+    p = scores.softmax(-1)
+    entropy = -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum(-1)
+    return p @ v, entropy / count.clamp(min=2).to(q.dtype).log()[:, None, None]
+
+
+def greatest_error(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().max().item()
