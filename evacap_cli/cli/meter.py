@@ -51,7 +51,7 @@ class Meter:
         self.total = total or self.total
         now = time.monotonic()
         rate = (done - self.first) / max(now - self.started, 1e-9)
-        note = ", ".join(filter(None, (f"{rate:.1f} {self.unit}/s", note)))
+        note = ", ".join(filter(None, (f"{rate:.{1 if rate >= 1 else 2}f} {self.unit}/s", note)))
         if self.bar is not None:
             self.bar.update(self.task, completed=done, total=self.total, note=note)
         elif not self.quiet and now - self.said >= EVERY:

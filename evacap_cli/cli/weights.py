@@ -37,6 +37,11 @@ def info(
         _print_table(found)
 
 
+def _millions(count: int) -> str:
+    """As papers print it: 235 M; a small model keeps a decimal."""
+    return f"{count / 1e6:.0f} M" if count >= 20e6 else f"{count / 1e6:.1f} M"
+
+
 def _print_table(found: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.console import Console
@@ -54,7 +59,7 @@ def _print_table(found: list[dict[str, Any]]) -> None:
     for model in found:
         counts = model["parameters"]
         cells = [f"{counts[part] / 1e6:.2f}" if counts[part] else "-" for part in parts]
-        table.add_row(model["name"], f"{counts['total'] / 1e6:.2f} M", *cells)
+        table.add_row(model["name"], f"{_millions(counts['total'])} ({counts['total'] / 1e6:.2f})", *cells)
     console.print(table)
     for model in found:
         console.print(

@@ -92,6 +92,7 @@ def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, featu
     aside.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
     save_file(state, aside / WEIGHTS)
+    (aside / WEIGHTS).chmod(0o644)  # the library writes for its owner alone
     tokenizer.save(aside / TOKENIZER)
     config = {"model": model.config.to_dict(), "features": features, "metadata": metadata or {}}
     (aside / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")

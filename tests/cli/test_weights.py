@@ -24,7 +24,7 @@ def test_published_sizes(evacap: Evacap, preset: str, millions: int) -> None:
 def test_table_of_presets_and_checkpoints(evacap: Evacap, tiny: Path) -> None:
     result = evacap("weights", "info", "evacap-base", tiny)
     assert result.exit_code == 0
-    assert "234.51 M" in result.stdout
+    assert "235 M (234.51)" in result.stdout
     assert str(tiny) in result.stdout.replace("\n", "")
     assert result.stderr == ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +19,14 @@ PICTURES = ("entropy-gate", "gate", "cross-attention", "concat")
 """The kinds of fusion that look."""
 
 
-def fresh_model(fusion: str, seed: int = 0, **encoder: object) -> CaptionModel:
+def fresh_model(fusion: str, seed: int = 0, **encoder: Any) -> CaptionModel:
     """A small model as training would start it, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return CaptionModel(ModelConfig(fusion, replace(ENCODER, **encoder), DECODER)).eval()  # type: ignore[arg-type]
+        return CaptionModel(ModelConfig(fusion, replace(ENCODER, **encoder), DECODER)).eval()
 
 
-def random_model(fusion: str, seed: int = 0, **encoder: object) -> CaptionModel:
+def random_model(fusion: str, seed: int = 0, **encoder: Any) -> CaptionModel:
     """Weights so large that captions differ in words and length, and that beams overtake one another."""
     model = fresh_model(fusion, seed, **encoder)
     g = torch.Generator().manual_seed(seed)

@@ -70,11 +70,11 @@ def test_value_and_gradient_at_full_width(record_property: Record) -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradcheck(masked: bool) -> None:
-    """Both outputs against finite differences in float64, through the fused and the chunked forward."""
+    """Both outputs against finite differences in float64."""
     q, k, v, mask = inputs()
     leaves = [x[:, :2, :n, :4].clone().requires_grad_() for x, n in ((q, 3), (k, 5), (v, 5))]
     chosen = mask[:, :5] if masked else None
-    assert torch.autograd.gradcheck(lambda *x: entropy_attention(*x, chosen), leaves)
+    assert torch.autograd.gradcheck(lambda q, k, v: entropy_attention(q, k, v, chosen), leaves)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -118,7 +118,7 @@ def test_equal_scores_have_entropy_one(masked: bool, record_property: Record) ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_one_hot_look_has_entropy_zero(masked: bool, dtype: torch.dtype, record_property: Record) -> None:
-    """Each query points at one key, with scores apart by tens to ten thousands: zero, and gradients that are numbers."""
+    """Each query points at one key, by scores of a hundred to ten thousand: zero, and gradients that are numbers."""
     _, _, v, mask = inputs(dtype)
     mask[:, :4] = True
     key = torch.zeros(2, 3, 50, 8, dtype=dtype)

@@ -51,4 +51,4 @@ def render_frame(script: ClipScript, t: float, width: int = 320, height: int = 2
     draw = ImageDraw.Draw(image)
     for seen in script.seen:
         draw_object(draw, replace(seen, x=seen.x + margin), act_at(seen, t), scale)
-    return np.asarray(image.reduce(OVERSAMPLE))
+    return np.array(image.reduce(OVERSAMPLE))  # a copy: what Pillow lends cannot be written to
