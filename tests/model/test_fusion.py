@@ -36,8 +36,8 @@ def tokens_of(batch: int = 3, picture: int = 12) -> tuple[Tensor, Tensor]:
 
 def expected_fusion(module: Any, kind: str, audio: Tensor, picture: Tensor, mask: Tensor | None) -> Fused:
     """Equations 1 to 3 and the ablations', written out."""
-    q, k, v = module.query(audio), *module.key_value(picture).chunk(2, dim=-1)
-    heads = [x.unflatten(-1, (2, 16)).transpose(1, 2) for x in (q, k, v)]
+    projected = (module.query(audio), *module.key_value(picture).chunk(2, dim=-1))
+    heads = [x.unflatten(-1, (2, 16)).transpose(1, 2) for x in projected]
     look, entropy = plain_attention(heads[0], heads[1], heads[2], mask)
     seen = module.out(look.transpose(1, 2).flatten(2))
     if kind == "cross-attention":

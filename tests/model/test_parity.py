@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from evacap_cli.model.fusion import Fused
 from evacap_cli.model.losses import smoothed_cross_entropy
 from evacap_cli.model.published import from_published
 
+Record = Callable[[str, object], None]
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 NAMES = ("avcap_1frame", "avcap_4frames", "avcap_audio_only")
 
@@ -101,7 +103,7 @@ def test_state_dict_names_leave_only_other_paths_behind(fixture: Fixture) -> Non
 
 
 @torch.no_grad()
-def test_encoder_features(fixture: Fixture, record_property) -> None:
+def test_encoder_features(fixture: Fixture, record_property: Record) -> None:
     model = fixture.model(fusion_of(fixture))
     measured = error(memory_of(fixture, model).tokens, fixture.expect["av_features"])
     record_property("max_abs_error", measured)
@@ -109,7 +111,7 @@ def test_encoder_features(fixture: Fixture, record_property) -> None:
 
 
 @torch.no_grad()
-def test_features_of_each_modality(record_property) -> None:
+def test_features_of_each_modality(record_property: Record) -> None:
     """Each modality alone through the shared block with its own norms: the space EVACap fuses in."""
     fixture = Fixture("avcap_1frame")
     model = fixture.model("cross-attention", fresh=("fusion.",))
@@ -123,7 +125,7 @@ def test_features_of_each_modality(record_property) -> None:
 
 
 @torch.no_grad()
-def test_logits_and_loss(fixture: Fixture, record_property) -> None:
+def test_logits_and_loss(fixture: Fixture, record_property: Record) -> None:
     model = fixture.model(fusion_of(fixture))
     tokens, wanted = fixture.input["tokens"], fixture.input["need_predict"].bool()
     logits = model.logits(memory_of(fixture, model), tokens)
@@ -139,7 +141,7 @@ def test_logits_and_loss(fixture: Fixture, record_property) -> None:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_beam(fixture: Fixture, cached: bool, record_property) -> None:
+def test_beam(fixture: Fixture, cached: bool, record_property: Record) -> None:
     model = fixture.model(fusion_of(fixture))
     steps = int(fixture.sizes["max_steps"])
     with torch.no_grad():
