@@ -95,15 +95,15 @@ def test_a_tubelet_needs_both_of_its_frames() -> None:
 @pytest.mark.parametrize("fusion", PICTURES)
 def test_shuffling_moves_pictures_only(fusion: str) -> None:
     """The same loss as with the pictures (and their masks) moved by hand: sounds and words stay where they are."""
-    model, data = fresh_model(fusion), batch_of()
+    model, data = random_model(fusion, 9), batch_of()
     mask = torch.ones(6, 3, dtype=torch.bool)
     mask[1, 2:], mask[4, 1:] = False, False
     result = model(**data, frame_mask=mask, partners=PARTNERS, objective=PLAIN)
     moved = data | {"picture": data["picture"][PARTNERS]}
     by_hand = model(**moved, frame_mask=mask[PARTNERS], objective=PLAIN)
-    assert result["caption"].item() == pytest.approx(by_hand["caption"].item(), abs=1e-5)
+    assert result["caption"].item() == pytest.approx(by_hand["caption"].item(), abs=1e-4)
     untouched = model(**data, frame_mask=mask, objective=PLAIN)
-    assert result["caption"].item() != pytest.approx(untouched["caption"].item(), abs=1e-5)
+    assert result["caption"].item() != pytest.approx(untouched["caption"].item(), abs=1e-2)
     assert result["shuffled"] == 2
     assert untouched["shuffled"] == 0
     if model.has_gate:
@@ -123,7 +123,7 @@ def test_sound_alone_is_not_shuffled() -> None:
 def test_regularisers_are_weighed_and_added() -> None:
     """Gate stability over the gate as used, consistency over the shuffled clips only, their own pictures against the
     given ones."""
-    model, data = fresh_model("entropy-gate"), batch_of()
+    model, data = random_model("entropy-gate", 9), batch_of()
     result = model(**data, partners=PARTNERS, objective=Objective(0.1, 3.0, 2.0))
     heard, seen = model.encode_audio(data["audio"]), model.encode_picture(data["picture"])
     given = model.fuse(heard, seen[PARTNERS])
@@ -134,7 +134,7 @@ def test_regularisers_are_weighed_and_added() -> None:
     own = model.logits(model.fuse(heard[[1, 3]], seen[[1, 3]]), words)
     other = model.logits(model.fuse(heard[[1, 3]], seen[[4, 1]]), words)
     consistency = semantic_consistency(own[rows], other[rows])
-    assert consistency > 0
+    assert consistency > 0.01
     assert result["gate_stability"].item() == pytest.approx(stability.item(), rel=1e-4)
     assert result["consistency"].item() == pytest.approx(consistency.item(), rel=1e-3)
     total = result["caption"] + 3 * stability + 2 * consistency
@@ -230,13 +230,12 @@ def test_only_the_tagging_head_is_left_out_of_captioning(fusion: str) -> None:
     assert missing == {f"encoder.tag_head.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
 
 
-@pytest.mark.parametrize("fusion", ["entropy-gate", "concat"])
-def test_four_clips_are_learned_by_heart(fusion: str, record_property: Record) -> None:
+def test_four_clips_are_learned_by_heart(record_property: Record) -> None:
     torch.manual_seed(0)
-    model, data = fresh_model(fusion, seed=1).train(), batch_of(4)
+    model, data = fresh_model("entropy-gate", seed=1).train(), batch_of(4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     losses = []
-    for _ in range(70):
+    for _ in range(60):
         loss = model(**data, objective=Objective(0.0, 0.01, 0.1))["loss"]
         optimizer.zero_grad()
         loss.backward()
