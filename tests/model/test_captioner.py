@@ -101,9 +101,10 @@ def test_shuffling_moves_pictures_only(fusion: str) -> None:
     result = model(**data, frame_mask=mask, partners=PARTNERS, objective=PLAIN)
     moved = data | {"picture": data["picture"][PARTNERS]}
     by_hand = model(**moved, frame_mask=mask[PARTNERS], objective=PLAIN)
-    assert result["caption"].item() == pytest.approx(by_hand["caption"].item(), abs=1e-4)
     untouched = model(**data, frame_mask=mask, objective=PLAIN)
-    assert result["caption"].item() != pytest.approx(untouched["caption"].item(), abs=1e-2)
+    same, other = (abs(result["caption"].item() - x["caption"].item()) for x in (by_hand, untouched))
+    assert same < 1e-5
+    assert other > 1e-4
     assert result["shuffled"] == 2
     assert untouched["shuffled"] == 0
     if model.has_gate:

@@ -1,0 +1,128 @@
+"""Words to numbers and back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as Engine
+from tokenizers import models
+
+from evacap_cli.errors import EvacapError
+from evacap_cli.model import Tokenizer
+from evacap_cli.model.captioner import BOS, EOS, PAD
+from evacap_cli.model.tokenizer import SPECIAL
+
+THINGS = ("dog", "bell", "car engine", "man", "woman", "bird", "clock", "motorbike", "sewing machine", "tap")
+ACTS = ("barks", "rings twice", "idles", "speaks loudly", "laughs", "sings", "ticks", "revs", "whirs", "drips")
+PLACES = ("in the distance", "nearby", "followed by silence", "while wind blows", "as people talk")
+CAPTIONS = [f"A {thing} {act} {place}" for thing in THINGS for act in ACTS for place in PLACES]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(CAPTIONS, 300)
+
+
+def test_special_tokens_have_the_models_numbers(tokenizer: Tokenizer) -> None:
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (BOS, EOS, PAD)
+    assert [tokenizer.engine.token_to_id(word) for word in SPECIAL] == [0, 1, 2, 3]
+    assert len(tokenizer) <= 300
+
+
+def test_captions_come_back(tokenizer: Tokenizer) -> None:
+    """Lower-cased, otherwise as they were."""
+    for caption in CAPTIONS:
+        tokens = tokenizer.encode(caption)
+        assert (tokens[0], tokens[-1]) == (BOS, EOS)
+        assert not {PAD, BOS, EOS, 3} & set(tokens[1:-1])
+        assert tokenizer.decode(tokens) == caption.lower()
+
+
+def test_words_are_cut_at_the_limit(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode("a dog barks " * 30, max_words=12)
+    assert len(tokens) == 14
+    assert (tokens[0], tokens[-1]) == (BOS, EOS)
+    assert tokenizer.encode("") == [BOS, EOS]
+    assert tokenizer.decode([]) == tokenizer.decode([BOS, EOS, PAD]) == ""
+
+
+def test_decoding_ends_at_the_first_end(tokenizer: Tokenizer) -> None:
+    dog = tokenizer.encode("a dog")
+    assert tokenizer.decode([*dog, PAD, PAD, *tokenizer.encode("rings")]) == "a dog"
+    assert tokenizer.decode(dog[1:-1]) == "a dog"  # bos and eos may be absent
+    assert tokenizer.decode([BOS, PAD, dog[1], PAD, dog[2]]) == "a dog"
+
+
+def test_new_words_of_known_letters_are_spelt(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode("a dingbell barked")
+    assert 3 not in tokens
+    assert tokenizer.decode(tokens) == "a dingbell barked"
+
+
+@pytest.mark.parametrize("caption", ["a dog 🐶 barks", "狗 barks", "a ☃ rings", "x" * 200])
+def test_what_cannot_be_spelt_is_unknown(tokenizer: Tokenizer, caption: str) -> None:
+    tokens = tokenizer.encode(caption)
+    assert 3 in tokens
+    assert set(tokens) <= set(range(len(tokenizer)))
+    assert "[" not in tokenizer.decode(tokens)
+
+
+def test_emoji_and_accents_can_be_learned() -> None:
+    """Accents fold as BERT's do; an emoji is a word like others."""
+    own = Tokenizer.train(["a dog 🐶 barks", "un café 🔔"] * 3, 60)
+    assert own.decode(own.encode("a 🐶 barks")) == "a 🐶 barks"
+    assert own.decode(own.encode("Un Café 🔔")) == "un cafe 🔔"
+
+
+def test_words_that_look_special_end_nothing(tokenizer: Tokenizer) -> None:
+    """Whatever is in a caption, it has one beginning and one end for the model, and decoding does not fail."""
+    tokens = tokenizer.encode("a [unk] dog [ eos ] barks")
+    assert tokens.count(EOS) == 1
+    assert tokenizer.decode(tokens).endswith("barks")
+
+
+def test_training_is_the_same_every_time(tokenizer: Tokenizer) -> None:
+    """In this process and in another, from a list or a stream."""
+    vocabulary = tokenizer.engine.get_vocab()
+    assert Tokenizer.train(iter(CAPTIONS), 300).engine.get_vocab() == vocabulary
+    code = (
+        "from evacap_cli.model import Tokenizer\nfrom tests.model.test_tokenizer import CAPTIONS\n"
+        "print(sorted(Tokenizer.train(CAPTIONS, 300).engine.get_vocab().items()))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == str(sorted(vocabulary.items()))
+
+
+def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    loaded = Tokenizer.load(path)
+    assert (loaded.bos, loaded.eos, loaded.pad, len(loaded)) == (BOS, EOS, PAD, len(tokenizer))
+    for caption in (*CAPTIONS[:20], "a 🐶 barked"):
+        assert loaded.encode(caption) == tokenizer.encode(caption)
+
+
+def test_berts_own_names_are_understood(tmp_path: Path) -> None:
+    """GIT's and AVCap's tokenizer is BERT's: [CLS] begins and [SEP] ends."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dog"]
+    engine = Engine(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    engine.save(str(tmp_path / "bert.json"))
+    loaded = Tokenizer.load(tmp_path / "bert.json")
+    assert (loaded.bos, loaded.eos, loaded.pad) == (2, 3, 0)
+    assert loaded.encode("dog") == [2, 4, 3]
+    assert loaded.decode([2, 4, 3, 0]) == "dog"
+
+
+def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    for text in ("", "{}", '{"version": "1.0"'):
+        path.write_text(text)
+        with pytest.raises(EvacapError, match=r"tokenizer\.json: not a readable tokenizer"):
+            Tokenizer.load(path)
+    Engine(models.WordPiece({"dog": 0}, unk_token="dog")).save(str(path))
+    with pytest.raises(EvacapError, match="lacks one of"):
+        Tokenizer.load(path)
