@@ -32,15 +32,22 @@ class Tokenizer:
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int = 2000) -> Tokenizer:
         """Learns a vocabulary from captions; the same captions give the same vocabulary."""
-        engine = Engine(models.WordPiece(unk_token="[UNK]"))
-        engine.normalizer = normalizers.BertNormalizer(lowercase=True)
-        engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        engine.decoder = decoders.WordPiece()
+        captions = list(captions)
+        # The library numbers letters inside words in the order of a hash table, which differs from run to run, and
+        # breaks ties by number. Numbered beforehand, as if they were special, they make the rest the same too.
+        engine = _engine(models.WordPiece(unk_token="[UNK]"))
+        inside = sorted(
+            {letter for caption in captions for word in _words(engine, caption) for letter in word[1:]}
+        )
         trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False
+            vocab_size=vocab_size,
+            special_tokens=[*SPECIAL, *(f"##{letter}" for letter in inside)],
+            show_progress=False,
         )
         engine.train_from_iterator(captions, trainer)
-        return cls(engine)
+        trained = _engine(models.WordPiece(engine.get_vocab(), unk_token="[UNK]"))
+        trained.add_special_tokens(list(SPECIAL))
+        return cls(trained)
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -70,3 +77,18 @@ class Tokenizer:
             if token not in (self.bos, self.pad):
                 words.append(int(token))
         return self.engine.decode(words)
+
+
+def _engine(model: models.WordPiece) -> Engine:
+    """Lower-cases and splits as BERT does."""
+    engine = Engine(model)
+    engine.normalizer = normalizers.BertNormalizer(lowercase=True)
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece()
+    return engine
+
+
+def _words(engine: Engine, caption: str) -> list[str]:
+    return [
+        word for word, _ in engine.pre_tokenizer.pre_tokenize_str(engine.normalizer.normalize_str(caption))
+    ]

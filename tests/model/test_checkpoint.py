@@ -30,7 +30,9 @@ def tokenizer_of() -> Tokenizer:
     return Tokenizer.train(["a b c d e f g h i j k l m n o p q r s"], DECODER.vocab_size)
 
 
-def saved(folder: Path, fusion: str = "entropy-gate", dtype: torch.dtype | None = None) -> tuple[Path, CaptionModel]:
+def saved(
+    folder: Path, fusion: str = "entropy-gate", dtype: torch.dtype | None = None
+) -> tuple[Path, CaptionModel]:
     model = random_model(fusion, 9)
     save_checkpoint(folder / "mine", model, tokenizer_of(), FEATURES, {"über": "🐕", "epoch": 3}, dtype)
     return folder / "mine", model
@@ -155,7 +157,8 @@ def test_a_damaged_configuration_is_said_to_be_damaged(content: bytes, message: 
 
 
 @pytest.mark.parametrize(
-    ("section", "setting", "value"), [("encoder", "width", 64), ("encoder", "depth", 2), ("decoder", "vocab_size", 9)]
+    ("section", "setting", "value"),
+    [("encoder", "width", 64), ("encoder", "depth", 2), ("decoder", "vocab_size", 9)],
 )
 def test_weights_that_do_not_fit_the_configuration(
     section: str, setting: str, value: int, tmp_path: Path

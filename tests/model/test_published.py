@@ -89,7 +89,9 @@ def test_git_names_and_names_of_a_wrapped_model_are_the_same() -> None:
 def test_an_output_that_is_not_tied_is_refused(prefix: str) -> None:
     state = {prefix + name: value for name, value in numbered_state().items()}
     words = state[prefix + "textual.embedding.words.weight"]
-    assert "textual.output.weight" not in from_published({**state, prefix + "textual.output.weight": words.clone()})
+    assert "textual.output.weight" not in from_published(
+        {**state, prefix + "textual.output.weight": words.clone()}
+    )
     for other in (words + 1e-3, words[:-1]):
         with pytest.raises(EvacapError, match=r"textual\.output\.weight differs"):
             from_published({**state, prefix + "textual.output.weight": other})

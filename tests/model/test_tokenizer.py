@@ -16,7 +16,18 @@ from evacap_cli.model.captioner import BOS, EOS, PAD
 from evacap_cli.model.tokenizer import SPECIAL
 
 THINGS = ("dog", "bell", "car engine", "man", "woman", "bird", "clock", "motorbike", "sewing machine", "tap")
-ACTS = ("barks", "rings twice", "idles", "speaks loudly", "laughs", "sings", "ticks", "revs", "whirs", "drips")
+ACTS = (
+    "barks",
+    "rings twice",
+    "idles",
+    "speaks loudly",
+    "laughs",
+    "sings",
+    "ticks",
+    "revs",
+    "whirs",
+    "drips",
+)
 PLACES = ("in the distance", "nearby", "followed by silence", "while wind blows", "as people talk")
 CAPTIONS = [f"A {thing} {act} {place}" for thing in THINGS for act in ACTS for place in PLACES]
 
