@@ -31,7 +31,7 @@ class Tokenizer:
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int = 2000) -> Tokenizer:
-        """Learns a vocabulary from captions. Words of equal count may be numbered differently each time."""
+        """Learns a vocabulary from captions; the same captions give the same vocabulary."""
         captions = list(captions)
         # The library numbers letters inside words in the order of a hash table, which differs from run to run, and
         # breaks ties by number. Numbered beforehand, as if they were special, they make the rest the same too.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,19 @@ def test_words_that_look_special_end_nothing(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("a [unk] dog [ eos ] barks")
     assert tokens.count(EOS) == 1
     assert tokenizer.decode(tokens).endswith("barks")
+
+
+def test_training_is_the_same_every_time(tokenizer: Tokenizer) -> None:
+    """In this process and in another, from a list or a stream."""
+    vocabulary = tokenizer.engine.get_vocab()
+    assert Tokenizer.train(iter(CAPTIONS), 300).engine.get_vocab() == vocabulary
+    code = (
+        "from evacap_cli.model import Tokenizer\nfrom tests.model.test_tokenizer import CAPTIONS\n"
+        "print(sorted(Tokenizer.train(CAPTIONS, 300).engine.get_vocab().items()))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == str(sorted(vocabulary.items()))
 
 
 def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
