@@ -164,13 +164,13 @@ def train_captioners(args: argparse.Namespace, data: dict[str, FeatureBatches], 
         model = with_towers(preset, len(tokenizer), base)
 
         def progress(p: Progress, name: str = name) -> None:
-            if p.step % 100 == 0 or p.validation is not None:
-                checked = "" if p.validation is None else f" validation {p.validation:.4f}"
+            if p.step % 100 == 0 or p.note:
+                checked = f" {p.note}" if p.note else ""
                 print(f"{name}: {p.step}/{p.steps} loss {p.loss:.4f}{checked} {p.clips_per_second:.0f} clips/s, "
                       f"{p.left / 60:.1f} min left", flush=True)  # fmt: skip
 
         started = time.monotonic()
-        fit(model, tokenizer, cached["train"], settings, features, args.work / name, cached["val"],
+        fit(model, tokenizer, cached["train"], settings, args.work / name, cached["val"],
             metadata={"preset": preset}, progress=progress)  # fmt: skip
         add_time(times, name, time.monotonic() - started)
 

@@ -34,7 +34,7 @@ def caption_all(
     gates: list[float] = []
     for start in range(0, len(data), batch_size):
         rows = range(start, min(start + batch_size, len(data)))
-        out = checkpoint.model.generate(*data.batch(rows, torch.device("cpu")))
+        out = checkpoint.model.generate(*data.batch(rows).inputs(torch.device("cpu"), data.features))
         captions += [checkpoint.tokenizer.decode(tokens.tolist()) for tokens in out.tokens]
         gates += [float("nan")] * len(rows) if out.gate is None else out.gate.tolist()
     return captions, gates

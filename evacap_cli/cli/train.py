@@ -1,4 +1,4 @@
-"""`evacap train`: a preset or YAML and a manifest to a checkpoint."""
+"""`evacap train`: settings and a manifest to a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,31 +9,40 @@ import typer
 
 from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Precision, Quiet, say, summary
 from evacap_cli.cli.meter import Meter
+from evacap_cli.errors import UsageError
 
 
 def train(
     config: Annotated[str, typer.Argument(help="A preset's name or a YAML file of the same sections.")],
-    data: Annotated[
-        Path, typer.Option(help="Manifest of the training clips (CSV: video,caption or caption_1, ...).")
-    ],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder of the run: checkpoints, log, prepared clips.")
-    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings laid over it, such as training.lr=3e-4 model.fusion=gate."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Feature store (`prepare`) of the training clips, or a manifest of them."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the run: checkpoints, log, curves.")
     ] = None,
     val: Annotated[
         Path | None,
         typer.Option(help="Manifest of validation clips; decides which checkpoint is `best`."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print all settings, parameters, steps and memory; train nothing."),
+    ] = False,
     init: Annotated[
         str | None,
         typer.Option(help="Checkpoint whose weights to start from (its tokenizer is kept)."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in -o, if there is one.")] = True,
     workers: Annotated[
-        int, typer.Option(help="Decoding processes for the clips.", rich_help_panel=MACHINE)
+        int,
+        typer.Option(
+            help="Decoding and reading processes beside each training process.", rich_help_panel=MACHINE
+        ),
     ] = 2,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -43,11 +52,27 @@ def train(
 ) -> None:
     """Train a captioner. Stopped at any point, the same command goes on from its last save.
 
-    Example: evacap train evacap-tiny --data world/captions.csv -o runs/first training.epochs=5
-    """
-    from evacap_cli.tasks.training import Progress
-    from evacap_cli.tasks.training_run import train_from_manifest
+    Example: evacap train evacap-tiny --data train.csv --val val.csv -o runs/first training.epochs=5
 
+    On several GPUs: torchrun --nproc-per-node 4 -m evacap_cli train evacap-base --data ... -o ...
+    """
+    from evacap_cli.tasks.training.loop import Progress
+    from evacap_cli.tasks.training.run import RunOptions, Told, plan_run
+    from evacap_cli.tasks.training.run import train as train_run
+
+    changes = [*(overrides or []), *([] if precision == "auto" else [f"training.precision={precision}"])]
+    options = RunOptions(data, val, init, resume, workers, device)
+    if dry_run:
+        planned = plan_run(config, changes, options)
+        if json:
+            summary(planned)
+        else:
+            import yaml
+
+            print(yaml.safe_dump(planned, sort_keys=False, allow_unicode=True), end="")
+        return
+    if out is None:
+        raise UsageError("--out is missing", "name the run's folder with -o")
     training = False
     with Meter("prepare", quiet=quiet) as meter:
 
@@ -57,15 +82,14 @@ def train(
                 meter.begin("train", now.steps, "steps", now.step - 1)
                 training = True
             meter.update(now.step, note=f"loss {now.loss:.4f}, {now.clips_per_second:.1f} clips/s")
-            if now.validation is not None and not quiet:
-                say(f"step {now.step}: loss {now.loss:.4f}, validation {now.validation:.4f}")
+            if now.note and not quiet:
+                say(f"step {now.step}: loss {now.loss:.4f}, {now.note}")
 
-        result = train_from_manifest(
-            config, overrides or [], data, out, val, init, resume, workers, device, precision,
-            prepared=meter.update, progress=show, note=None if quiet else say,
-        )  # fmt: skip
+        told = Told(say if not quiet else lambda text: None, meter.update, show)
+        result = train_run(config, changes, out, options, told)
     if not quiet:
-        kept = f"{out / 'last'}" + (f" and {out / 'best'}" if result["best_validation"] is not None else "")
-        say(f"{result['steps']} steps in {result['seconds'] / 60:.1f} min; checkpoints: {kept}")
+        kept = f"{out / 'last'}" + (f" and {out / 'best'}" if result["best"] is not None else "")
+        early = f", ended early after {result['step']}" if result["ended_early"] else ""
+        say(f"{result['steps']} steps{early} in {result['seconds'] / 60:.1f} min; checkpoints: {kept}")
     if json:
         summary(result)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from evacap_cli.model.beam import BeamSettings, CachedDecoding, RecomputedDecoding, beam_search
 from evacap_cli.model.config import ModelConfig
-from evacap_cli.model.decoder import TextDecoder
-from evacap_cli.model.encoder import TwoTowerEncoder
+from evacap_cli.model.decoder import DecoderLayer, TextDecoder
+from evacap_cli.model.encoder import Block, TwoTowerEncoder
 from evacap_cli.model.fusion import Fused, build_fusion
 from evacap_cli.model.losses import gate_stability, semantic_consistency, smoothed_cross_entropy
 
@@ -25,6 +25,16 @@ class Objective:
     smoothing: float = 0.1
     gate_stability: float = 0.01
     consistency: float = 0.1
+
+    def total(self, parts: dict[str, Tensor], words: float = 1.0, clips: float = 1.0) -> Tensor:
+        """The loss of what `CaptionModel` returns. `words` and `clips`: the batch's shares where it is a portion of a
+        larger one; the losses of all portions then add up to the larger one's."""
+        loss = parts["caption"] * words
+        if "gate_stability" in parts:
+            loss = loss + self.gate_stability * clips * parts["gate_stability"]
+        if "consistency" in parts:
+            loss = loss + self.consistency * clips * parts["consistency"]
+        return loss
 
 
 @dataclass
@@ -81,6 +91,24 @@ class CaptionModel(nn.Module):
     def finish_picture(self, tower: Tensor) -> Tensor:
         return tower if self.unified else self.encoder.align_picture(tower)
 
+    def _heard(self, audio: Tensor, towers: bool) -> Tensor:
+        return self.finish_audio(audio) if towers else self.encode_audio(audio)
+
+    def _seen(self, picture: Tensor | None, towers: bool) -> Tensor | None:
+        if picture is None or not self.has_picture:
+            return None
+        return self.finish_picture(picture) if towers else self.encode_picture(picture)
+
+    def set_checkpointing(self, wanted: bool) -> None:
+        """In training, blocks keep only what they were given and compute the rest again: less memory, more time."""
+        self.encoder.checkpointing = self.decoder.checkpointing = wanted
+
+    def compile_blocks(self) -> None:
+        """`torch.compile` for the blocks of towers and decoder, one after another as they are first used."""
+        for module in self.modules():
+            if isinstance(module, Block | DecoderLayer):
+                module.compile()
+
     def token_mask(self, frame_mask: Tensor | None, tokens: int) -> Tensor | None:
         """bool (B, N) of frames that exist -> (B, T_v) of picture tokens that do; a tubelet needs both its frames."""
         if frame_mask is None or bool(frame_mask.all()):
@@ -124,10 +152,7 @@ class CaptionModel(nn.Module):
         int64 (B,) from `shuffle_partners`. Returns `loss`, `caption`, and where they apply `gate_stability`,
         `consistency`, `shuffled` (count), `gate_matched`, `gate_shuffled`.
         """
-        heard = self.finish_audio(audio) if towers else self.encode_audio(audio)
-        seen = None
-        if picture is not None and self.has_picture:
-            seen = self.finish_picture(picture) if towers else self.encode_picture(picture)
+        heard, seen = self._heard(audio, towers), self._seen(picture, towers)
         touched = torch.zeros(len(tokens), dtype=torch.bool, device=heard.device)
         given, given_mask = seen, frame_mask
         if partners is not None and seen is not None:
@@ -140,17 +165,14 @@ class CaptionModel(nn.Module):
         logits = self.logits(memory, tokens[:, :-1])
         target = tokens[:, 1:][wanted]
         result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
-        loss = result["caption"]
         if memory.gate is not None and objective.gate_stability:
             result["gate_stability"] = gate_stability(memory.gate.float(), self.config.encoder.audio_grid)
-            loss = loss + objective.gate_stability * result["gate_stability"]
         if objective.consistency and bool(touched.any()) and seen is not None:
             own_mask = None if frame_mask is None else frame_mask[touched]
             own = self.logits(self.fuse(heard[touched], seen[touched], own_mask), tokens[touched, :-1])
             result["consistency"] = semantic_consistency(
                 own[wanted[touched]], logits[touched][wanted[touched]]
             )
-            loss = loss + objective.consistency * result["consistency"]
         if seen is not None:
             result["shuffled"] = touched.sum()
         if memory.gate is not None:
@@ -158,7 +180,7 @@ class CaptionModel(nn.Module):
             for name, rows in (("gate_matched", ~touched), ("gate_shuffled", touched)):
                 if bool(rows.any()):
                     result[name] = means[rows].mean()
-        return {"loss": loss, **result}
+        return {"loss": objective.total(result), **result}
 
     @torch.inference_mode()
     def generate(
@@ -171,10 +193,14 @@ class CaptionModel(nn.Module):
         min_words: int = 0,
         length_penalty: float = 0.6,
         cached: bool = True,
+        towers: bool = False,
     ) -> Generation:
-        """Captions a batch: fbank (B, T, F), pixels (B, N, 3, S, S) or None, frame_mask bool (B, N) or None."""
-        heard = self.encode_audio(fbank.to(self.dtype))
-        seen = self.encode_picture(pixels.to(self.dtype)) if pixels is not None and self.has_picture else None
+        """Captions a batch: fbank (B, T, F), pixels (B, N, 3, S, S) or None, frame_mask bool (B, N) or None.
+
+        With `towers`, tower tokens of both instead of fbank and pixels.
+        """
+        heard = self._heard(fbank.to(self.dtype), towers)
+        seen = self._seen(None if pixels is None else pixels.to(self.dtype), towers)
         return self.describe(
             self.fuse(heard, seen, frame_mask), beam, max_words, min_words, length_penalty, cached
         )

@@ -5,11 +5,12 @@ The prefix never sees a word, so its keys and values are made once for each clip
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from evacap_cli.model.config import DecoderConfig
 
@@ -50,6 +51,8 @@ class TextDecoder(nn.Module):
     def __init__(self, config: DecoderConfig, memory_width: int) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
+        """Whether training recomputes what happens inside layers instead of keeping it."""
         self.project_memory = nn.Sequential(nn.Linear(memory_width, config.width), nn.LayerNorm(config.width))
         self.words = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.positions, config.width)
@@ -67,6 +70,11 @@ class TextDecoder(nn.Module):
     def stack(self) -> list[DecoderLayer]:
         return cast("list[DecoderLayer]", list(self.layers))
 
+    def _run(self, layer: DecoderLayer, *inputs: Any) -> Tensor:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
     def embed(self, tokens: Tensor, position: Tensor) -> Tensor:
         """tokens and position: int64 (B, T). Returns (B, T, d)."""
         return self.drop(self.embedding_norm(self.words(tokens) + self.positions(position)))
@@ -80,7 +88,7 @@ class TextDecoder(nn.Module):
             q, k, v = layer.project(x)
             cache.append((k, v))
             if index + 1 < len(self.layers):  # what the last layer makes of the prefix is read by no one
-                x = layer(x, q, k, v, mask)
+                x = self._run(layer, x, q, k, v, mask)
         return cache
 
     def hidden(self, prefix: KeysValues, mask: Tensor | None, tokens: Tensor) -> Tensor:
@@ -97,7 +105,7 @@ class TextDecoder(nn.Module):
         x = self.embed(tokens, torch.arange(T, device=tokens.device).expand(B, T))
         for layer, (keys, values) in zip(self.stack, prefix, strict=True):
             q, k, v = layer.project(x)
-            x = layer(x, q, torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2), attn_mask)
+            x = self._run(layer, x, q, torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2), attn_mask)
         return x
 
     def step(self, cache: KeysValues, slot: int, mask: Tensor, tokens: Tensor, position: int) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import LayerNorm2d, Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from evacap_cli.model.config import EncoderConfig
 
@@ -63,6 +66,8 @@ class TwoTowerEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, picture: bool = True, unified: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
+        """Whether training recomputes what happens inside blocks instead of keeping it."""
         d = config.width
         self.patch_embed_a = self._patches(1, config.audio_patch)
         self.modality_a = nn.Parameter(torch.zeros(1, 1, d))
@@ -108,6 +113,12 @@ class TwoTowerEncoder(nn.Module):
             elif name in ("patch_embed_a.weight", "patch_embed_v.weight"):
                 nn.init.xavier_uniform_(parameter.flatten(1))
 
+    def _run(self, blocks: nn.ModuleList, x: Tensor, *further: Any) -> Tensor:
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
+        for block in blocks:
+            x = checkpoint(block, x, *further, use_reentrant=False) if again else block(x, *further)
+        return x
+
     def audio_tower(self, fbank: Tensor, keep: float = 1.0) -> Tensor:
         """fbank: (B, T, F), normalised. Returns tokens (B, T_a, d) before the shared block, frequency rows first.
 
@@ -117,9 +128,7 @@ class TwoTowerEncoder(nn.Module):
         x = x.flatten(2).transpose(1, 2) + self.pos_embed_a + self.modality_a
         if keep < 1.0:
             x = _subset(x, keep)
-        for block in self.blocks_a:
-            x = block(x)
-        return x
+        return self._run(self.blocks_a, x)
 
     def picture_tower(self, pixels: Tensor) -> Tensor:
         """pixels: (B, N, 3, S, S), normalised. Returns tokens (B, T_v, d) before the shared block.
@@ -131,30 +140,21 @@ class TwoTowerEncoder(nn.Module):
             if self.config.frames != N:
                 raise ValueError(f"this model looks at {self.config.frames} frames, got {N}")
             x = self.patch_embed_v(pixels.transpose(1, 2)).flatten(2).transpose(1, 2)  # (B, N/2 * patches, d)
-            x = x + self.pos_embed_v + self.modality_v
-            for block in self.blocks_v:
-                x = block(x)
-            return x
+            return self._run(self.blocks_v, x + self.pos_embed_v + self.modality_v)
         x = self.patch_embed_v(pixels.flatten(0, 1)).flatten(2).transpose(1, 2)  # (B * N, patches, d)
-        x = x + self.pos_embed_v + self.modality_v
-        for block in self.blocks_v:
-            x = block(x)
+        x = self._run(self.blocks_v, x + self.pos_embed_v + self.modality_v)
         return x.unflatten(0, (B, N)).flatten(1, 2)
 
     def align_audio(self, x: Tensor) -> Tensor:
         """Tower tokens (B, T_a, d) through the shared block with the audio norms."""
-        for block in self.blocks_u:
-            x = block(x, "a")
-        return self.norms["a"](x)
+        return self.norms["a"](self._run(self.blocks_u, x, "a"))
 
     def align_picture(self, x: Tensor) -> Tensor:
         """Tower tokens (B, T_v, d) through the shared block with the picture norms; frames do not see each other."""
         B, T, _ = x.shape
         if self.config.picture_tokens == "frame":
             x = x.reshape(-1, self.config.frame_tokens, x.shape[-1])
-        for block in self.blocks_u:
-            x = block(x, "v")
-        return self.norms["v"](x).reshape(B, T, -1)
+        return self.norms["v"](self._run(self.blocks_u, x, "v")).reshape(B, T, -1)
 
     def join(self, audio: Tensor, picture: Tensor | None, mask: Tensor | None) -> Tensor:
         """Both towers' tokens side by side through the shared block: (B, T_a + T_v, d).
@@ -162,9 +162,7 @@ class TwoTowerEncoder(nn.Module):
         mask: bool (B, T_a + T_v), True for tokens that exist, or None when all do.
         """
         x = audio if picture is None else torch.cat((audio, picture), dim=1)
-        for block in self.blocks_u:
-            x = block(x, "joint", mask)
-        return self.norms["joint"](x)
+        return self.norms["joint"](self._run(self.blocks_u, x, "joint", mask))
 
 
 def _subset(x: Tensor, keep: float) -> Tensor:

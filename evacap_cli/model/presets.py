@@ -11,6 +11,8 @@ import yaml
 from evacap_cli.errors import UsageError
 from evacap_cli.model.config import ModelConfig
 
+SECTIONS = ("about", "model", "features", "training")
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -36,11 +38,10 @@ def load_preset(name: str) -> Preset:
 
 
 def preset_from_dict(name: str, values: dict[str, Any]) -> Preset:
-    unknown = sorted(set(values) - {"model", "features", "training", "about"})
+    unknown = sorted(set(values) - set(SECTIONS))
     if unknown:
         raise UsageError(
-            f"{name}: no such section: {', '.join(unknown)}",
-            "the sections are about, model, features, training",
+            f"{name}: no such section: {', '.join(unknown)}", f"the sections are {', '.join(SECTIONS)}"
         )
     return Preset(
         name,

@@ -1,4 +1,4 @@
-"""What a training loop reads: batches of model inputs, from features or from frozen towers' tokens."""
+"""What a model reads, a batch at a time: features of clips, or frozen towers' tokens."""
 
 from __future__ import annotations
 
@@ -17,29 +17,65 @@ from evacap_cli.model import CaptionModel
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """SpecAugment's widest bands, and AVCap's noise and roll."""
+class Draw:
+    """What is left to chance in a batch: one of the captions, and the sound's augmentation.
 
+    Every clip draws from (seed, its number), whatever batch or process it falls into. `freq_mask` and `time_mask` are
+    SpecAugment's widest bands, `noise` is AVCap's noise and roll.
+    """
+
+    seed: tuple[int, ...]
     freq_mask: int = 0
     time_mask: int = 0
     noise: bool = False
 
+    def generator(self, row: int) -> torch.Generator:
+        state = np.random.SeedSequence((*self.seed, row)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0]) >> 1)
+
+
+@dataclass
+class Batch:
+    """audio: (B, T, F) fbank, picture: uint8 (B, N, 3, S, S); or, with `towers`, both towers' tokens (B, T, d).
+
+    picture is None for models that only hear. mask: bool (B, N), which frames exist, None when all do. captions: one
+    a clip.
+    """
+
+    audio: Tensor
+    picture: Tensor | None
+    mask: Tensor | None
+    captions: list[str]
+    towers: bool = False
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def inputs(
+        self, device: torch.device, features: FeatureSettings
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Sound, normalised picture and mask, as a model takes them."""
+        audio = self.audio.to(device, non_blocking=True).float()
+        if self.picture is None:
+            return audio, None, None
+        picture = self.picture.to(device, non_blocking=True)
+        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
+        return audio, picture.float() if self.towers else normalize_frames(picture, features), mask
+
 
 class Batches(Protocol):
-    """`batch` gives sound, picture (None for none) and which frames exist: bool (B, N), None for all."""
+    """Clips by number. `batch` without a `draw` gives them as they are, each with its first caption."""
 
+    features: FeatureSettings
     towers: bool
-    """True when sound and picture are tower tokens (B, T, d) instead of fbank (B, T, F) and pixels (B, N, 3, S, S)."""
 
     def __len__(self) -> int: ...
     def captions(self, index: int) -> list[str]: ...
-    def batch(
-        self, rows: Sequence[int], device: torch.device, augment: Augmentation | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]: ...
+    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch: ...
 
 
 class FeatureBatches:
-    """Batches of fbank and pixels from `ClipArrays`."""
+    """Batches of fbank and pixels from clips on disk."""
 
     towers = False
 
@@ -52,47 +88,56 @@ class FeatureBatches:
     def captions(self, index: int) -> list[str]:
         return self.arrays.captions(index)
 
-    def batch(
-        self, rows: Sequence[int], device: torch.device, augment: Augmentation | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        fbank = torch.from_numpy(self.arrays.fbank(rows)).to(device).float()
-        if augment is not None:
-            fbank = self._augmented(fbank, augment)
+    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
+        fbank = torch.from_numpy(self.arrays.fbank(rows)).float()
+        captions = [self.captions(row) for row in rows]
+        if draw is None:
+            chosen = [texts[0] for texts in captions]
+        else:
+            generators = [draw.generator(row) for row in rows]
+            chosen = [one_of(texts, g) for texts, g in zip(captions, generators, strict=True)]
+            fbank = torch.cat(
+                [self._augmented(f[None], draw, g) for f, g in zip(fbank, generators, strict=True)]
+            )
         if not self.picture:
-            return fbank, None, None
-        frames = torch.from_numpy(self.arrays.frames(rows)).to(device)
-        present = torch.from_numpy(self.arrays.has_picture(rows)).to(device)
-        mask = None if bool(present.all()) else present[:, None].expand(frames.shape[:2])
-        return fbank, normalize_frames(frames, self.features), mask
+            return Batch(fbank, None, None, chosen)
+        frames = torch.from_numpy(self.arrays.frames(rows))
+        present = torch.from_numpy(self.arrays.has_picture(rows))
+        mask = None if bool(present.all()) else present[:, None].expand(frames.shape[:2]).contiguous()
+        return Batch(fbank, frames, mask, chosen)
 
-    def _augmented(self, fbank: Tensor, augment: Augmentation) -> Tensor:
-        if augment.freq_mask or augment.time_mask:
+    def _augmented(self, fbank: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
+        if draw.freq_mask or draw.time_mask:
             # AVCap masks with 0 before it normalises.
             silence = -self.features.fbank_mean / self.features.fbank_std
-            fbank = spec_augment(fbank, augment.freq_mask, augment.time_mask, value=silence)
-        return noise_and_roll(fbank) if augment.noise else fbank
+            fbank = spec_augment(fbank, draw.freq_mask, draw.time_mask, generator, silence)
+        return noise_and_roll(fbank, generator) if draw.noise else fbank
 
 
 class TowerBatches:
-    """The frozen towers' tokens of every clip, computed once: float16 arrays on disk."""
+    """The frozen towers' tokens of every clip, computed once: float16 arrays on disk. Nothing is augmented."""
 
     towers = True
 
-    def __init__(self, folder: Path, captions: Callable[[int], list[str]], picture: bool = True) -> None:
+    def __init__(self, folder: Path, features: FeatureSettings, captions: Callable[[int], list[str]],
+                 picture: bool = True) -> None:  # fmt: skip
+        self.features, self.captions = features, captions
         self.audio = np.load(folder / "audio.npy", mmap_mode="r")
-        self.pixels = np.load(folder / "picture.npy", mmap_mode="r") if picture else None
-        self.captions = captions
+        self.tokens = np.load(folder / "picture.npy", mmap_mode="r") if picture else None
 
     def __len__(self) -> int:
         return len(self.audio)
 
-    def batch(
-        self, rows: Sequence[int], device: torch.device, augment: Augmentation | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        order = list(rows)
-        audio = torch.from_numpy(self.audio[order]).to(device).float()
-        picture = None if self.pixels is None else torch.from_numpy(self.pixels[order]).to(device).float()
-        return audio, picture, None
+    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
+        order, captions = list(rows), [self.captions(row) for row in rows]
+        chosen = [texts[0] if draw is None else one_of(texts, draw.generator(row))
+                  for row, texts in zip(order, captions, strict=True)]  # fmt: skip
+        picture = None if self.tokens is None else torch.from_numpy(self.tokens[order])
+        return Batch(torch.from_numpy(self.audio[order]), picture, None, chosen, towers=True)
+
+
+def one_of(captions: Sequence[str], generator: torch.Generator) -> str:
+    return captions[int(torch.randint(len(captions), (), generator=generator))]
 
 
 @torch.inference_mode()
@@ -120,7 +165,7 @@ def cache_towers(
         for start in range(0, size, batch_size):
             rows = range(start, min(start + batch_size, size))
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                fbank, pixels, _ = data.batch(rows, device)
+                fbank, pixels, _ = data.batch(rows).inputs(device, data.features)
                 out["audio"][rows.start : rows.stop] = model.encoder.audio_tower(fbank).float().cpu().numpy()
                 if pixels is not None:
                     out["picture"][rows.start : rows.stop] = (
@@ -129,4 +174,4 @@ def cache_towers(
         for name in shapes:
             out[name].flush()
             (folder / f"{name}.part").rename(folder / f"{name}.npy")
-    return TowerBatches(folder, data.captions)
+    return TowerBatches(folder, data.features, data.captions)

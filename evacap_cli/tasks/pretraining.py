@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
 from evacap_cli.model import CaptionModel
-from evacap_cli.tasks.batches import Augmentation, FeatureBatches
+from evacap_cli.tasks.batches import Draw, FeatureBatches
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,8 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(step, settings)
         rows = np.sort(rng.choice(len(data), settings.batch_size, replace=False))
-        fbank, pixels, _ = data.batch(
-            rows.tolist(), device, Augmentation(settings.freq_mask, settings.time_mask)
-        )
+        draw = Draw((settings.seed, step), settings.freq_mask, settings.time_mask)
+        fbank, pixels, _ = data.batch(rows.tolist(), draw).inputs(device, data.features)
         assert pixels is not None
         looked = rng.permutation(pixels.shape[1])[: settings.frames]
         target = [
@@ -163,7 +162,7 @@ def tower_report(model: CaptionModel, data: FeatureBatches, labels: Labels, name
     heard_scores, seen_scores, a_means, v_means = [], [], [], []
     for start in range(0, len(data), batch_size):
         rows = range(start, min(start + batch_size, len(data)))
-        fbank, pixels, _ = data.batch(rows, model.device)
+        fbank, pixels, _ = data.batch(rows).inputs(model.device, data.features)
         assert pixels is not None
         heard, seen = model.encode_audio(fbank), model.encode_picture(pixels)
         heard_scores.append(trainer.tag(heard)[:, : trainer.sounds])

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ..conftest import Evacap
 from ..media.clips import write
@@ -53,6 +54,8 @@ def test_trains_resumes_and_captions(evacap: Evacap, manifest: Path, tmp_path: P
     [
         ("evacap-huge", (), "evacap-huge"),
         ("evacap-tiny", ("lr=1",), "'lr=1'"),
+        ("evacap-tiny", ("training.freeze=[fusion.nose]",), "fusion.nose"),
+        ("evacap-tiny", ("training.patience=2",), "--val"),
         ("evacap-tiny", ("training.speed=9",), "training.speed"),
         ("evacap-tiny", ("model.encoder.width=100", "model.encoder.heads=3"), "width"),
     ],
@@ -71,3 +74,39 @@ def test_a_table_that_is_none(evacap: Evacap, tmp_path: Path) -> None:
         result = evacap("train", "evacap-tiny", "--data", table, "-o", tmp_path / "run")
         assert result.exit_code == 2, result.output
         assert table.name in result.stderr
+
+
+def test_a_dry_run_says_all_and_makes_nothing(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = evacap(
+        "train", "evacap-base", "--dry-run", "--data", manifest, "-o", out, "training.batch_size=2"
+    )
+    assert result.exit_code == 0, result.output
+    shown = yaml.safe_load(result.stdout)
+    assert shown["training"]["batch_size"] == 2
+    assert shown["features"]["frames"] == 18
+    assert shown["parameters"]["total"] == pytest.approx(234.5e6, rel=1e-3)
+    assert shown["steps"] == {"clips": 3, "steps an epoch": 1, "steps": 50, "processes": 1}
+    assert 5 < shown["memory"]["GB"]["total"] < 15
+    assert not out.exists()
+
+
+def test_the_settings_of_a_dry_run_are_a_run(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+    shown = yaml.safe_load(evacap("train", "audio-tiny", *SMALL, "--dry-run").stdout)
+    wanted = ("model", "features", "training")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({name: shown[name] for name in wanted}))
+    result = evacap(
+        "train", tmp_path / "run.yaml", "--data", manifest, "-o", tmp_path / "run", "--workers", 0
+    )
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "clips", "curves.png", "last", "metrics.jsonl", "training.pt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", ["--data", "--out"])
+def test_what_is_not_given_is_named(evacap: Evacap, manifest: Path, tmp_path: Path, missing: str) -> None:
+    given = ("-o", tmp_path / "run") if missing == "--data" else ("--data", manifest)
+    result = evacap("train", "evacap-tiny", *given)
+    assert result.exit_code == 2, result.output
+    assert missing in result.stderr

@@ -1,0 +1,1 @@
+"""Caption metrics; knows nothing of models."""

@@ -1,0 +1,58 @@
+"""A training run in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_PANELS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("loss a word", {"caption": "training", "validation": "validation"}),
+    ("CIDEr", {"validation_cider": "validation"}),
+    ("learning rate", {"lr": ""}),
+    ("mean gate", {"gate_matched": "own picture", "gate_shuffled": "another clip's picture"}),
+    ("regularisers", {"gate_stability": "gate stability", "consistency": "consistency"}),
+)
+"""Title -> the log's names and their labels; a panel without a number is left out."""
+
+
+def draw_curves(log: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws a run's log (lines of `metrics.jsonl`) over its steps, as a PNG that replaces an older one when whole."""
+    panels = [(title, lines) for title, lines in _PANELS if any(name in row for row in log for name in lines)]
+    if not panels:
+        return
+    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
+        figure = Figure(figsize=(4.2 * len(panels), 3.2), dpi=120, layout="constrained")
+        for place, (title, lines) in enumerate(panels):
+            _draw_panel(figure.add_subplot(1, len(panels), place + 1), title, lines, log)
+        aside = path.with_name(path.name + ".tmp")
+        figure.savefig(aside, format="png")
+    aside.replace(path)
+
+
+def _draw_panel(axes: Axes, title: str, lines: dict[str, str], log: Sequence[dict[str, Any]]) -> None:
+    for name, label in lines.items():
+        points = [(row["step"], row[name]) for row in log if name in row]
+        if points:
+            few = len(points) < 30
+            axes.plot(
+                *zip(*points, strict=True),
+                marker="o" if few else "",
+                markersize=3,
+                linewidth=1.2,
+                label=label,
+            )
+    skipped = [row["step"] for row in log if "skipped" in row]
+    for place, step in enumerate(skipped):
+        axes.axvline(step, color="tab:red", linewidth=0.6, label="skipped" if place == 0 else "_")
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.25)
+    if title == "mean gate":
+        axes.set_ylim(0, 1)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=8)

@@ -1,0 +1,94 @@
+"""What a run says of itself: means over some steps, `metrics.jsonl`, and TensorBoard's files where it is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evacap_cli.tasks.training.distributed import Ranks
+
+MEANS = ("caption", "gate_stability", "consistency", "gate_matched", "gate_shuffled")
+COUNTS = ("shuffled", "clips")
+
+
+class Tally:
+    """Weighted means and counts. Sums stay on the device until they are asked for."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.sums = torch.zeros(2 * len(MEANS) + len(COUNTS), dtype=torch.float64, device=device)
+
+    def add(self, parts: dict[str, Tensor], words: int, clips: int) -> None:
+        """The parts of a portion's loss, over `clips` with `words` to learn."""
+        shuffled = float(parts["shuffled"]) if "shuffled" in parts else 0.0
+        weights = {"caption": words, "gate_stability": clips, "consistency": shuffled,
+                   "gate_matched": clips - shuffled, "gate_shuffled": shuffled}  # fmt: skip
+        for place, name in enumerate(MEANS):
+            if name in parts:
+                self.sums[2 * place] += parts[name].detach().double() * weights[name]
+                self.sums[2 * place + 1] += weights[name]
+        self.sums[-2] += shuffled
+        self.sums[-1] += clips
+
+    def merge(self, other: Tally) -> None:
+        self.sums += other.sums.to(self.sums.device)
+
+    def over(self, ranks: Ranks) -> Tally:
+        """The tally of all processes together, on the CPU."""
+        total = Tally()
+        total.sums = ranks.sum(self.sums.clone()).cpu()
+        return total
+
+    def values(self) -> dict[str, float]:
+        """The means that there are, and the counts where anything could be shuffled."""
+        sums = self.sums.tolist()
+        found = {name: sums[2 * i] / sums[2 * i + 1] for i, name in enumerate(MEANS) if sums[2 * i + 1]}
+        return found | {name: int(sums[2 * len(MEANS) + i]) for i, name in enumerate(COUNTS)}
+
+
+class RunLog:
+    """Appends lines; what was written after step `first`, by a run that was stopped, is taken back."""
+
+    def __init__(self, out: Path, first: int = 0) -> None:
+        self.path = out / "metrics.jsonl"
+        if self.path.exists():
+            kept = [line for line in self.path.read_text("utf-8").splitlines() if 0 < _step(line) <= first]
+            aside = self.path.with_suffix(".tmp")
+            aside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+            aside.replace(self.path)
+        self.board = _tensorboard(out / "tensorboard", first)
+
+    def write(self, line: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in line.items():
+                if name != "step" and isinstance(value, int | float):
+                    self.board.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; one torn by a kill is left out."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if _step(line)]
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+def _tensorboard(folder: Path, first: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=first + 1)

@@ -1,0 +1,313 @@
+"""The training loop: reads top to bottom, logs what it does, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from evacap_cli.errors import EvacapError
+from evacap_cli.model import CaptionModel, Objective, Tokenizer, save_checkpoint
+from evacap_cli.model.shuffling import shuffle_partners
+from evacap_cli.report.curves import draw_curves
+from evacap_cli.tasks.batches import Batch, Batches
+from evacap_cli.tasks.devices import pick_precision
+from evacap_cli.tasks.training.distributed import ALONE, Ranks
+from evacap_cli.tasks.training.feeding import Plan, feed
+from evacap_cli.tasks.training.groups import freeze, parameter_groups
+from evacap_cli.tasks.training.log import RunLog, Tally, read_log
+from evacap_cli.tasks.training.settings import TrainSettings
+from evacap_cli.tasks.training.state import load_state, save_state
+from evacap_cli.tasks.training.validation import validate
+from evacap_cli.tasks.training.words import encode_captions
+
+RECENT = 50
+"""Steps whose median loss tells a jump."""
+
+
+@dataclass
+class Progress:
+    """What a caller may show: `left` in seconds; `note` says what happened besides (a skipped step, a validation)."""
+
+    step: int
+    steps: int
+    loss: float
+    clips_per_second: float
+    left: float
+    note: str = ""
+
+
+def fit(
+    model: CaptionModel,
+    tokenizer: Tokenizer,
+    train: Batches,
+    settings: TrainSettings,
+    out: Path,
+    validation: Batches | None = None,
+    device: str | torch.device = "cpu",
+    ranks: Ranks = ALONE,
+    workers: int = 0,
+    resume: bool = True,
+    identity: dict[str, str] | None = None,
+    metadata: dict[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Trains `model` in place; returns a summary.
+
+    Keeps `out/last`, `out/best` (by `settings.stop_on` on `validation`), `metrics.jsonl` and `curves.png`. Stopped at
+    any point, the same call goes on from the last save: a step's clips and randomness follow from (seed, step), so
+    that the result is the same. `identity` names what else a resumed run must have in common with the stopped one.
+    Every process of `ranks` calls it with the same arguments; the first writes.
+    """
+    run = _Run(model, tokenizer, train, settings, out, validation, torch.device(device), ranks, workers,
+               identity or {}, metadata or {})  # fmt: skip
+    if resume:
+        run.resume()
+    try:
+        return run.train(progress or (lambda now: None))
+    finally:
+        run.close()
+
+
+class _Run:
+    def __init__(
+        self, model: CaptionModel, tokenizer: Tokenizer, train: Batches, settings: TrainSettings, out: Path,
+        validation: Batches | None, device: torch.device, ranks: Ranks, workers: int, identity: dict[str, str],
+        metadata: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.plan = Plan(len(train), settings, ranks.world)
+        self.settings, self.ranks, self.workers, self.device = settings, ranks, workers, device
+        self.tokenizer, self.train_data, self.validation = tokenizer, train, validation
+        self.out, self.identity, self.metadata = out, identity, metadata
+        self.objective = Objective(settings.smoothing, settings.gate_stability, settings.consistency)
+        self.dtype = pick_precision(settings.precision, device)
+        freeze(model, settings.freeze)
+        self.model = model.to(device)
+        self.model.set_checkpointing(settings.checkpointing)
+        self.ema = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) if settings.ema else None
+        )
+        if settings.compile:
+            model.compile_blocks()
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, settings.lr_scale),
+            lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True,
+        )  # fmt: skip
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        gpu = [device] if device.type == "cuda" else None
+        self.parallel: nn.Module = model
+        if ranks.world > 1:
+            self.parallel = DistributedDataParallel(model, device_ids=gpu, broadcast_buffers=False)
+        self.step = self.skips = self.stale = 0
+        self.best = -math.inf
+        self.window, self.recent = Tally(), deque[float](maxlen=RECENT)
+        self.log: RunLog | None = None
+
+    # -- where a run was, and where it is ------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        state = load_state(self.out, self.settings, self.identity)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.skips, self.stale = state["step"], state["skips"], state["stale"]
+        self.best, self.window.sums = state["best"], state["window"]
+        self.recent.extend(state["recent"])
+
+    def save(self) -> None:
+        if not self.ranks.first:
+            return
+        self.save_model("last", {})
+        save_state(self.out, {
+            "step": self.step, "skips": self.skips, "stale": self.stale, "best": self.best,
+            "window": self.window.sums, "recent": list(self.recent), "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(), "settings": self.settings.to_dict(), "identity": self.identity,
+        })  # fmt: skip
+        self.saved = time.monotonic()
+
+    def save_model(self, name: str, values: dict[str, float]) -> None:
+        """A checkpoint for use: the averaged weights where there are such."""
+        described = {**self.metadata, "step": self.step, **{k: round(v, 4) for k, v in values.items()},
+                     "training": self.settings.to_dict()}  # fmt: skip
+        features = self.train_data.features.to_dict()
+        save_checkpoint(self.out / name, self.kept, self.tokenizer, features, described)
+
+    @property
+    def kept(self) -> CaptionModel:
+        return self.model if self.ema is None else cast("CaptionModel", self.ema.module)
+
+    @property
+    def done_early(self) -> bool:
+        return 0 < self.settings.patience <= self.stale
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def train(self, progress: Callable[[Progress], None]) -> dict[str, Any]:
+        plan, settings, first = self.plan, self.settings, self.step
+        if self.ranks.first:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.log = RunLog(self.out, first)
+        self.saved = started = time.monotonic()
+        smooth, ended_early = math.nan, self.done_early
+        portions = plan.portions(self.ranks.rank, first)
+        batches = feed(self.train_data, portions, settings, self.workers, self.device.type == "cuda")
+        while self.step < plan.steps and not ended_early:
+            lr = settings.learning_rate(self.step, plan.steps, plan.per_epoch)
+            values, skipped = self.update(list(islice(batches, settings.accumulate)), lr)
+            smooth = values["caption"] if math.isnan(smooth) else 0.95 * smooth + 0.05 * values["caption"]
+            rate = (self.step - first) * plan.batch / (time.monotonic() - started)
+            epoch_ended = self.step % plan.per_epoch == 0 or self.step == plan.steps
+            checked = self.check() if epoch_ended and self.validation is not None else {}
+            ended_early = self.done_early
+            note = f"skipped: {skipped}" if skipped else ", ".join(f"{k} {v:.4f}" for k, v in checked.items())
+            if self.step % settings.log_every == 0 or epoch_ended or skipped:
+                self.write({"lr": lr, "clips_per_second": round(rate, 1)}, checked, skipped)
+            if self.ranks.first:
+                progress(
+                    Progress(
+                        self.step,
+                        plan.steps,
+                        smooth,
+                        rate,
+                        (plan.steps - self.step) * plan.batch / rate,
+                        note,
+                    )
+                )
+            if self.skips >= settings.max_skips:
+                raise EvacapError(
+                    f"{self.skips} steps in a row were skipped, the last, {self.step}, because {skipped}",
+                    f"the last good weights are in {self.out / 'last'}; lower training.lr, or look at the clips"
+                    if (self.out / "last").exists()
+                    else "nothing good was saved yet; lower training.lr, or look at the clips",
+                )
+            minutes = (time.monotonic() - self.saved) / 60
+            by_step = settings.save_every and self.step % settings.save_every == 0
+            if epoch_ended or ended_early or by_step or minutes >= settings.save_minutes:
+                self.save()
+            if epoch_ended and self.ranks.first:
+                draw_curves(read_log(self.out / "metrics.jsonl"), self.out / "curves.png")
+        batches.close()  # type: ignore[attr-defined]
+        self.ranks.wait()
+        best = None if math.isinf(self.best) else self.best if settings.stop_on == "cider" else -self.best
+        return {
+            "step": self.step,
+            "steps": plan.steps,
+            "loss": None if math.isnan(smooth) else smooth,
+            "best": best,
+            "best_in": settings.stop_on,
+            "ended_early": ended_early,
+            "seconds": time.monotonic() - started,
+        }
+
+    def update(self, batches: list[Batch], lr: float) -> tuple[dict[str, float], str]:
+        """One step on the portions of this process. The means over all processes, and why it was skipped, if it was."""
+        settings, ranks = self.settings, self.ranks
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["scale"]
+        self.optimizer.zero_grad(set_to_none=True)
+        texts = [encode_captions(self.tokenizer, batch.captions, settings.max_words) for batch in batches]
+        words = [int(wanted.sum()) for _, wanted in texts]
+        # Means are over the words and clips of the whole step, so that it does not matter how these are shared out.
+        words_in_all, clips_in_all = ranks.sum(
+            torch.tensor([sum(words), sum(map(len, batches))], device=self.device)
+        ).tolist()
+        tally = Tally(self.device)
+        for place, (batch, (tokens, wanted)) in enumerate(zip(batches, texts, strict=True)):
+            torch.manual_seed(_mix(settings.seed, self.step, ranks.rank, place))
+            audio, picture, mask = batch.inputs(self.device, self.train_data.features)
+            partners = shuffle_partners(len(batch), settings.sms, per_batch=settings.sms_per_batch)
+            last = place == len(batches) - 1
+            together = nullcontext() if last or ranks.world == 1 else self.parallel.no_sync()  # type: ignore[operator]
+            with together:
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                    parts = self.parallel(audio, picture, tokens.to(self.device), wanted.to(self.device), mask,
+                                          partners, self.objective, batch.towers)  # fmt: skip
+                loss = self.objective.total(parts, words[place] / words_in_all, len(batch) / clips_in_all)
+                # the processes' gradients are averaged, where they should be added
+                self.scaler.scale(loss * ranks.world).backward()
+            tally.add(parts, words[place], len(batch))
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(
+            [p for g in self.optimizer.param_groups for p in g["params"]], settings.clip_norm or math.inf
+        )
+        total = tally.over(ranks)
+        values = total.values()
+        skipped = self.complaint(values["caption"], float(norm))
+        if not skipped:
+            self.recent.append(values["caption"])
+            self.window.merge(total)
+            self.scaler.step(self.optimizer)
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
+        self.scaler.update()
+        self.skips = self.skips + 1 if skipped else 0
+        self.step += 1
+        return values, skipped
+
+    def complaint(self, loss: float, norm: float) -> str:
+        """Why a step must not be taken: the same answer in every process, as loss and gradients are those of all."""
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        if not math.isfinite(norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() > 1):
+            return f"the gradient's norm is {norm}"  # with fp16, it may only mean that the loss is scaled too far
+        usual = median(self.recent) if len(self.recent) >= RECENT // 2 else math.inf
+        if self.settings.spike and loss > self.settings.spike * max(usual, 0.5):
+            return f"the loss jumped to {loss:.3f} from about {usual:.3f}"
+        return ""
+
+    def check(self) -> dict[str, float]:
+        """Validates, and keeps the model if it is the best so far."""
+        assert self.validation is not None
+        found = validate(
+            self.kept, self.tokenizer, self.validation, self.settings, self.dtype, self.ranks, self.workers
+        )
+        score = found["validation_cider"] if self.settings.stop_on == "cider" else -found["validation"]
+        self.stale += 1
+        if score > self.best:
+            self.best, self.stale = score, 0
+            if self.ranks.first:
+                self.save_model("best", found)
+        return found
+
+    def write(self, now: dict[str, Any], checked: dict[str, float], skipped: str) -> None:
+        values = self.window.values()
+        self.window = Tally()
+        if self.log is None:
+            return
+        line = {"step": self.step, "epoch": round(self.step / self.plan.per_epoch, 3), **now}
+        line |= {name: round(value, 6) for name, value in (values | checked).items()}
+        if skipped:
+            line["skipped"] = skipped
+        if self.device.type == "cuda":
+            line["memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 1e9, 2)
+        self.log.write(line)
+
+
+def _mix(*numbers: int) -> int:
+    """One seed of several numbers."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number) % 2**63
+    return seed

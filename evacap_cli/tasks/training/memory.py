@@ -1,0 +1,61 @@
+"""How much memory training takes, found by a step on tensors that have shapes but no contents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from evacap_cli.model import ModelConfig, build_model
+from evacap_cli.tasks.training.groups import freeze
+from evacap_cli.tasks.training.settings import TrainSettings
+
+WORDS = 20
+
+
+def estimate_memory(
+    config: ModelConfig, settings: TrainSettings, clips: int, dtype: torch.dtype | None
+) -> dict[str, float]:
+    """Gigabytes of one process with `clips` in a portion: `weights` (and gradients, optimiser state, averaged weights),
+    `activations` kept for the backward pass of captions of 20 words, and their `total`.
+
+    Counted, not measured: kernels' work space and the gaps of an allocator come on top, some 10-20 %.
+    """
+    encoder = config.encoder
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            kept[storage._cdata] = storage  # held, so that no later one gets its number
+        return tensor
+
+    with FakeTensorMode():
+        model = build_model(config).train()
+        freeze(model, settings.freeze)
+        model.set_checkpointing(settings.checkpointing)
+        parameters = {p.untyped_storage()._cdata for p in model.parameters()}
+        fbank = torch.empty(clips, encoder.audio_frames, encoder.mel_bins)
+        pixels = torch.empty(clips, encoder.frames, 3, encoder.image_size, encoder.image_size)
+        tokens = torch.zeros(clips, min(WORDS, config.decoder.positions), dtype=torch.long)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast("cpu", dtype, enabled=dtype is not None),
+        ):
+            seen = model.encode_picture(pixels) if model.has_picture else None
+            logits = model.logits(model.fuse(model.encode_audio(fbank), seen), tokens)
+            logits.float().log_softmax(-1)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        everything = sum(p.numel() for p in model.parameters())
+    copies: dict[str, Any] = {
+        "all": 1 + bool(settings.ema),
+        "trained": 3,
+    }  # gradient, and AdamW's two moments
+    weights = 4 * (copies["all"] * everything + copies["trained"] * trained) / 1e9
+    activations = sum(storage.nbytes() for storage in kept.values()) / 1e9
+    return {
+        "weights": round(weights, 2),
+        "activations": round(activations, 2),
+        "total": round(weights + activations, 2),
+    }

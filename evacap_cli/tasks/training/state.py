@@ -1,0 +1,53 @@
+"""The full state of a run, in one file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evacap_cli.errors import EvacapError
+from evacap_cli.tasks.training.settings import TrainSettings
+
+FILE = "training.pt"
+_FREE = ("save_minutes", "save_every")
+"""Settings that change no result: a run may go on with others."""
+
+
+def save_state(out: Path, state: dict[str, Any]) -> None:
+    """Writes aside, forces it to the disk, and renames."""
+    aside = out / (FILE + ".tmp")
+    with aside.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(out / FILE)
+
+
+def load_state(out: Path, settings: TrainSettings, identity: dict[str, str]) -> dict[str, Any] | None:
+    """The state of the run in `out`, None when there is none; one of other settings or clips is refused, with the
+    differences."""
+    path = out / FILE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved, was = state["settings"], state["identity"]
+    except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise EvacapError(
+            f"{path}: damaged ({str(error).splitlines()[0]})",
+            "restore the file, or start again with --no-resume",
+        ) from error
+    wanted = settings.to_dict()
+    differing = [f"training.{k} was {saved.get(k)!r}, is {v!r}" for k, v in wanted.items()
+                 if k not in _FREE and saved.get(k) != v]  # fmt: skip
+    differing += [f"{k} was {was.get(k)!r}, is {v!r}" for k, v in identity.items() if was.get(k) != v]
+    if differing:
+        raise EvacapError(
+            f"{out}: holds a run with other settings ({'; '.join(differing)})",
+            "give another -o, or --no-resume to start again there",
+        )
+    return state

@@ -1,0 +1,58 @@
+"""How good a model is on clips it does not train on, shared out over the processes of a run."""
+
+from __future__ import annotations
+
+import torch
+
+from evacap_cli.metrics.quick import quick_cider
+from evacap_cli.model import CaptionModel, Objective, Tokenizer
+from evacap_cli.tasks.batches import Batches
+from evacap_cli.tasks.training.distributed import ALONE, Ranks
+from evacap_cli.tasks.training.feeding import feed
+from evacap_cli.tasks.training.settings import TrainSettings
+from evacap_cli.tasks.training.words import encode_captions
+
+
+@torch.inference_mode()
+def validate(
+    model: CaptionModel,
+    tokenizer: Tokenizer,
+    data: Batches,
+    settings: TrainSettings,
+    dtype: torch.dtype | None,
+    ranks: Ranks = ALONE,
+    workers: int = 0,
+) -> dict[str, float]:
+    """`validation`: mean smoothed cross-entropy a word on the first captions; with `stop_on: cider` also
+    `validation_cider`, of captions by beam search against all references."""
+    model.eval()
+    device = model.device
+    objective = Objective(settings.smoothing, 0.0, 0.0)
+    mine = list(range(ranks.rank, len(data), ranks.world))
+    size = max(1, settings.batch_size // settings.accumulate // ranks.world)
+    portions = [(0, mine[start : start + size]) for start in range(0, len(mine), size)]
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    said: dict[int, str] = {}
+    for (_, rows), batch in zip(portions, feed(data, iter(portions), None, workers), strict=True):
+        audio, picture, mask = batch.inputs(device, data.features)
+        tokens, wanted = encode_captions(tokenizer, batch.captions, settings.max_words)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            parts = model(
+                audio, picture, tokens.to(device), wanted.to(device), mask, None, objective, batch.towers
+            )
+            words = int(wanted.sum())
+            sums += torch.stack((parts["caption"].double() * words, sums.new_tensor(words)))
+            if settings.stop_on == "cider":
+                longest = min(settings.max_words, model.config.decoder.positions - 2)
+                found = model.generate(
+                    audio, picture, mask, settings.validation_beam, longest, towers=batch.towers
+                )
+                said |= {row: tokenizer.decode(t.tolist()) for row, t in zip(rows, found.tokens, strict=True)}
+    total, words_in_all = ranks.sum(sums).tolist()
+    values = {"validation": total / words_in_all}
+    if settings.stop_on == "cider":
+        everything = {str(row): text for part in ranks.gather(said) for row, text in part.items()}
+        values["validation_cider"] = quick_cider(
+            everything, {row: data.captions(int(row)) for row in everything}
+        )
+    return values

@@ -1,0 +1,134 @@
+"""Which clips make up which step."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from evacap_cli.errors import EvacapError
+from evacap_cli.features import FeatureSettings
+from evacap_cli.tasks.batches import Batch, Draw, FeatureBatches
+from evacap_cli.tasks.training.feeding import Plan, Portion, feed
+
+from .colours import Colours, settings
+
+
+def test_an_epoch_is_every_clip_once_but_for_what_fills_no_batch() -> None:
+    plan = Plan(43, settings(batch_size=8, epochs=3))
+    assert (plan.per_epoch, plan.steps) == (5, 15)
+    seen: dict[int, list[int]] = {}
+    for epoch, rows in plan.portions(0):
+        seen.setdefault(epoch, []).extend(rows)
+    assert list(seen) == [0, 1, 2]
+    assert all(len(rows) == len(set(rows)) == 40 for rows in seen.values())
+    assert seen[0] != seen[1]
+    assert set(itertools.chain(*seen.values())) == set(range(43))
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 4), (2, 2), (4, 2)])
+def test_shared_out_a_step_is_of_the_same_clips(world: int, accumulate: int) -> None:
+    whole = [set(rows) for _, rows in Plan(43, settings()).portions(0)]
+    plan = Plan(43, settings(accumulate=accumulate), world)
+    by_rank = [list(plan.portions(rank)) for rank in range(world)]
+    for step, clips in enumerate(whole):
+        rows = [
+            r
+            for portions in by_rank
+            for _, p in portions[step * accumulate : (step + 1) * accumulate]
+            for r in p
+        ]
+        assert len(rows) == len(clips)
+        assert set(rows) == clips
+
+
+def test_begun_later_the_order_is_the_same() -> None:
+    plan = Plan(43, settings(accumulate=2))
+    assert list(plan.portions(0, first=7)) == list(plan.portions(0))[14:]
+
+
+def test_fewer_clips_than_a_batch_make_a_smaller_one() -> None:
+    plan = Plan(5, settings(batch_size=8, accumulate=2))
+    assert (plan.batch, plan.per_epoch) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("clips", "world", "changes", "said"),
+    [
+        (0, 1, {}, "no clip"),
+        (3, 4, {}, "too few"),
+        (40, 2, {"batch_size": 7}, "shared evenly by 2 processes"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_said(clips: int, world: int, changes: dict, said: str) -> None:
+    with pytest.raises(EvacapError, match=said):
+        Plan(clips, settings(**changes), world)
+
+
+class Failing(Colours):
+    def batch(self, rows: list[int], draw: Draw | None = None) -> Batch:
+        raise EvacapError("shard 3 is torn", "make it again")
+
+
+def portions() -> Iterator[Portion]:
+    return iter([(0, [0, 1]), (0, [2, 3])])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_store_arrives_as_it_is(workers: int) -> None:
+    with pytest.raises(EvacapError) as caught:
+        list(feed(Failing(), portions(), settings(), workers))
+    assert (caught.value.message, caught.value.cure) == ("shard 3 is torn", "make it again")
+
+
+class Lost(Colours):
+    def batch(self, rows: list[int], draw: Draw | None = None) -> Batch:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_lost_reader_is_named() -> None:
+    with pytest.raises(EvacapError, match="a process that reads clips was lost"):
+        list(feed(Lost(), portions(), settings(), 1))
+
+
+class Noise:
+    """A store of noise, of which only the reading matters here."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def captions(self, index: int) -> list[str]:
+        return [f"one {index}", f"two {index}"]
+
+    def fbank(self, rows: list[int]) -> object:
+        return (
+            torch.stack([torch.randn(64, 16, generator=torch.Generator().manual_seed(r)) for r in rows])
+            .half()
+            .numpy()
+        )
+
+    def frames(self, rows: list[int]) -> object:
+        return torch.zeros(len(rows), 2, 3, 8, 8, dtype=torch.uint8).numpy()
+
+    def has_picture(self, rows: list[int]) -> object:
+        return torch.tensor([row != 2 for row in rows]).numpy()
+
+
+def test_a_clip_is_augmented_the_same_in_any_company() -> None:
+    data = FeatureBatches(Noise(), FeatureSettings(frames=2, image_size=8), True)  # type: ignore[arg-type]
+    draw = Draw((0, 1), freq_mask=8, time_mask=32, noise=True)
+    alone, among = data.batch([3], draw), data.batch([5, 3, 0], draw)
+    assert torch.equal(alone.audio[0], among.audio[1])
+    assert alone.captions[0] == among.captions[1]
+    assert not torch.equal(alone.audio, data.batch([3], Draw((0, 2), 8, 32, True)).audio)
+    assert torch.equal(data.batch([3]).audio[0], torch.from_numpy(data.arrays.fbank([3])).float()[0])
+    assert data.batch([3]).mask is None
+    mask = data.batch([1, 2]).mask
+    assert mask is not None
+    assert mask.tolist() == [[True, True], [False, False]]

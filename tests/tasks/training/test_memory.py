@@ -1,0 +1,49 @@
+"""The estimate of memory, against what a step really keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evacap_cli.model import build_model, load_preset
+from evacap_cli.tasks.training import TrainSettings
+from evacap_cli.tasks.training.memory import estimate_memory
+
+
+@pytest.mark.parametrize("preset", ["evacap-tiny", "avcap-tiny", "audio-tiny", "evacap-no-gate-tiny"])
+def test_activations_are_those_that_a_real_step_keeps(preset: str) -> None:
+    config = load_preset(preset).model
+    config = replace(config, decoder=replace(config.decoder, vocab_size=2000))
+    model, encoder = build_model(config).train(), config.encoder
+    own = {p.data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        fbank = torch.zeros(8, encoder.audio_frames, encoder.mel_bins)
+        pixels = torch.zeros(8, encoder.frames, 3, encoder.image_size, encoder.image_size)
+        seen = model.encode_picture(pixels) if model.has_picture else None
+        tokens = torch.zeros(8, 20, dtype=torch.long)
+        model.logits(model.fuse(model.encode_audio(fbank), seen), tokens).float().log_softmax(-1)
+    real = sum(storage.nbytes() for storage in kept.values()) / 1e9
+    found = estimate_memory(config, TrainSettings(), 8, None)
+    assert found["activations"] == pytest.approx(real, rel=0.1, abs=0.011)
+
+
+def test_what_saves_memory_is_seen_to() -> None:
+    config = load_preset("evacap-base").model
+    plain = estimate_memory(config, TrainSettings(), 2, None)
+    again = estimate_memory(config, TrainSettings(checkpointing=True), 2, None)
+    narrow = estimate_memory(config, TrainSettings(), 2, torch.bfloat16)
+    frozen = estimate_memory(config, TrainSettings(freeze=("encoder",)), 2, None)
+    averaged = estimate_memory(config, TrainSettings(ema=0.999), 2, None)
+    assert again["activations"] < 0.2 * plain["activations"]
+    assert narrow["activations"] < 0.8 * plain["activations"]
+    assert frozen["total"] < 0.5 * plain["total"]
+    assert averaged["weights"] == pytest.approx(plain["weights"] * 5 / 4, rel=0.01)

@@ -1,0 +1,90 @@
+"""Runs in real processes: several that train together, and one that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from evacap_cli.errors import EvacapError
+from evacap_cli.model import load_checkpoint
+from evacap_cli.tasks.training import fit
+from evacap_cli.tasks.training.log import read_log
+
+from .colours import SETTINGS, Colours, make_tokenizer, small_model
+
+ROOT = Path(__file__).parents[3]
+MODULE = "tests.tasks.training.process"
+TIMES = ("clips_per_second",)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(out: Path, clips: int = 40, processes: int = 1, **changes: object) -> list[dict]:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run([*start, "-m", MODULE, out, str(clips), json.dumps(changes)], cwd=ROOT, env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return curve(out)
+
+
+def curve(out: Path) -> list[dict]:
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(out / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_learn_as_one_with_the_same_batch(tmp_path: Path, accumulate: int) -> None:
+    """Captions of unequal length, 43 clips (no multiple of anything), 9 for validation: sharing out changes nothing."""
+    changes = {"sms": 0.0, "accumulate": accumulate, "stop_on": "cider", "epochs": 2}
+    one = run(tmp_path / "one", 43, **{**changes, "accumulate": 1})
+    two = run(tmp_path / "two", 43, processes=2, **changes)
+    assert len(one) == len(two) == 10
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        assert b == pytest.approx(a, rel=2e-4, abs=2e-5)
+    assert [line["step"] for line in two if "validation_cider" in line] == [5, 10]
+    for kept in ("last", "best"):
+        first, second = (load_checkpoint(tmp_path / name / kept).model for name in ("one", "two"))
+        for a, b in zip(first.parameters(), second.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_shuffling_in_two_processes(tmp_path: Path) -> None:
+    log = run(tmp_path, processes=2, sms=0.5)
+    assert all(line["clips"] == 8 for line in log)
+    assert sum(line["shuffled"] for line in log) > 0
+    assert all("consistency" in line for line in log if line["shuffled"])
+
+
+def test_killed_at_any_step_it_ends_with_the_same_curve_and_weights(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", ema=0.9, epochs=5)
+    parts = tmp_path / "parts"
+    settings = json.dumps({"ema": 0.9, "epochs": 5})
+    for last in (3, 8, 14, 21):
+        process = subprocess.Popen([sys.executable, "-m", MODULE, parts, "40", settings, "0.02"], cwd=ROOT,
+                                   env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= last:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.stdout.close()
+        assert process.wait() == -signal.SIGKILL
+    assert run(parts, ema=0.9, epochs=5) == whole
+    for kept in ("last", "best"):
+        first, second = (load_checkpoint(tmp_path / name / kept).model for name in ("whole", "parts"))
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    (tmp_path / "training.pt").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(EvacapError, match=r"training\.pt: damaged"):
+        fit(small_model(tokenizer), tokenizer, Colours(), SETTINGS, tmp_path)
