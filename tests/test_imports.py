@@ -8,7 +8,9 @@ import sys
 import pytest
 
 PARTS = "torch, torchaudio, torchvision, timm"
-REST = "av, matplotlib, numpy, pandas, PIL, pebble, pycocoevalcap, rich, safetensors, tokenizers, typer, yaml"
+REST = (
+    "av, matplotlib, numpy, pandas, PIL, pyarrow, pycocoevalcap, rich, safetensors, tokenizers, typer, yaml"
+)
 DECORD = "from evacap_cli.media.decord_reader import load_decord; load_decord()"
 
 

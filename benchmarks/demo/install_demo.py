@@ -21,7 +21,7 @@ from make_demo import LICENSES, MODELS, SETS
 from score_demo import score
 
 import evacap_cli
-from evacap_cli.data.arrays import ClipArrays
+from evacap_cli.data.store import Store
 from evacap_cli.data.world import World
 from evacap_cli.model import load_checkpoint, parameter_counts, save_checkpoint
 
@@ -85,7 +85,7 @@ def main() -> None:
         place = ASSETS / name
         save_checkpoint(place, trained.model, trained.tokenizer, trained.features, metadata, torch.float16)
         packaged = load_checkpoint(place)  # what is shipped is what is scored
-        result = score(packaged, ClipArrays(args.work / "test"), args.recordings, SETS["test"][1])
+        result = score(packaged, Store(args.work / "test"), args.recordings, SETS["test"][1])
         (args.work / f"scores-{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
         megabytes = (place / "model.safetensors").stat().st_size / 1e6
         features, counts = packaged.features, parameter_counts(packaged.model)

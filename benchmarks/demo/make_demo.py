@@ -13,15 +13,15 @@ import json
 import os
 import time
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from evacap_cli.data.arrays import ClipArrays, Sample, build_arrays
-from evacap_cli.data.world import World, render_audio, render_frame
-from evacap_cli.features import FeatureSettings, crop_frame, fbank, frame_times
+from evacap_cli.data.store import Store, write_store
+from evacap_cli.data.world import World
+from evacap_cli.features import FeatureSettings
 from evacap_cli.model import (
     CaptionModel,
     Tokenizer,
@@ -30,6 +30,7 @@ from evacap_cli.model import (
 )
 from evacap_cli.tasks.batches import FeatureBatches, cache_towers
 from evacap_cli.tasks.pretraining import Labels, PretrainSettings, pretrain, tower_report
+from evacap_cli.tasks.sample import Recordings, Scene, make_sample, world_of
 from evacap_cli.tasks.training import Progress, TrainSettings, fit
 
 SETS = {"train": (12_000, 101, (1, 2, 3)), "val": (512, 202, (4,)), "test": (512, 303, (4,))}
@@ -38,61 +39,42 @@ MODELS = {"demo": "evacap-tiny", "audio-demo": "audio-tiny", "avcap-demo": "avca
 LICENSES = ("CC0", "CC-BY")
 
 
-@lru_cache(maxsize=4)
-def world_of(seed: int, recordings: str, folds: tuple[int, ...]) -> World:
-    return World(seed, recordings=Path(recordings), folds=folds, licenses=LICENSES)
+def recordings_of(args: argparse.Namespace, folds: tuple[int, ...]) -> Recordings:
+    return Recordings(str(args.recordings), folds, LICENSES)
 
 
-def make_sample(
-    item: int, seed: int, recordings: str, folds: tuple[int, ...], settings: FeatureSettings
-) -> Sample:
-    """Sound and pictures of clip `item`, as features; no codec in between."""
-    torch.set_num_threads(1)
-    world = world_of(seed, recordings, folds)
-    script = world.script(item)
-    wave = torch.from_numpy(render_audio(script, world.recordings))
-    frames = [crop_frame(render_frame(script, t), settings.image_size) for t in frame_times(10.0, settings)]
-    labels = {"sounds": list(script.sound_labels), "things": list(script.object_labels), "kind": script.kind}
-    return Sample(
-        script.key,
-        fbank(wave, settings)[0].half().numpy(),
-        torch.stack(frames).numpy(),
-        script.captions,
-        labels,
-    )
-
-
-def arrays_of(name: str, args: argparse.Namespace, settings: FeatureSettings) -> ClipArrays:
+def store_of(name: str, args: argparse.Namespace, settings: FeatureSettings) -> Store:
     clips, seed, folds = SETS[name]
     clips = min(clips, args.clips) if args.clips else clips
-    make = partial(make_sample, seed=seed, recordings=str(args.recordings), folds=folds, settings=settings)
-    shape = (settings.frames, 3, settings.image_size, settings.image_size)
     started = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         if done % 1024 == 0 or done == total:
             print(f"{name}: {done}/{total} clips rendered, {time.monotonic() - started:.0f} s", flush=True)
 
-    return build_arrays(
+    write_store(
         args.work / name,
-        range(clips),
-        make,
-        f"{settings.fingerprint()}/{seed}",
-        shape,
-        args.workers,
-        progress,
+        [Scene(number, seed) for number in range(clips)],
+        partial(make_sample, settings=settings, recordings=recordings_of(args, folds)),
+        settings,
+        frames_format="raw",
+        made_with={"seed": seed, "folds": list(folds)},
+        workers=args.workers,
+        progress=progress,
     )
+    return Store(args.work / name)
 
 
-def labels_of(arrays: ClipArrays, sounds: list[str], things: list[str]) -> Labels:
+def labels_of(store: Store, sounds: list[str], things: list[str]) -> Labels:
+    truths = [store.extra(i) for i in range(len(store))]
+
     def table(key: str, names: list[str]) -> np.ndarray:
-        rows = np.zeros((len(arrays), len(names)), np.float32)
-        for i, clip in enumerate(arrays.clips):
-            for label in clip["labels"][key]:
-                rows[i, names.index(label)] = 1
+        rows = np.zeros((len(store), len(names)), np.float32)
+        for row, truth in zip(rows, truths, strict=True):
+            row[[names.index(label) for label in truth[key]]] = 1
         return rows
 
-    together = np.array([clip["labels"]["kind"] in ("matched", "distractor") for clip in arrays.clips])
+    together = np.array([truth["kind"] in ("matched", "distractor") for truth in truths])
     return Labels(table("sounds", sounds), table("things", things), together)
 
 
@@ -105,7 +87,7 @@ def towers(
     config = replace(config, encoder=replace(config.encoder, tag_classes=len(sounds) + len(things)))
     torch.manual_seed(0)
     model = build_model(config)
-    labels = {name: labels_of(batches.arrays, sounds, things) for name, batches in data.items()}
+    labels = {name: labels_of(batches.store, sounds, things) for name, batches in data.items()}
     settings = PretrainSettings(steps=args.tower_steps, keep_audio=0.5)
 
     def progress(step: int, losses: dict[str, float]) -> None:
@@ -147,7 +129,8 @@ def with_towers(preset: str, vocab: int, towers: CaptionModel) -> CaptionModel:
 
 def train_captioners(args: argparse.Namespace, data: dict[str, FeatureBatches], base: CaptionModel,
                      features: FeatureSettings, times: Path) -> None:  # fmt: skip
-    captions = [text for clip in data["train"].arrays.clips for text in clip["captions"]]
+    train = data["train"]
+    captions = [text for i in range(len(train)) for text in train.captions(i)]
     tokenizer = Tokenizer.train(captions, 1000)
     print(f"tokenizer: {len(tokenizer)} words", flush=True)
     started = time.monotonic()
@@ -191,9 +174,9 @@ def main() -> None:
     data = {}
     for name in SETS:
         started = time.monotonic()
-        data[name] = FeatureBatches(arrays_of(name, args, features), features)
+        data[name] = FeatureBatches(store_of(name, args, features), features)
         add_time(times, "render", time.monotonic() - started)
-    world = world_of(SETS["train"][1], str(args.recordings), SETS["train"][2])
+    world = world_of(SETS["train"][1], recordings_of(args, SETS["train"][2]))
     base = towers(args, data, world, times)
     train_captioners(args, data, base, features, times)
 

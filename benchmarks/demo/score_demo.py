@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from naming import Naming, recall_by_class
 
-from evacap_cli.data.arrays import ClipArrays
+from evacap_cli.data.store import Store
 from evacap_cli.data.world import RecordingBank, World
 from evacap_cli.data.world.events import Catalogue
 from evacap_cli.features import FeatureSettings, fbank
@@ -53,16 +53,16 @@ def caption_recordings(checkpoint: Checkpoint, bank: RecordingBank) -> tuple[lis
     return files, categories, captions
 
 
-def score(checkpoint: Checkpoint, arrays: ClipArrays, recordings: Path, seed: int) -> dict[str, Any]:
+def score(checkpoint: Checkpoint, store: Store, recordings: Path, seed: int) -> dict[str, Any]:
     world = World(seed, recordings=recordings, folds=(4,), licenses=("CC0", "CC-BY"))
     assert world.recordings is not None
     features = FeatureSettings.from_dict(checkpoint.features)
     catalogue = Catalogue.for_categories(tuple(world.recordings.categories))
     naming = Naming(catalogue)
     started = time.monotonic()
-    captions, gates = caption_all(checkpoint, FeatureBatches(arrays, features))
+    captions, gates = caption_all(checkpoint, FeatureBatches(store, features))
     seconds = time.monotonic() - started
-    truths = [clip["labels"]["sounds"] for clip in arrays.clips]
+    truths = [store.extra(i)["sounds"] for i in range(len(store))]
     by_sound = recall_by_class(naming, captions, truths)
     found = sum(naming.named(c, s) for c, t in zip(captions, truths, strict=True) for s in t)
     claimed = sum(len(naming.all_named(c)) for c in captions)
@@ -91,8 +91,8 @@ def score(checkpoint: Checkpoint, arrays: ClipArrays, recordings: Path, seed: in
             {"file": f, "category": c, "caption": h} for f, c, h in zip(files, categories, heard, strict=True)
         ],
         "examples": [
-            {"kind": clip["labels"]["kind"], "truth": clip["captions"][0], "caption": caption}
-            for clip, caption in list(zip(arrays.clips, captions, strict=True))[:20]
+            {"kind": store.extra(i)["kind"], "truth": store.captions(i)[0], "caption": caption}
+            for i, caption in enumerate(captions[:20])
         ],
     }
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=303, help="the seed that the set was made with")
     args = parser.parse_args()
     checkpoint = load_checkpoint(args.model)
-    result = score(checkpoint, ClipArrays(args.work / args.set), args.recordings, args.seed)
+    result = score(checkpoint, Store(args.work / args.set), args.recordings, args.seed)
     name = (
         Path(args.model).parent.name if Path(args.model).name in ("best", "last") else Path(args.model).name
     )

@@ -11,6 +11,7 @@ from evacap_cli.cli import weights
 from evacap_cli.cli.caption import caption
 from evacap_cli.cli.common import guarded
 from evacap_cli.cli.doctor import doctor
+from evacap_cli.cli.prepare import prepare
 from evacap_cli.cli.synth import synth
 from evacap_cli.cli.train import train
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (caption, train, synth):
+for command in (caption, prepare, train, synth):
     app.command(no_args_is_help=True)(guarded(command))
 app.command()(guarded(doctor))
 app.add_typer(weights.app, name="weights")

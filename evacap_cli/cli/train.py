@@ -1,4 +1,4 @@
-"""`evacap train`: settings and a manifest to a checkpoint."""
+"""`evacap train`: settings and a feature store (or a manifest) to a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import typer
 from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Precision, Quiet, say, summary
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
+
+BEGIN = "Weights to begin with"
 
 
 def train(
@@ -27,7 +29,10 @@ def train(
     ] = None,
     val: Annotated[
         Path | None,
-        typer.Option(help="Manifest of validation clips; decides which checkpoint is `best`."),
+        typer.Option(help="Store or manifest of validation clips; decides which checkpoint is `best`."),
+    ] = None,
+    media: Annotated[
+        Path | None, typer.Option(help="Folder of a manifest's media; by default the manifest's own.")
     ] = None,
     dry_run: Annotated[
         bool,
@@ -35,14 +40,32 @@ def train(
     ] = False,
     init: Annotated[
         str | None,
-        typer.Option(help="Checkpoint whose weights to start from (its tokenizer is kept)."),
+        typer.Option(help="Checkpoint to start from (its tokenizer is kept).", rich_help_panel=BEGIN),
+    ] = None,
+    init_encoder: Annotated[
+        Path | None, typer.Option(help="File with CAV-MAE's weights.", rich_help_panel=BEGIN)
+    ] = None,
+    init_decoder: Annotated[
+        Path | None,
+        typer.Option(help="File with GIT's weights; its words are BERT's.", rich_help_panel=BEGIN),
+    ] = None,
+    vocab: Annotated[
+        Path | None,
+        typer.Option(
+            help="BERT's vocab.txt.",
+            show_default="the one that `weights fetch-vocab` got",
+            rich_help_panel=BEGIN,
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pattern of published names that may be missing or left over.", rich_help_panel=BEGIN
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in -o, if there is one.")] = True,
     workers: Annotated[
-        int,
-        typer.Option(
-            help="Decoding and reading processes beside each training process.", rich_help_panel=MACHINE
-        ),
+        int, typer.Option(help="Reading processes beside each training process.", rich_help_panel=MACHINE)
     ] = 2,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -52,7 +75,7 @@ def train(
 ) -> None:
     """Train a captioner. Stopped at any point, the same command goes on from its last save.
 
-    Example: evacap train evacap-tiny --data train.csv --val val.csv -o runs/first training.epochs=5
+    Example: evacap train evacap-tiny --data train.store --val val.store -o runs/first training.epochs=5
 
     On several GPUs: torchrun --nproc-per-node 4 -m evacap_cli train evacap-base --data ... -o ...
     """
@@ -61,7 +84,9 @@ def train(
     from evacap_cli.tasks.training.run import train as train_run
 
     changes = [*(overrides or []), *([] if precision == "auto" else [f"training.precision={precision}"])]
-    options = RunOptions(data, val, init, resume, workers, device)
+    options = RunOptions(
+        data, val, media, init, init_encoder, init_decoder, vocab, tuple(allow or ()), resume, workers, device
+    )
     if dry_run:
         planned = plan_run(config, changes, options)
         if json:

@@ -1,25 +1,59 @@
-"""`evacap weights`: what is in a checkpoint or a preset."""
+"""`evacap weights`: what is in a checkpoint, and other people's."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evacap_cli.cli.common import Debug, Json, Quiet, guarded, summary
+from evacap_cli.cli.common import Debug, Json, Quiet, Verbose, guarded, say, shown, summary
+from evacap_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from evacap_cli.tasks.importing import Imported
 
 app = typer.Typer(no_args_is_help=True)
+importing = typer.Typer(no_args_is_help=True)
+app.add_typer(importing, name="import")
+
+File = Annotated[Path, typer.Argument(help="The published file (.pth, .pt, .safetensors).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings laid over the preset, such as model.encoder.frames=4."),
+]
+Part = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--out", help="Write what was taken as one .safetensors, which `train` takes as well."
+    ),
+]
+Target = Annotated[str, typer.Option("--preset", help="Preset (or YAML) of the model that it is for.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file of -o.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(help="Pattern of names that may be left over, or that the file may lack. Repeatable."),
+]
 
 
 @app.callback()
 def weights() -> None:
-    """What is in a checkpoint or a preset."""
+    """What is in a checkpoint or a preset; other people's weights; one file of many."""
+
+
+@importing.callback()
+def import_() -> None:
+    """Published weights into our models, every tensor accounted for. Files are read as data, never as code."""
 
 
 @app.command(no_args_is_help=True)
 @guarded
 def info(
-    models: Annotated[list[str], typer.Argument(help="Presets, packaged models or checkpoint folders.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Presets, packaged models, checkpoints, or published files.")
+    ],
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -34,7 +68,174 @@ def info(
     if json:
         summary({"models": found})
     elif not quiet:
-        _print_table(found)
+        own = [model for model in found if "fusion" in model]
+        if own:
+            _print_models(own)
+        for model in found:
+            if "fusion" not in model:
+                _print_published(model)
+
+
+@importing.command("cav-mae", no_args_is_help=True)
+@guarded
+def import_cav_mae(
+    file: File,
+    overrides: Overrides = None,
+    out: Part = None,
+    preset: Target = "evacap-base",
+    allow: Allow = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """CAV-MAE's towers, to begin training with. Without -o it says whether they fit.
+
+    Example: evacap weights import cav-mae cav-mae-scale++.pth -o encoder.safetensors
+    """
+    _import_part("encoder", file, overrides, out, preset, allow, overwrite, quiet, verbose, json)
+
+
+@importing.command("git", no_args_is_help=True)
+@guarded
+def import_git(
+    file: File,
+    overrides: Overrides = None,
+    out: Part = None,
+    preset: Target = "evacap-base",
+    allow: Allow = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """GIT's text decoder, to begin training with. Without -o it says whether it fits.
+
+    Example: evacap weights import git GIT_BASE.pt -o decoder.safetensors
+    """
+    _import_part("decoder", file, overrides, out, preset, allow, overwrite, quiet, verbose, json)
+
+
+@importing.command("avcap", no_args_is_help=True)
+@guarded
+def import_avcap(
+    file: File,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the checkpoint that it becomes.")],
+    overrides: Overrides = None,
+    vocab: Annotated[
+        Path | None,
+        typer.Option(help="BERT's vocab.txt.", show_default="the one that `weights fetch-vocab` got"),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="avcap-base, or audio-base for a model that was trained to listen only.")
+    ] = "avcap-base",
+    allow: Allow = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older checkpoint.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """AVCap's weights as a checkpoint that captions at once. Numbers of blocks, frames and words are the file's.
+
+    Example: evacap weights import avcap AVCap.pth -o avcap && evacap caption videos --model avcap -o out.csv
+    """
+    from evacap_cli.tasks import importing
+
+    imported = importing.import_avcap(file, out, vocab, preset, overrides or (), allow or (), overwrite)
+    _report(imported, out, quiet, verbose, json)
+
+
+@app.command(no_args_is_help=True)
+@guarded
+def export(
+    model: Annotated[str, typer.Argument(help="Checkpoint or packaged model.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file, .safetensors.")],
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A checkpoint as one safetensors file, with sizes and words in its metadata; --model takes it.
+
+    Example: evacap weights export runs/first/best -o first.safetensors
+    """
+    from evacap_cli.tasks.weights import export as export_model
+
+    size = export_model(model, out, precision, overwrite)
+    if json:
+        summary({"out": str(out), "bytes": size})
+    elif not quiet:
+        say(f"{out}: {size / 1e6:.1f} MB")
+
+
+@app.command("fetch-vocab")
+@guarded
+def fetch_vocab(quiet: Quiet = False, json: Json = False, debug: Debug = False) -> None:
+    """Download BERT's word list, which AVCap and GIT speak (0.2 MB, checked by its hash), into the cache folder.
+
+    Example: evacap weights fetch-vocab
+    """
+    from evacap_cli.tasks.vocabulary import fetch_vocabulary
+
+    place = fetch_vocabulary()
+    if json:
+        summary({"out": str(place)})
+    elif not quiet:
+        say(str(place))
+
+
+def _import_part(
+    part: str,
+    file: Path,
+    overrides: list[str] | None,
+    out: Path | None,
+    preset: str,
+    allow: list[str] | None,
+    overwrite: bool,
+    quiet: bool,
+    verbose: bool,
+    json: bool,
+) -> None:
+    from evacap_cli.tasks import importing
+
+    if out is not None and out.suffix != ".safetensors":
+        raise UsageError(
+            f"--out {out}: a part ends in .safetensors", f"name it {out.with_suffix('.safetensors')}"
+        )
+    if out is not None and out.exists() and not overwrite:
+        raise UsageError(f"--out {out}: is there already", "give another name, or --overwrite")
+    model = importing.empty_model(preset, overrides or ())
+    load = importing.import_cav_mae if part == "encoder" else importing.import_git
+    imported = load(file, model, allow or ())
+    if out is not None:
+        importing.save_part(model, part, out, imported)
+    _report(imported, out, quiet, verbose, json)
+    if not quiet and not json:
+        say(f"begin with it: evacap train {preset} --init-{part} {out or file} ...")
+
+
+def _report(imported: Imported, out: Path | None, quiet: bool, verbose: bool, json: bool) -> None:
+    """What became of every tensor."""
+    if json:
+        rows = [vars(row) for row in imported.rows] if verbose else []
+        summary({"file": str(imported.path), "kind": imported.kind, "parameters": imported.parameters,
+                 **imported.counts, "out": None if out is None else str(out),
+                 **({"tensors": rows} if verbose else {})})  # fmt: skip
+    elif not quiet:
+        if verbose:
+            table = _table("what", "published", "ours", "why")
+            for row in imported.rows:
+                table.add_row(row.what, shown(row.published) or "-", row.ours or "-", row.note)
+        else:
+            table = _table("what", "tensors", "which", "where or why")
+            for what, count, which, why in imported.groups():
+                table.add_row(what, str(count), shown(which), why)
+        _console().print(table, markup=False)
+        say(f"{imported.path}: {imported.summary()}" + (f"; written to {out}" if out else ""))
 
 
 def _millions(count: int) -> str:
@@ -42,16 +243,27 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.0f} M" if count >= 20e6 else f"{count / 1e6:.1f} M"
 
 
-def _print_table(found: list[dict[str, Any]]) -> None:
-    from rich import box
+def _console() -> Any:
     from rich.console import Console
-    from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 200  # in a file, nothing has to fit a window
+    return console
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("model", overflow="fold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print_models(found: list[dict[str, Any]]) -> None:
+    console, table = _console(), _table("model")
     table.add_column("total", justify="right", no_wrap=True)
     parts = [part for part in found[0]["parameters"] if part != "total"]
     for part in parts:
@@ -62,6 +274,13 @@ def _print_table(found: list[dict[str, Any]]) -> None:
         table.add_row(model["name"], f"{_millions(counts['total'])} ({counts['total'] / 1e6:.2f})", *cells)
     console.print(table)
     for model in found:
-        console.print(
-            f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {model['about']}", markup=False
-        )
+        console.print(f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {model['about']}")
+
+
+def _print_published(file: dict[str, Any]) -> None:
+    console, counts = _console(), file["parameters"]
+    console.print(
+        f"{shown(file['name'])}: {file['kind']}, {file['tensors']} tensors of {', '.join(file['dtypes'])}, "
+        f"{_millions(counts['total'])} ({counts['total'] / 1e6:.2f}) parameters"
+    )
+    console.print(f"  {file['about']}")

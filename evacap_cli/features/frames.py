@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as T
 
 from evacap_cli.features.settings import FeatureSettings
 
@@ -29,13 +28,20 @@ def frame_times(seconds: float, settings: FeatureSettings, frames: int | None = 
 def crop_frame(frame: np.ndarray | Tensor, size: int) -> Tensor:
     """(H, W, 3) uint8 -> (3, size, size) uint8: the short side to `size`, then the centre.
 
-    Bicubic and antialiased, in torchvision's 8-bit arithmetic.
+    Bicubic and antialiased in 8-bit arithmetic: the pixels of torchvision's `resize` and `center_crop`, without its
+    import, which would cost every worker process as much time as torch's own.
     """
     if isinstance(frame, np.ndarray):
-        frame = torch.from_numpy(np.ascontiguousarray(frame))  # a turned frame has negative strides
-    pixels = frame.permute(2, 0, 1)
-    resized = T.resize(pixels, [size], interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return T.center_crop(resized, [size, size]).contiguous()
+        # a turned frame has negative strides, which numpy itself passes over where a side is 1
+        frame = torch.from_numpy(frame.copy() if min(frame.strides) < 0 else np.ascontiguousarray(frame))
+    height, width, _ = frame.shape
+    short = min(height, width)
+    resized_to = (size * height // short, size * width // short)
+    pixels = frame.permute(2, 0, 1)[None]  # (1, 3, H, W)
+    if resized_to != (height, width):
+        pixels = F.interpolate(pixels, resized_to, mode="bicubic", antialias=True)
+    top, left = (round((side - size) / 2) for side in resized_to)
+    return pixels[0, :, top : top + size, left : left + size].contiguous()
 
 
 def normalize_frames(frames: Tensor, settings: FeatureSettings) -> Tensor:

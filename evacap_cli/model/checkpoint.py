@@ -1,7 +1,10 @@
-"""Checkpoints: a folder with `config.yaml`, `model.safetensors`, `tokenizer.json` and `README.md`, the model card."""
+"""Checkpoints: a folder with `config.yaml`, `model.safetensors`, `tokenizer.json` and `README.md`, the model card; or
+one safetensors file, whose metadata hold the rest."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -9,8 +12,9 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.captioner import CaptionModel
@@ -18,6 +22,7 @@ from evacap_cli.model.config import ModelConfig
 from evacap_cli.model.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.yaml", "model.safetensors", "tokenizer.json", "README.md"
+SUFFIX = ".safetensors"
 
 
 @dataclass
@@ -41,15 +46,18 @@ def packaged_models() -> list[str]:
 
 
 def resolve_model(model: str | Path) -> Path:
-    """The folder of a checkpoint: a path, or the name of a packaged one. `UsageError` when there is none."""
+    """A checkpoint's folder or file: a path, or the name of a packaged one. `UsageError` when there is none."""
     path = Path(model)
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix == SUFFIX):
         return path
+    if _old(path).is_dir():  # a save was stopped between its two renames
+        return _old(path)
     if str(model) in packaged_models():
         return Path(str(resources.files("evacap_cli") / "assets" / "models" / str(model)))
     known = ", ".join(packaged_models()) or "none"
     raise UsageError(
-        f"--model {model}: no such folder or packaged model", f"give a checkpoint folder or one of: {known}"
+        f"--model {model}: no such checkpoint or packaged model",
+        f"give a checkpoint's folder, an exported {SUFFIX}, or one of: {known}",
     )
 
 
@@ -57,18 +65,12 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
                     dtype: torch.dtype = torch.float32) -> Checkpoint:  # fmt: skip
     """Loads a checkpoint for captioning: weights as `dtype` on `device`, in evaluation mode."""
     path = resolve_model(model)
-    if missing := [name for name in (CONFIG, WEIGHTS, TOKENIZER) if not (path / name).is_file()]:
-        raise EvacapError(
-            f"{path}: not a checkpoint, it lacks {', '.join(missing)}", "give a folder that train wrote"
-        )
+    config, tokenizer = _read_file(path) if path.is_file() else _read_folder(path)
+    weights = path if path.is_file() else path / WEIGHTS
     try:
-        config = yaml.safe_load((path / CONFIG).read_text("utf-8"))
-        state = load_file(path / WEIGHTS)
-    except (yaml.YAMLError, UnicodeDecodeError, SafetensorError, OSError) as error:
-        raise EvacapError(f"{path}: damaged checkpoint ({error})", "copy or make it again") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
-        raise EvacapError(f"{path / CONFIG}: has no section `model`", "copy or make it again")
-    tokenizer = Tokenizer.load(path / TOKENIZER)
+        state = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise EvacapError(f"{weights}: damaged checkpoint ({error})", "copy or make it again") from error
     with torch.device("meta"):
         built = CaptionModel(
             ModelConfig.from_dict(config["model"]), tokenizer.bos, tokenizer.eos, tokenizer.pad
@@ -77,11 +79,70 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
         built.load_state_dict({k: v.to(dtype) for k, v in state.items()}, strict=True, assign=True)
     except RuntimeError as error:
         raise EvacapError(
-            f"{path / WEIGHTS}: does not fit {CONFIG} ({error})", "the two belong to different models"
+            f"{weights}: does not fit its configuration ({error})", "the two belong to different models"
         ) from error
-    name = str(model) if str(model) in packaged_models() else path.name
+    name = str(model) if str(model) in packaged_models() else path.stem if path.is_file() else path.name
     return Checkpoint(name, path, built.to(device).eval(), tokenizer, config.get("features") or {},
                       config.get("metadata") or {})  # fmt: skip
+
+
+def read_features(model: str | Path) -> dict[str, Any]:
+    """A checkpoint's feature settings, without its weights."""
+    path = resolve_model(model)
+    config, _ = _read_file(path) if path.is_file() else _read_folder(path)
+    return config.get("features") or {}
+
+
+def _read_folder(path: Path) -> tuple[dict[str, Any], Tokenizer]:
+    if missing := [name for name in (CONFIG, WEIGHTS, TOKENIZER) if not (path / name).is_file()]:
+        raise EvacapError(
+            f"{path}: not a checkpoint, it lacks {', '.join(missing)}", "give a folder that train wrote"
+        )
+    try:
+        config = yaml.safe_load((path / CONFIG).read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise EvacapError(f"{path}: damaged checkpoint ({error})", "copy or make it again") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise EvacapError(f"{path / CONFIG}: has no section `model`", "copy or make it again")
+    return config, Tokenizer.load(path / TOKENIZER)
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], Tokenizer]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise EvacapError(f"{path}: damaged checkpoint ({error})", "copy or make it again") from error
+    if not {"config", "tokenizer"} <= about.keys():
+        raise EvacapError(
+            f"{path}: not a checkpoint: its metadata hold no model and no words",
+            "give what `weights export` wrote",
+        )
+    try:
+        config = json.loads(about["config"])
+        ModelConfig.from_dict(config["model"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvacapError(f"{path}: damaged checkpoint ({error})", "copy or make it again") from error
+    return config, Tokenizer.from_text(about["tokenizer"], path)
+
+
+def export_checkpoint(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes a checkpoint as one safetensors file that `load_checkpoint` reads, whole or not at all."""
+    about = {
+        "config": json.dumps(
+            {
+                "model": checkpoint.model.config.to_dict(),
+                "features": checkpoint.features,
+                "metadata": checkpoint.metadata,
+            },
+            default=str,
+        ),
+        "tokenizer": checkpoint.tokenizer.to_text(),
+    }
+    aside = path.with_name(path.name + ".tmp")
+    save_file(_state(checkpoint.model, dtype), aside, about)
+    aside.chmod(0o644)  # the library writes for its owner alone
+    aside.replace(path)
 
 
 def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, features: dict[str, Any],
@@ -89,9 +150,9 @@ def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, featu
                     card: str | None = None) -> None:  # fmt: skip
     """Writes a checkpoint folder beside its place and renames it in; an older one there is replaced."""
     aside = path.with_name(path.name + ".tmp")
-    aside.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
-    save_file(state, aside / WEIGHTS)
+    shutil.rmtree(aside, ignore_errors=True)  # of a save that was stopped
+    aside.mkdir(parents=True)
+    save_file(_state(model, dtype), aside / WEIGHTS)
     (aside / WEIGHTS).chmod(0o644)  # the library writes for its owner alone
     tokenizer.save(aside / TOKENIZER)
     config = {"model": model.config.to_dict(), "features": features, "metadata": metadata or {}}
@@ -101,17 +162,19 @@ def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, featu
 
 
 def replace_folder(new: Path, place: Path) -> None:
-    """Renames `new` to `place`, keeping what stood there until the new one is in."""
-    old = place.with_name(place.name + ".old")
-    _remove(old)
+    """Renames `new` to `place`. What stood there is kept beside it until the new one is in, where `resolve_model` finds
+    it, should the process end between the two renames."""
+    old = _old(place)
     if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
         place.rename(old)
     new.rename(place)
-    _remove(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for item in folder.iterdir():
-            item.unlink()
-        folder.rmdir()
+def _old(place: Path) -> Path:
+    return place.with_name(place.name + ".old")
+
+
+def _state(model: CaptionModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}

@@ -6,13 +6,25 @@ all three. Everything else is a change of name.
 
 from __future__ import annotations
 
+import pickle
 import re
+import warnings
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from evacap_cli.errors import EvacapError
+from evacap_cli.errors import EvacapError, UsageError
 
+NAMES = {"cav-mae": "CAV-MAE", "git": "GIT", "avcap": "AVCap", "ours": "evacap"}
+WORDS, OUTPUT = "textual.embedding.words.weight", "textual.output.weight"
+THIRDS = ("query", "key", "value")
 _LAYER = r"^textual\.transformer\.encoder\.layer\.(\d+)\."
 _NAMES = (
     (r"^av_encoder\.(patch_embed_[av])\.proj\.", r"encoder.\1."),
@@ -38,40 +50,98 @@ _ATTENTION = re.compile(_LAYER + r"attention\.self\.(query|key|value)\.(weight|b
 _UNUSED_NORM = re.compile(r"^av_encoder\.blocks_[av]\.\d+\.norm[12]_[av]\.")
 
 
-def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames a published state dict; drops what no path of the published model reads, and the tied output's copy."""
-    renamed: dict[str, Tensor] = {}
-    thirds: dict[tuple[str, str], dict[str, Tensor]] = {}
-    for name, value in state.items():
-        name = name.removeprefix("module.")
-        if _UNUSED_NORM.match(name):
-            continue
-        if name == "textual.output.weight":
-            words = state.get(
-                "textual.embedding.words.weight", state.get("module.textual.embedding.words.weight")
-            )
-            if words is None or not torch.equal(value, words):
-                raise EvacapError(
-                    "textual.output.weight differs from textual.embedding.words.weight, which it should be tied to",
-                    "this is not an AVCap or GIT checkpoint as published",
-                )
-            continue
-        if attention := _ATTENTION.match(name):
-            layer, which, kind = attention.groups()
-            thirds.setdefault((layer, kind), {})[which] = value
-            continue
-        for pattern, replacement in _NAMES:
-            new, changed = re.subn(pattern, replacement, name)
-            if changed:
-                name = new
-                break
-        renamed[name] = value
-    for (layer, kind), parts in thirds.items():
-        if missing := {"query", "key", "value"} - set(parts):
+@dataclass(frozen=True)
+class Target:
+    """Where a published tensor goes: one of our parameters, or a third of one (0 query, 1 key, 2 value)."""
+
+    name: str
+    third: int | None = None
+
+
+def target_of(name: str) -> Target | None:
+    """Our place of a published name (a leading `module.` counts for nothing); None for what the published model never
+    reads. Names that are not AVCap's stay as they are."""
+    name = name.removeprefix("module.")
+    if _UNUSED_NORM.match(name):
+        return None
+    if attention := _ATTENTION.match(name):
+        layer, which, kind = attention.groups()
+        return Target(f"decoder.layers.{layer}.qkv.{kind}", THIRDS.index(which))
+    for pattern, replacement in _NAMES:
+        new, changed = re.subn(pattern, replacement, name)
+        if changed:
+            return Target(new)
+    return Target(name)
+
+
+def read_published(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file that others wrote: a state dict, by itself or under `model`, or safetensors.
+
+    Pickles are read as data only (`weights_only`), mapped into memory where the format allows. Names lose a leading
+    `module.`. Raises EvacapError where the file is something else, damaged, or would run code.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})", "name a file with weights") from error
+    if not start or start[:1] == b"<" or start.startswith(b"version https://git-lfs"):
+        what = "a web page" if start[:1] == b"<" else "a Git LFS pointer" if start else "empty"
+        raise EvacapError(f"{path}: is {what}, no weights", "download it again")
+    zipped = zipfile.is_zipfile(path)
+    if start.startswith(b"PK") and not zipped:
+        raise EvacapError(f"{path}: is cut short, its end is missing", "download it again")
+    try:
+        found: Any
+        if path.suffix == ".safetensors":
+            found = load_file(path)
+        else:
+            with warnings.catch_warnings():  # on files that it then refuses, torch says more than people need
+                warnings.simplefilter("ignore", UserWarning)
+                found = torch.load(path, "cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if not asked:
             raise EvacapError(
-                f"decoder layer {layer} lacks {', '.join(sorted(missing))} {kind}", "the file is incomplete"
-            )
-        renamed[f"decoder.layers.{layer}.qkv.{kind}"] = torch.cat(
-            [parts[w] for w in ("query", "key", "value")]
+                f"{path}: damaged, or a pickle of something else than weights, and was not opened",
+                "download it again, or have its authors save a plain state dict",
+            ) from error
+        raise EvacapError(
+            f"{path}: wants to run {asked[1]} when it is opened, and was not opened",
+            "weights need no code: get the file from its authors, or have them save a plain state dict",
+        ) from error
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise EvacapError(f"{path}: damaged, or no weights ({_line(error)})", "download it again") from error
+    for name in ("model", "state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    tensors = found.items() if isinstance(found, dict) else ()
+    state = {str(name).removeprefix("module."): value for name, value in tensors if isinstance(value, Tensor)}
+    if not state:
+        raise EvacapError(
+            f"{path}: holds no named tensors", "give a state dict, or a dict with one under `model`"
         )
-    return renamed
+    return state
+
+
+def kind_of(state: Iterable[str]) -> str | None:
+    """Whose names these are: `avcap`, `git`, `cav-mae`, `ours`, or None."""
+    firsts = {name.split(".")[0] for name in state}
+    if "textual" in firsts:
+        return "avcap" if "av_encoder" in firsts else "git"
+    if {"blocks_a", "blocks_v", "blocks_u"} <= firsts:
+        return "cav-mae"
+    return "ours" if firsts <= {"encoder", "decoder", "fusion"} else None
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

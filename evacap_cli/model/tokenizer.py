@@ -13,6 +13,8 @@ from evacap_cli.errors import EvacapError
 SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
 """In the order of their numbers: `PAD`, `BOS` and `EOS` of the model are 0, 1 and 2."""
 
+BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
 
 class Tokenizer:
     """Lower-cased WordPiece, as BERT's. Captions become bos, words, eos."""
@@ -50,9 +52,39 @@ class Tokenizer:
         return cls(trained)
 
     @classmethod
+    def from_vocab(cls, path: Path) -> Tokenizer:
+        """BERT's words from its `vocab.txt`: a word's number is its line's."""
+        try:
+            # not splitlines(): some words are line ends of Unicode's
+            words = path.read_bytes().decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvacapError(
+                f"{path}: cannot be read ({error})", "give bert-base-uncased's vocab.txt"
+            ) from error
+        vocabulary = {word: number for number, word in enumerate(words)}
+        if lacking := [word for word in BERT if word not in vocabulary]:
+            raise EvacapError(f"{path}: has no {', '.join(lacking)}", "give bert-base-uncased's vocab.txt")
+        if len(vocabulary) < len(words):
+            raise EvacapError(f"{path}: has words twice", "give bert-base-uncased's vocab.txt")
+        engine = _engine(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        engine.add_special_tokens(list(BERT))
+        return cls(engine, "[CLS]", "[SEP]")
+
+    @classmethod
     def load(cls, path: Path) -> Tokenizer:
         try:
-            engine = Engine.from_file(str(path))
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvacapError(
+                f"{path}: cannot be read ({error})", "take it from the checkpoint again"
+            ) from error
+        return cls.from_text(text, path)
+
+    @classmethod
+    def from_text(cls, text: str, path: Path) -> Tokenizer:
+        """What `to_text` gave; `path` is where it was found, for messages."""
+        try:
+            engine = Engine.from_str(text)
         except Exception as error:  # the library raises bare Exception
             raise EvacapError(
                 f"{path}: not a readable tokenizer ({error})", "take it from the checkpoint again"
@@ -60,8 +92,11 @@ class Tokenizer:
         bert = engine.token_to_id("[CLS]") is not None
         return cls(engine, "[CLS]", "[SEP]") if bert else cls(engine)
 
+    def to_text(self) -> str:
+        return self.engine.to_str(pretty=True)
+
     def save(self, path: Path) -> None:
-        self.engine.save(str(path))
+        path.write_text(self.to_text(), "utf-8")
 
     def encode(self, caption: str, max_words: int = 40) -> list[int]:
         """bos, at most `max_words` tokens, eos."""

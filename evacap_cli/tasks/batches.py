@@ -1,19 +1,21 @@
-"""What a model reads, a batch at a time: features of clips, or frozen towers' tokens."""
+"""What a model reads, a batch at a time: features of a store, or frozen towers' tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from evacap_cli.data.arrays import ClipArrays
 from evacap_cli.features import FeatureSettings, noise_and_roll, normalize_frames, spec_augment
 from evacap_cli.model import CaptionModel
+
+if TYPE_CHECKING:
+    from evacap_cli.data.store import Store
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,21 @@ class Batches(Protocol):
 
 
 class FeatureBatches:
-    """Batches of fbank and pixels from clips on disk."""
+    """Batches of fbank and pixels from a store."""
 
     towers = False
 
-    def __init__(self, arrays: ClipArrays, features: FeatureSettings, picture: bool = True) -> None:
-        self.arrays, self.features, self.picture = arrays, features, picture
+    def __init__(self, store: Store, features: FeatureSettings, picture: bool = True) -> None:
+        self.store, self.features, self.picture = store, features, picture
 
     def __len__(self) -> int:
-        return len(self.arrays)
+        return len(self.store)
 
     def captions(self, index: int) -> list[str]:
-        return self.arrays.captions(index)
+        return self.store.captions(index)
 
     def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
-        fbank = torch.from_numpy(self.arrays.fbank(rows)).float()
+        fbank = torch.from_numpy(self.store.fbank(rows)).float()
         captions = [self.captions(row) for row in rows]
         if draw is None:
             chosen = [texts[0] for texts in captions]
@@ -101,8 +103,8 @@ class FeatureBatches:
             )
         if not self.picture:
             return Batch(fbank, None, None, chosen)
-        frames = torch.from_numpy(self.arrays.frames(rows))
-        present = torch.from_numpy(self.arrays.has_picture(rows))
+        frames = torch.from_numpy(self.store.frames(rows))
+        present = torch.from_numpy(self.store.has_picture(rows))
         mask = None if bool(present.all()) else present[:, None].expand(frames.shape[:2]).contiguous()
         return Batch(fbank, frames, mask, chosen)
 

@@ -6,14 +6,23 @@ import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
+from evacap_cli.data.store import Sample
 from evacap_cli.errors import MediaError
 from evacap_cli.features import FeatureSettings, crop_frame, fbank, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
 from evacap_cli.media import READERS, SAMPLE_RATE, find_window, probe, read_audio, read_frames
+
+if TYPE_CHECKING:  # a worker needs nothing that reads manifests
+    from evacap_cli.data.manifest import Entry
+
+CAREFUL = ("pyav",)
+"""Readers for files on which a worker was lost: without decord, which is known to crash and hang."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,26 @@ class Clip:
     picture_error: str = ""
 
 
-def load_clip(path: str | Path, settings: ClipSettings, readers: Sequence[str] = READERS) -> Clip:
-    """Decodes the part of a file that is captioned. Raises MediaError; a picture that cannot be read is no error."""
+def load_clip(
+    path: str | Path,
+    settings: ClipSettings,
+    readers: Sequence[str] = READERS,
+    start: float | None = None,
+    end: float | None = None,
+    pictures: Sequence[Path] = (),
+) -> Clip:
+    """Decodes the part of a file that is captioned. Raises MediaError; a picture that cannot be read is no error.
+
+    `start`, `end`: the part in seconds where it is known, of which the features' seconds from its start are taken.
+    `pictures`: image files, in order, to look at instead of what the file shows.
+    """
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # a worker a core
     features = settings.features
-    start, end = find_window(path, features.seconds, settings.window)
+    if start is None and end is None:
+        start, end = find_window(path, features.seconds, settings.window)
+    else:
+        start, end = _part(path, start or 0.0, end, features.seconds)
     wave = read_audio(path, start, end)
     if len(wave) < WINDOW_SECONDS * SAMPLE_RATE:
         raise MediaError(
@@ -51,9 +74,11 @@ def load_clip(path: str | Path, settings: ClipSettings, readers: Sequence[str] =
     heard = fbank(torch.from_numpy(wave), features)[0].numpy()
     frames, error = None, ""
     if settings.frames != 0:
-        times = [start + t for t in frame_times(end - start, features, settings.frames)]
         try:
-            if probe(path).has_video:
+            if pictures:
+                frames = _images(pictures, features, settings.frames)
+            elif probe(path).has_video:
+                times = [start + t for t in frame_times(end - start, features, settings.frames)]
                 crops = read_frames(
                     path, times, lambda frame: crop_frame(frame, features.image_size).numpy(), readers
                 )
@@ -64,5 +89,37 @@ def load_clip(path: str | Path, settings: ClipSettings, readers: Sequence[str] =
 
 
 def load_clip_carefully(path: str | Path, settings: ClipSettings) -> Clip:
-    """For files on which a worker was lost: without decord, the reader known to crash and hang."""
-    return load_clip(path, settings, readers=("pyav",))
+    """For files on which a worker was lost."""
+    return load_clip(path, settings, readers=CAREFUL)
+
+
+def load_entry(entry: Entry, settings: ClipSettings, readers: Sequence[str] = READERS) -> Sample:
+    """One clip of a manifest as a sample. Raises MediaError."""
+    if entry.path is None:
+        raise MediaError(entry.error or "there is no file")
+    clip = load_clip(entry.path, settings, readers, entry.start, entry.end, entry.pictures)
+    return Sample(clip.fbank, clip.frames, clip.start, clip.end, picture_error=clip.picture_error)
+
+
+def _part(path: str | Path, start: float, end: float | None, seconds: float) -> tuple[float, float]:
+    """(start, end) of what is taken of the part that was asked for. Raises MediaError where the file has none of it."""
+    start, total = max(0.0, start), probe(path).seconds
+    if end is not None and end <= start:
+        raise MediaError(f"the part from {start:g} to {end:g} s has no length")
+    if start >= total:
+        raise MediaError(f"the part from {start:g} s on is not in it: it ends at {total:.2f} s")
+    return start, min(start + seconds, total, total if end is None else end)
+
+
+def _images(paths: Sequence[Path], features: FeatureSettings, count: int | None) -> np.ndarray:
+    """uint8 (N, 3, S, S) of image files: as many as a clip has, spread evenly over those that there are."""
+    count = features.frames if count is None else count
+    crops = []
+    for i in range(count):
+        path = paths[int((i + 0.5) * len(paths) / count)]
+        try:
+            with Image.open(path) as image:
+                crops.append(crop_frame(np.array(image.convert("RGB")), features.image_size).numpy())
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{path.name} cannot be read: {error}") from error
+    return np.stack(crops)

@@ -7,7 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
+
+from evacap_cli.model import load_checkpoint
+from evacap_cli.tasks.importing import Imported, empty_model, save_part
 
 from ..conftest import Evacap
 from ..media.clips import write
@@ -36,7 +41,7 @@ def test_trains_resumes_and_captions(evacap: Evacap, manifest: Path, tmp_path: P
     first = evacap(*args, "--json")
     assert first.exit_code == 0, first.output
     assert json.loads(first.stdout)["steps"] == 2
-    assert "1 could not be read" in first.stderr
+    assert "2 clips, 1 more could not be read" in first.stderr
     assert "bad.mp4" in first.stderr
     again = evacap(*args)
     assert again.exit_code == 0, again.output
@@ -76,6 +81,32 @@ def test_a_table_that_is_none(evacap: Evacap, tmp_path: Path) -> None:
         assert table.name in result.stderr
 
 
+def test_trains_from_a_store_that_fits(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    made = evacap("prepare", manifest, "-o", store, "--preset", "evacap-tiny", "--workers", 0)
+    assert made.exit_code == 3, made.output
+    shown = yaml.safe_load(evacap("train", "evacap-tiny", *SMALL, "--data", store, "--dry-run").stdout)
+    assert shown["steps"]["clips"] == 2
+    run = tmp_path / "run"
+    result = evacap("train", "evacap-tiny", *SMALL, "--data", store, "-o", run)
+    assert result.exit_code == 0, result.output
+    assert "bad.mp4" in result.stderr
+    assert not (run / "clips").exists()
+    wrong = evacap(
+        "train",
+        "evacap-tiny",
+        *SMALL,
+        "features.frames=3",
+        "model.encoder.frames=3",
+        "--data",
+        store,
+        "-o",
+        run,
+    )
+    assert wrong.exit_code == 2, wrong.output
+    assert "frames = 4 in the store, 3 wanted" in " ".join(wrong.stderr.split())
+
+
 def test_a_dry_run_says_all_and_makes_nothing(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = evacap(
@@ -102,6 +133,45 @@ def test_the_settings_of_a_dry_run_are_a_run(evacap: Evacap, manifest: Path, tmp
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "clips", "curves.png", "last", "metrics.jsonl", "training.pt",
     ]  # fmt: skip
+
+
+def test_begins_with_published_parts(
+    evacap: Evacap, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen, they are afterwards what they were."""
+    monkeypatch.setenv("EVACAP_CACHE", str(tmp_path / "cache"))
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"abcdefgh",
+        *(f"##{letter}" for letter in "abcdefgh"),
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", "utf-8")
+    sizes = (*(name for name in SMALL[2:5]), f"model.decoder.vocab_size={len(words)}")
+    for part in ("encoder", "decoder"):
+        save_part(
+            empty_model("evacap-tiny", sizes),
+            part,
+            tmp_path / f"{part}.safetensors",
+            Imported(tmp_path, "ours"),
+        )
+    args = ("train", "evacap-tiny", *SMALL, "--data", manifest, "-o", tmp_path / "run",
+            "training.freeze=[encoder,decoder]",
+            "--init-encoder", tmp_path / "encoder.safetensors",
+            "--init-decoder", tmp_path / "decoder.safetensors")  # fmt: skip
+    without = evacap(*args)
+    assert without.exit_code == 2, without.output
+    assert "fetch-vocab" in without.stderr
+    result = evacap(*args, "--vocab", tmp_path / "vocab.txt")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("parameters taken") == 2
+    trained = load_checkpoint(tmp_path / "run" / "last").model.state_dict()
+    for part in ("encoder", "decoder"):
+        for name, value in load_file(tmp_path / f"{part}.safetensors").items():
+            assert torch.equal(trained[name], value), name
 
 
 @pytest.mark.parametrize("missing", ["--data", "--out"])

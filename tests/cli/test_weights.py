@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ..conftest import Evacap
+from ..media.clips import write
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,45 @@ def test_a_damaged_checkpoint(evacap: Evacap, tiny: Path, tmp_path: Path) -> Non
     result = evacap("weights", "info", tmp_path)
     assert result.exit_code == 1
     assert "damaged" in result.stderr
+
+
+def test_an_exported_file_captions_as_the_folder(evacap: Evacap, tiny: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    out = tmp_path / "one.safetensors"
+    exported = evacap("weights", "export", tiny, "-o", out)
+    assert exported.exit_code == 0, exported.output
+    rows = []
+    for model in (tiny, out):
+        result = evacap("caption", tmp_path / "a.mp4", "--model", model, "--workers", 0)
+        assert result.exit_code == 0, result.output
+        rows.append(result.stdout)
+    assert rows[0] == rows[1]
+    shown = evacap("weights", "info", out, "--json")
+    assert json.loads(shown.stdout)["models"][0]["kind"] == "checkpoint"
+    again = evacap("weights", "export", tiny, "-o", out)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    half = evacap("weights", "export", tiny, "-o", out, "--overwrite", "--precision", "fp16", "--json")
+    assert json.loads(half.stdout)["bytes"] < 0.6 * (tiny / "model.safetensors").stat().st_size
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
+
+
+@pytest.mark.parametrize(("name", "precision"), [("one.pth", "fp32"), ("one.safetensors", "int4")])
+def test_wrong_exports_are_refused(
+    evacap: Evacap, tiny: Path, tmp_path: Path, name: str, precision: str
+) -> None:
+    result = evacap("weights", "export", tiny, "-o", tmp_path / name, "--precision", precision)
+    assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_published_file_is_recognised(evacap: Evacap, tmp_path: Path) -> None:
+    names = ("blocks_a.0.norm1.weight", "blocks_v.0.norm1.weight", "blocks_u.0.norm1.weight")
+    torch.save({f"module.{name}": torch.ones(4) for name in names}, tmp_path / "a.pth")
+    torch.save({"conv.weight": torch.ones(4)}, tmp_path / "b.pth")
+    result = evacap("weights", "info", tmp_path / "a.pth", tmp_path / "b.pth")
+    assert result.exit_code == 0
+    told = " ".join(result.stdout.split())
+    assert "CAV-MAE, 3 tensors of float32" in told
+    assert "--init-encoder" in told
+    assert "unknown, 1 tensors" in told

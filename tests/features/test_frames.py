@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torchvision
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
 
 from evacap_cli.features import FeatureSettings, crop_frame, frame_times, normalize_frames
 
@@ -40,10 +39,10 @@ def test_no_frames_and_no_time() -> None:
 @pytest.mark.parametrize("kind", ["array", "tensor"])
 def test_crop_equals_torchvision(height_width: tuple[int, int], kind: str) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (*height_width, 3), dtype=np.uint8)
-    steps = torchvision.transforms.v2.Compose(
+    steps = v2.Compose(
         [
-            torchvision.transforms.v2.Resize(112, InterpolationMode.BICUBIC, antialias=True),
-            torchvision.transforms.v2.CenterCrop(112),
+            v2.Resize(112, InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(112),
         ]
     )
     pixels = torch.from_numpy(frame).permute(2, 0, 1)
@@ -66,5 +65,5 @@ def test_normalize_equals_torchvision() -> None:
     frames = torch.randint(
         0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    plain = torchvision.transforms.Normalize(settings.image_mean, settings.image_std)(frames.float() / 255)
+    plain = v2.Normalize(settings.image_mean, settings.image_std)(frames.float() / 255)
     torch.testing.assert_close(normalize_frames(frames, settings), plain)

@@ -107,6 +107,16 @@ def test_leftovers_of_an_interrupted_save_do_no_harm(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_save_stopped_between_its_renames_loses_nothing(tmp_path: Path) -> None:
+    path, model = saved(tmp_path)
+    (path / "deep" / "deeper").mkdir(parents=True)
+    path.rename(path.with_name("mine.old"))  # as far as it came
+    assert torch.equal(load_checkpoint(path).model.decoder.words.weight, model.decoder.words.weight)
+    save_checkpoint(path, fresh_model("gate", 3), tokenizer_of(), FEATURES)
+    assert load_checkpoint(path).model.config.fusion == "gate"
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
 def test_the_model_takes_the_tokenizers_numbers(tmp_path: Path) -> None:
     path, _ = saved(tmp_path)
     text = (path / TOKENIZER).read_text("utf-8").replace("[BOS]", "[CLS]").replace("[EOS]", "[SEP]")
@@ -167,7 +177,7 @@ def test_weights_that_do_not_fit_the_configuration(
     config = yaml.safe_load((path / CONFIG).read_text("utf-8"))
     config["model"][section][setting] = value
     (path / CONFIG).write_text(yaml.safe_dump(config), "utf-8")
-    with pytest.raises(EvacapError, match=f"does not fit {CONFIG}"):
+    with pytest.raises(EvacapError, match="does not fit its configuration"):
         load_checkpoint(path)
 
 

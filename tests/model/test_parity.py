@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from evacap_cli.model import DecoderConfig, EncoderConfig, ModelConfig
+from evacap_cli.model import load_checkpoint
 from evacap_cli.model.captioner import CaptionModel
 from evacap_cli.model.fusion import Fused
 from evacap_cli.model.losses import smoothed_cross_entropy
-from evacap_cli.model.published import from_published
+from evacap_cli.tasks.importing import import_avcap, import_cav_mae
 
 Record = Callable[[str, object], None]
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -24,57 +25,48 @@ NAMES = ("avcap_1frame", "avcap_4frames", "avcap_audio_only")
 class Fixture:
     """One file: sizes from its metadata, the published state, inputs and what the public code made of them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         path = FIXTURES / f"{name}.safetensors"
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
             self.sizes = file.metadata()
-        self.state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         self.input = {k.removeprefix("input."): v for k, v in tensors.items() if k.startswith("input.")}
         self.expect = {k.removeprefix("expect."): v for k, v in tensors.items() if k.startswith("expect.")}
+        self.file = folder / f"{name}.pth"
+        self.listens = self.sizes["mode"] == "audio_captioning"
+        state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+        torch.save({f"module.{k}": v for k, v in state.items()}, self.file)
+        self.overrides = [
+            f"model.encoder.heads={self.sizes['heads']}",
+            f"model.decoder.heads={self.sizes['decoder_heads']}",
+            f"model.encoder.image_size={self.sizes['image_size']}",
+            f"features.image_size={self.sizes['image_size']}",
+        ]
+        self.imported = import_avcap(self.file, folder / name, self._vocabulary(folder / f"{name}.txt"),
+                                     "audio-base" if self.listens else "avcap-base", self.overrides)  # fmt: skip
+        self.model = load_checkpoint(folder / name).model
 
-    def model(self, fusion: str, fresh: tuple[str, ...] = ()) -> CaptionModel:
-        """Ours with the published state, loaded strictly but for parts named in `fresh`, which it does not have."""
-        size = {k: int(v) for k, v in self.sizes.items() if v.isdigit()}
-        config = ModelConfig(
-            fusion=fusion,
-            encoder=EncoderConfig(
-                audio_frames=size["audio_frames"],
-                mel_bins=size["mel_bins"],
-                image_size=size["image_size"],
-                frames=size["frames"],
-                picture_tokens="tubelet",
-                width=size["embed_dim"],
-                depth=size["modality_depth"],
-                shared_depth=size["unified_depth"],
-                heads=size["heads"],
-                tag_classes=0,
-            ),
-            decoder=DecoderConfig(
-                vocab_size=size["vocab"],
-                width=size["decoder_hidden"],
-                layers=size["decoder_layers"],
-                heads=size["decoder_heads"],
-                feedforward=size["decoder_feedforward"],
-                positions=size["max_caption_length"],
-            ),
+    def _vocabulary(self, path: Path) -> Path:
+        """As many words as the public model had, with the special ones at their places."""
+        special = {
+            int(self.sizes[at]): word for at, word in (("pad", "[PAD]"), ("bos", "[CLS]"), ("eos", "[SEP]"))
+        }
+        special |= {3: "[UNK]", 4: "[MASK]"}
+        path.write_text(
+            "\n".join(special.get(i, f"w{i}") for i in range(int(self.sizes["vocab"]))) + "\n", "utf-8"
         )
-        model = CaptionModel(config, bos=size["bos"], eos=size["eos"], pad=size["pad"]).eval()
-        state = from_published(self.state)
-        self.unread = set(state) - set(model.state_dict())
-        state = {k: v for k, v in state.items() if k not in self.unread}
-        own = {k: v for k, v in model.state_dict().items() if k.startswith(fresh or ("none",))}
-        model.load_state_dict({**state, **own}, strict=True)  # nothing missing
-        return model
+        return path
+
+
+@pytest.fixture(scope="module")
+def fixtures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fixture]:
+    folder = tmp_path_factory.mktemp("published")
+    return {name: Fixture(name, folder) for name in NAMES}
 
 
 @pytest.fixture(params=NAMES)
-def fixture(request: pytest.FixtureRequest) -> Fixture:
-    return Fixture(request.param)
-
-
-def fusion_of(fixture: Fixture) -> str:
-    return "audio-only" if fixture.sizes["mode"] == "audio_captioning" else "concat"
+def fixture(request: pytest.FixtureRequest, fixtures: dict[str, Fixture]) -> Fixture:
+    return fixtures[request.param]
 
 
 def picture_of(fixture: Fixture) -> torch.Tensor:
@@ -92,29 +84,42 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-def test_state_dict_names_leave_only_other_paths_behind(fixture: Fixture) -> None:
-    """Left over are only norms (and, without a picture, the tower) that this path of the public model never reads."""
-    model = fixture.model(fusion_of(fixture))
-    if model.has_picture:
-        assert {name.split(".")[-2] for name in fixture.unread} == {"a", "v"}
-    else:
-        picture = ("encoder.patch_embed_v", "encoder.blocks_v", "encoder.pos_embed_v", "encoder.modality_v")
-        assert all(n.startswith(picture) or n.split(".")[-2] in ("v", "joint") for n in fixture.unread)
+def test_the_import_tells_all(fixture: Fixture) -> None:
+    """Left out are only norms (and, without a picture, the tower) that this path of the public model never reads."""
+    imported, model = fixture.imported, fixture.model
+    assert imported.counts.keys() == {"renamed", "left out"}
+    assert imported.parameters == sum(p.numel() for p in model.parameters())
+    taken = [row.published for row in imported.rows if row.what == "renamed"]
+    left = [row.published for row in imported.rows if row.what == "left out"]
+    assert len(taken) + len(left) == len(load_published(fixture))
+    for name in left:
+        norm = ".norm" in name
+        picture = any(
+            f".{part}" in name for part in ("patch_embed_v", "blocks_v", "pos_embed_v", "modality_v")
+        )
+        assert norm or name == "textual.output.weight" or (picture and fixture.listens), name
+    assert model.has_picture != fixture.listens
+
+
+def load_published(fixture: Fixture) -> dict[str, torch.Tensor]:
+    return torch.load(fixture.file, weights_only=True)
 
 
 @torch.no_grad()
 def test_encoder_features(fixture: Fixture, record_property: Record) -> None:
-    model = fixture.model(fusion_of(fixture))
+    model = fixture.model
     measured = error(memory_of(fixture, model).tokens, fixture.expect["av_features"])
     record_property("max_abs_error", measured)
     assert measured < 1e-4
 
 
 @torch.no_grad()
-def test_features_of_each_modality(record_property: Record) -> None:
+def test_features_of_each_modality(fixtures: dict[str, Fixture], record_property: Record) -> None:
     """Each modality alone through the shared block with its own norms: the space EVACap fuses in."""
-    fixture = Fixture("avcap_1frame")
-    model = fixture.model("cross-attention", fresh=("fusion.",))
+    fixture = fixtures["avcap_1frame"]
+    torch.manual_seed(0)
+    model = CaptionModel(replace(fixture.model.config, fusion="cross-attention")).eval()
+    import_cav_mae(fixture.file, model)
     ours = {
         "audio": model.encode_audio(fixture.input["audio"]),
         "visual": model.encode_picture(picture_of(fixture)),
@@ -126,7 +131,7 @@ def test_features_of_each_modality(record_property: Record) -> None:
 
 @torch.no_grad()
 def test_logits_and_loss(fixture: Fixture, record_property: Record) -> None:
-    model = fixture.model(fusion_of(fixture))
+    model = fixture.model
     tokens, wanted = fixture.input["tokens"], fixture.input["need_predict"].bool()
     logits = model.logits(memory_of(fixture, model), tokens)
     measured = error(logits, fixture.expect["logits"])
@@ -142,7 +147,7 @@ def test_logits_and_loss(fixture: Fixture, record_property: Record) -> None:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_beam(fixture: Fixture, cached: bool, record_property: Record) -> None:
-    model = fixture.model(fusion_of(fixture))
+    model = fixture.model
     steps = int(fixture.sizes["max_steps"])
     with torch.no_grad():
         memory = memory_of(fixture, model)

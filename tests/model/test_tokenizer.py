@@ -137,3 +137,31 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     Engine(models.WordPiece({"dog": 0}, unk_token="dog")).save(str(path))
     with pytest.raises(EvacapError, match="lacks one of"):
         Tokenizer.load(path)
+
+
+def bert_vocab(path: Path, words: int = 30522) -> Path:
+    lines = [f"[unused{i}]" for i in range(words)]
+    lines[:1], lines[100:104] = ["[PAD]"], ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    lines[1000:1006] = ["a", "dog", "bark", "##s", "cafe", "\u2028"]
+    path.write_bytes("\n".join(lines).encode() + b"\n")
+    return path
+
+
+def test_berts_list_numbers_words_by_line(tmp_path: Path) -> None:
+    own = Tokenizer.from_vocab(bert_vocab(tmp_path / "vocab.txt"))
+    assert (len(own), own.bos, own.eos, own.pad) == (30522, 101, 102, 0)
+    assert own.encode("A Dog barks Café, zzz") == [101, 1000, 1001, 1002, 1003, 1004, 100, 100, 102]
+    assert own.decode([101, 1000, 1001, 1002, 1003, 102, 0]) == "a dog barks"
+    assert own.engine.token_to_id("\u2028") == 1005  # a line end of Unicode's, here a word
+    own.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert again.engine.get_vocab() == own.engine.get_vocab()
+    (tmp_path / "dos.txt").write_bytes((tmp_path / "vocab.txt").read_bytes().replace(b"\n", b"\r\n"))
+    assert Tokenizer.from_vocab(tmp_path / "dos.txt").engine.get_vocab() == own.engine.get_vocab()
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ndog\ndog\n"])
+def test_another_list_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text(text)
+    with pytest.raises(EvacapError, match=r"vocab\.txt"):
+        Tokenizer.from_vocab(tmp_path / "vocab.txt")

@@ -37,12 +37,12 @@ class RunConfig:
         }
 
 
-def read_config(config: str, overrides: Sequence[str] = ()) -> RunConfig:
+def read_config(config: str, overrides: Sequence[str] = (), known: dict[str, Any] | None = None) -> RunConfig:
     """A preset by name or a YAML file (which may build on a preset by `base`), with `section.key=value` over it.
 
-    Everything that is wrong is told at once (`UsageError`).
+    `known`: sections of values between the two. Everything that is wrong is told at once (`UsageError`).
     """
-    values, problems = _read(config), []
+    values, problems = merge(_read(config), known or {}), []
     for override in overrides:
         try:
             values = merge(values, _nested(override))

@@ -1,18 +1,16 @@
-"""A training run from what a user names: settings, manifests, an output folder."""
+"""A training run from what a user names: settings, stores or manifests, weights to begin with, an output folder."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from evacap_cli.data.arrays import ClipArrays, Sample, build_arrays
-from evacap_cli.data.manifest import Entry, read_manifest
+from evacap_cli.data.manifest import read_manifest
+from evacap_cli.data.store import Store
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import (
     CaptionModel,
@@ -23,26 +21,35 @@ from evacap_cli.model import (
     parameter_counts,
 )
 from evacap_cli.tasks.batches import FeatureBatches
-from evacap_cli.tasks.clips import ClipSettings, load_clip
 from evacap_cli.tasks.devices import pick_device, pick_precision
+from evacap_cli.tasks.importing import import_cav_mae, import_git
+from evacap_cli.tasks.preparing import prepare
 from evacap_cli.tasks.training.config import RunConfig, read_config
 from evacap_cli.tasks.training.distributed import Ranks, process_group, world_size
 from evacap_cli.tasks.training.feeding import Plan
 from evacap_cli.tasks.training.groups import freeze, parameter_groups
 from evacap_cli.tasks.training.loop import Progress, fit
 from evacap_cli.tasks.training.memory import estimate_memory
+from evacap_cli.tasks.vocabulary import find_vocabulary
+
+MOST_FAILURES = 10  # that are told; the store's index has all
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is made from besides its settings. `init`: a checkpoint to start from."""
+    """What a run is made from besides its settings. `init`: a checkpoint; `init_encoder`, `init_decoder`: files with
+    CAV-MAE's and GIT's weights; `vocab`: BERT's word list. `media`: where a manifest's files are."""
 
     data: Path | None = None
     val: Path | None = None
+    media: Path | None = None
     init: str | None = None
+    init_encoder: Path | None = None
+    init_decoder: Path | None = None
+    vocab: Path | None = None
+    allow: tuple[str, ...] = ()
     resume: bool = True
     workers: int = 2
-    """Processes that decode the clips, and then read them."""
     device: str = "auto"
 
 
@@ -56,8 +63,10 @@ class Told:
 
 
 def plan_run(config: str, overrides: Sequence[str], options: RunOptions) -> dict[str, Any]:
-    """What `train --dry-run` shows: all settings, parameters, the memory of one process, and, with `data`, the steps if
-    every clip can be read."""
+    """What `train --dry-run` shows: all settings, parameters, the memory of one process, and, with `data`, the steps.
+
+    Of a manifest these are the steps if every clip that was found can be read.
+    """
     settings = read_config(config, overrides)
     with torch.device("meta"):
         model = build_model(settings.model)
@@ -79,14 +88,13 @@ def plan_run(config: str, overrides: Sequence[str], options: RunOptions) -> dict
         },
     }
     if options.data is not None:
-        clips = len(read_manifest(options.data))
-        plan = Plan(clips, settings.training, world)
-        shown["steps"] = {
-            "clips": clips,
-            "steps an epoch": plan.per_epoch,
-            "steps": plan.steps,
-            "processes": world,
-        }
+        if options.data.is_dir():
+            found = len(_open(options.data, settings))
+        else:
+            found = sum(entry.path is not None for entry in read_manifest(options.data, options.media))
+        plan = Plan(found, settings.training, world)
+        shown["steps"] = {"clips": found, "steps an epoch": plan.per_epoch, "steps": plan.steps,
+                          "processes": world}  # fmt: skip
     return shown
 
 
@@ -97,7 +105,7 @@ def train(
     told = told or Told()
     settings = read_config(config, overrides)
     if options.data is None:
-        raise UsageError("--data is missing", "give a manifest of clips with captions")
+        raise UsageError("--data is missing", "give a feature store, or a manifest of clips with captions")
     if settings.training.patience and options.val is None:
         raise UsageError("training.patience needs validation clips", "give them with --val, or set it to 0")
     with process_group(pick_device(options.device)) as (ranks, device):
@@ -107,24 +115,22 @@ def train(
             told = Told()
         picture = settings.model.fusion != "audio-only"
         batches = {}
-        for name, manifest in (("train", options.data), ("val", options.val)):
-            if manifest is not None:
-                arrays = _shared(ranks, lambda m=manifest, n=name: prepare_clips(  # type: ignore[misc]
-                    m, out / "clips" / n, ClipSettings(settings.features, None if picture else 0), options.workers,
-                    told.prepared))  # fmt: skip
-                told.note(f"{name}: {len(arrays)} clips, {len(arrays.failed)} could not be read")
-                for failure in arrays.failed[:10]:
-                    told.note(f"  {failure['item']}: {failure['error']}")
-                if not len(arrays):
-                    raise EvacapError(
-                        f"{manifest}: not one of its clips could be read", "see the causes above"
-                    )
-                batches[name] = FeatureBatches(arrays, settings.features, picture)
-        tokenizer, model = _start(settings, batches["train"].arrays, options)
+        for name, source in (("train", options.data), ("val", options.val)):
+            if source is not None:
+                store = _store_of(source, out / "clips" / name, settings, options, ranks, told)
+                told.note(
+                    f"{name}: {len(store)} clips"
+                    + (f", {len(store.failed)} more could not be read or found" if store.failed else "")
+                )
+                for clip in store.failed[:MOST_FAILURES]:
+                    told.note(f"  {clip['source']}: {clip['error']}")
+                _check_captions(store, source)
+                batches[name] = FeatureBatches(store, settings.features, picture)
+        tokenizer, model = _start(settings, batches["train"].store, options, told)
         told.note(f"model {config}: {parameter_counts(model)['total'] / 1e6:.2f} M parameters, {len(tokenizer)} words, "
                   f"on {device}" + (f" and {ranks.world - 1} more" if ranks.world > 1 else ""))  # fmt: skip
         identity = {
-            "clips": _fingerprint(batches["train"].arrays),
+            "clips": batches["train"].store.fingerprint(),
             "model": str(sorted(model.config.to_dict().items())),
         }
         return fit(model, tokenizer, batches["train"], settings.training, out, batches.get("val"), device, ranks,
@@ -132,51 +138,48 @@ def train(
                    {"preset": config, "overrides": list(overrides)}, told.progress)  # fmt: skip
 
 
-def make_sample(item: tuple[str, tuple[str, ...]], settings: ClipSettings) -> Sample:
-    """A manifest's entry, decoded (in a worker)."""
-    path, captions = item
-    clip = load_clip(path, settings)
-    return Sample(path, clip.fbank, clip.frames, captions)
+def _store_of(
+    source: Path, place: Path, settings: RunConfig, options: RunOptions, ranks: Ranks, told: Told
+) -> Store:
+    """The store `source`, or the one that the first process makes of the manifest `source`."""
+    if not source.is_dir():
+        failure: EvacapError | None = None
+        if ranks.first:
+            try:
+                prepare(source, place, settings.features, media=options.media, workers=options.workers,
+                        progress=told.prepared)  # fmt: skip
+            except EvacapError as error:
+                failure = error
+                if error.message.startswith(f"{place}: "):  # made before, of other clips
+                    failure = UsageError(error.message, f"delete {place}, or give another -o")
+        for found in ranks.gather(failure):  # all end together, none waits for one that failed
+            if found is not None:
+                raise found
+        source = place
+    return _open(source, settings)
 
 
-def prepare_clips(
-    manifest: Path,
-    folder: Path,
-    settings: ClipSettings,
-    workers: int,
-    prepared: Callable[[int, int], None] | None,
-) -> ClipArrays:
-    """Decodes a manifest's clips once, into `folder`."""
-    entries: list[Entry] = read_manifest(manifest)
-    features = settings.features
-    listed = hashlib.sha256(repr([(str(e.path), e.captions) for e in entries]).encode()).hexdigest()[:12]
-    shape = (features.frames, 3, features.image_size, features.image_size)
-    items = [(str(entry.path), entry.captions) for entry in entries]
-    make = partial(make_sample, settings=settings)
-    return build_arrays(folder, items, make, f"{features.fingerprint()}/{listed}", shape, workers, prepared)
+def _open(folder: Path, settings: RunConfig) -> Store:
+    store = Store(folder)
+    store.check(settings.features, picture=settings.model.fusion != "audio-only")
+    if not len(store):
+        raise EvacapError(f"{folder}: not one of its clips could be read", "its index.parquet says why")
+    return store
 
 
-def _shared(ranks: Ranks, make: Callable[[], ClipArrays]) -> ClipArrays:
-    """What the first process makes, and the others then find made; all end together when it fails."""
-    made, failure = None, None
-    if ranks.first:
-        try:
-            made = make()
-        except EvacapError as error:
-            failure = error
-    for found in ranks.gather(failure):
-        if found is not None:
-            raise found
-    return make() if made is None else made
+def _check_captions(store: Store, source: Path) -> None:
+    silent = [store.keys[i] for i in range(len(store)) if not store.captions(i)]
+    if silent:
+        raise EvacapError(
+            f"{source}: {len(silent)} clips have no caption, the first is {silent[0]}",
+            "drop them from the manifest",
+        )
 
 
-def _fingerprint(arrays: ClipArrays) -> str:
-    listed = [(clip["key"], clip["captions"]) for clip in arrays.clips]
-    return hashlib.sha256(repr(listed).encode()).hexdigest()[:12]
-
-
-def _start(settings: RunConfig, arrays: ClipArrays, options: RunOptions) -> tuple[Tokenizer, CaptionModel]:
-    """The tokenizer and the model a run begins with: fresh, or those of a checkpoint."""
+def _start(
+    settings: RunConfig, store: Store, options: RunOptions, told: Told
+) -> tuple[Tokenizer, CaptionModel]:
+    """The tokenizer and the model a run begins with: fresh, with published parts, or those of a checkpoint."""
     if options.init is not None:
         checkpoint = load_checkpoint(options.init)
         if checkpoint.model.config.fusion != settings.model.fusion:
@@ -185,9 +188,16 @@ def _start(settings: RunConfig, arrays: ClipArrays, options: RunOptions) -> tupl
                 f"the run's {settings.model.fusion}"
             )
         return checkpoint.tokenizer, checkpoint.model
-    captions = [text for clip in arrays.clips for text in clip["captions"]]
-    tokenizer = Tokenizer.train(captions, settings.model.decoder.vocab_size)
+    if options.vocab is not None or options.init_decoder is not None:
+        tokenizer = Tokenizer.from_vocab(find_vocabulary(options.vocab))
+    else:
+        captions = [text for i in range(len(store)) for text in store.captions(i)]
+        tokenizer = Tokenizer.train(captions, settings.model.decoder.vocab_size)
     torch.manual_seed(settings.training.seed)
     decoder = replace(settings.model.decoder, vocab_size=len(tokenizer))
     config: ModelConfig = replace(settings.model, decoder=decoder)
-    return tokenizer, CaptionModel(config, tokenizer.bos, tokenizer.eos, tokenizer.pad)
+    model = CaptionModel(config, tokenizer.bos, tokenizer.eos, tokenizer.pad)
+    for file, load in ((options.init_encoder, import_cav_mae), (options.init_decoder, import_git)):
+        if file is not None:
+            told.note(f"{file}: {load(file, model, options.allow).summary()}")
+    return tokenizer, model

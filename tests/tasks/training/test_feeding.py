@@ -127,7 +127,7 @@ def test_a_clip_is_augmented_the_same_in_any_company() -> None:
     assert torch.equal(alone.audio[0], among.audio[1])
     assert alone.captions[0] == among.captions[1]
     assert not torch.equal(alone.audio, data.batch([3], Draw((0, 2), 8, 32, True)).audio)
-    assert torch.equal(data.batch([3]).audio[0], torch.from_numpy(data.arrays.fbank([3])).float()[0])
+    assert torch.equal(data.batch([3]).audio[0], torch.from_numpy(data.store.fbank([3])).float()[0])
     assert data.batch([3]).mask is None
     mask = data.batch([1, 2]).mask
     assert mask is not None

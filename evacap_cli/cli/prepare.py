@@ -1,0 +1,146 @@
+"""`evacap prepare`: the clips of a manifest, decoded once, into a feature store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evacap_cli.cli.common import MACHINE, SOME_FAILED, Debug, Json, Quiet, Verbose, say, shown, summary
+from evacap_cli.cli.meter import Meter
+
+FEATURES, STORE = "What is heard and seen", "The store"
+MOST_CAUSES = 8
+
+
+def prepare(
+    manifest: Annotated[
+        Path, typer.Argument(help="Clips and their captions: .csv, .json, .jsonl or .parquet.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of the store; made, or gone on with where it exists.")
+    ],
+    media: Annotated[
+        Path | None,
+        typer.Option(help="Folder below which the media is looked for.", show_default="the manifest's own"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Preset whose features are made.", show_default="evacap-base", rich_help_panel=FEATURES
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint, or packaged model, whose features are made instead.", rich_help_panel=FEATURES
+        ),
+    ] = None,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Which 10 s of a longer file, where the manifest does not say: loudest, start or middle.",
+            rich_help_panel=FEATURES,
+        ),
+    ] = "loudest",
+    frames_format: Annotated[
+        str,
+        typer.Option(help="jpeg, or raw: exact pixels, ten times the space.", rich_help_panel=STORE),
+    ] = "jpeg",
+    jpeg_quality: Annotated[int, typer.Option(help="1 to 100.", rich_help_panel=STORE)] = 95,
+    shard_clips: Annotated[int, typer.Option(help="Clips a shard.", rich_help_panel=STORE)] = 256,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try clips again that failed.", rich_help_panel=STORE),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start the store afresh.", rich_help_panel=STORE)
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Decoding processes; 0 decodes in this one, where a damaged file may end or hang it.",
+            show_default="cores",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that decoding one clip may take.", rich_help_panel=MACHINE)
+    ] = 300.0,
+    memory: Annotated[
+        float,
+        typer.Option(help="GiB that one decoding process may hold; 0: no limit.", rich_help_panel=MACHINE),
+    ] = 4.0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Decode the clips of a manifest once, for training and scoring. Stopped, the same command goes on.
+
+    Example: evacap prepare train.csv -o train.store --media ./videos
+    """
+    from evacap_cli.tasks.preparing import causes, features_of
+    from evacap_cli.tasks.preparing import prepare as prepare_store
+
+    with Meter("prepare", quiet=quiet) as meter:
+        begun = False
+
+        def show(done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:
+                meter.begin("prepare", total, done=done)
+                begun = True
+            meter.update(done)
+
+        try:
+            made = prepare_store(
+                manifest,
+                out,
+                features_of(preset, model),
+                media=media,
+                progress=show,
+                frames_format=frames_format,
+                jpeg_quality=jpeg_quality,
+                window=window,
+                workers=workers,
+                timeout=timeout,
+                memory=memory,
+                shard_clips=shard_clips,
+                retry_failed=retry_failed,
+                overwrite=overwrite,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"the clips so far are in {out}, and the same command goes on") from None
+    total, good = sum(made.counts.values()), made.counts["ok"] + made.counts["audio-only"]
+    rate, each = made.new / max(made.seconds, 1e-9), made.bytes / max(made.clips, 1)
+    why = causes(made.failed)
+    if made.damaged:
+        say(f"{out}: cut or gone, and made again: {', '.join(made.damaged)}")
+    if not quiet:
+        parts = ", ".join(f"{count} {status}" for status, count in made.counts.items())
+        now = (
+            f"{made.new} decoded now, in {made.seconds:.1f} s, {rate:.2f} clips/s"
+            if made.new
+            else "all done before"
+        )
+        say(f"{total} clips: {parts}; {now}")
+        for cause in why[:MOST_CAUSES]:
+            names = ", ".join(map(shown, cause.first)) + ", ..." * (cause.count > len(cause.first))
+            say(f"  {cause.count} {cause.status}: {shown(cause.error)}: {names}")
+        if len(why) > MOST_CAUSES:
+            say(f"  and {len(why) - MOST_CAUSES} other causes: --verbose, or {out / 'index.parquet'}")
+        other = f", {made.other} of them not of this manifest" if made.other else ""
+        say(f"{out}: {made.clips} clips{other}, {made.bytes / 1e6:.1f} MB, {each / 1e3:.0f} kB a clip")
+    if verbose:
+        for row in made.failed:
+            say(f"{row['status']}: {shown(row['source'])}: {shown(row['error'])}")
+    if json:
+        summary({"out": str(out), "clips": total, **made.counts, "new": made.new, "stored": made.clips,
+                 "other": made.other, "bytes": made.bytes, "bytes_per_clip": round(each),
+                 "seconds": round(made.seconds, 3), "clips_per_second": round(rate, 3),
+                 "causes": [asdict(cause) for cause in why]})  # fmt: skip
+    if total > good:
+        raise typer.Exit(SOME_FAILED if good else 1)

@@ -1,0 +1,7 @@
+"""The feature store: clips decoded once, written shard after shard, read at random by any number of processes."""
+
+from evacap_cli.data.store.members import FRAMES_FORMATS, Sample, StoreItem
+from evacap_cli.data.store.reading import Store
+from evacap_cli.data.store.writing import Progress, StoreReport, write_store
+
+__all__ = ["FRAMES_FORMATS", "Progress", "Sample", "Store", "StoreItem", "StoreReport", "write_store"]

@@ -1,0 +1,292 @@
+"""Writing a feature store: shard after shard, each aside and renamed when whole, so that any end leaves a store.
+
+A shard counts once its part of the index stands beside it. All parts become `index.parquet` at the end; until then the
+store is not complete, and the next run goes on with what has no row yet.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from evacap_cli.data.store.files import ASIDE, LOCK, disk_errors, locked, size_of
+from evacap_cli.data.store.index import (
+    INDEX,
+    MADE,
+    NOTE,
+    OWN,
+    STATUSES,
+    StoreNote,
+    latest,
+    numbered,
+    read_index,
+    shard_path,
+    write_index,
+)
+from evacap_cli.data.store.members import Encoding, Packed, Sample, StoreItem, make_packed
+from evacap_cli.data.store.shards import ShardWriter, entry_hash
+from evacap_cli.errors import EvacapError, UsageError
+from evacap_cli.features.settings import FeatureSettings
+from evacap_cli.media.pool import DecodePool
+
+Item = TypeVar("Item", bound=StoreItem)
+Progress = Callable[[int, int], None]  # clips done, clips in all
+KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass
+class StoreReport:
+    """A run and what came of it. counts, failed: of the items of this run, by status, and those that could not be made
+    (key, source, status, error). new: items that this run made or tried to. clips, bytes: of the whole store, other of
+    them of none of these items. damaged: shards that were cut or gone, whose clips were made again.
+    """
+
+    counts: dict[str, int]
+    failed: list[dict[str, str]]
+    new: int
+    clips: int
+    bytes: int
+    other: int
+    seconds: float
+    damaged: list[str]
+
+
+def write_store(
+    folder: str | Path,
+    items: Sequence[Item],
+    make: Callable[[Item], Sample],
+    settings: FeatureSettings,
+    *,
+    rescue: Callable[[Item], Sample] | None = None,
+    frames_format: str = "jpeg",
+    jpeg_quality: int = 95,
+    made_with: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    timeout: float | None = None,
+    memory: int | None = None,
+    shard_clips: int = 256,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> StoreReport:
+    """Makes a sample of every item in worker processes (0: in this one) and writes those that the store lacks.
+
+    `make`, and `rescue` for items on which a worker was lost, must be picklable; an error of theirs is a row with
+    status `failed`, an item with an `error` one with status `missing`, which is made as soon as it has none.
+    `made_with`: what else decides the contents. A store that was made with other settings, or whose clips have other
+    captions, is refused (UsageError) unless `overwrite`. `timeout` in seconds for an item, `memory` in bytes for a
+    worker.
+    """
+    folder = Path(folder)
+    quality = jpeg_quality if frames_format == "jpeg" else None
+    made = json.loads(json.dumps(dict(made_with or {})))  # as it comes back from a file
+    note = StoreNote(settings, frames_format, quality, made)
+    encoding = Encoding(settings, frames_format, jpeg_quality)
+    _check_keys(items)
+    began = time.monotonic()
+    _check_folder(folder)
+    with locked(folder):
+        with disk_errors(folder):
+            damaged = _begin(folder, note, overwrite)
+            tables, following = _read(folder)
+            todo = _todo(folder, items, latest(tables), retry_failed)
+            if todo:
+                note.write(folder)
+        pool: DecodePool[Item, Packed] = DecodePool(
+            workers,
+            partial(make_packed, make=make, encoding=encoding),
+            timeout=timeout,
+            ahead=4 * workers + 4,
+            rescue=None if rescue is None else partial(make_packed, make=rescue, encoding=encoding),
+            memory=memory,
+        )
+        with ShardWriter(folder, following, shard_clips) as writer, pool:
+            try:
+                _fill(writer, pool, todo, len(items), progress)
+                writer.commit()
+            except (KeyboardInterrupt, EvacapError):
+                if not writer.committing:
+                    writer.commit()  # what is there is good
+                raise
+        with disk_errors(folder):
+            new = sum(not item.error for item in todo)
+            return _finish(folder, note, items, new, damaged, began)
+
+
+def _fill(
+    writer: ShardWriter,
+    pool: DecodePool[Item, Packed],
+    todo: Sequence[Item],
+    total: int,
+    progress: Progress | None,
+) -> None:
+    """Writes a row, and what could be made, of every item in the order in which they are done."""
+    done = total - len(todo)
+    for item in todo:
+        if item.error:
+            writer.add(item, None, "missing", item.error)
+            done += 1
+    if progress:
+        progress(done, total)
+    for outcome in pool.imap((item for item in todo if not item.error), ordered=False):
+        packed = outcome.value
+        if packed is None:
+            writer.add(outcome.item, None, "failed", outcome.error or "")
+        else:
+            writer.add(outcome.item, packed, packed.status, packed.error)
+        done += 1
+        if progress:
+            progress(done, total)
+
+
+def _check_folder(folder: Path) -> None:
+    """UsageError for a folder in which there is something, but no store."""
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    foreign = [name for name in there if not OWN.fullmatch(name)]
+    if foreign and NOTE not in there:
+        raise UsageError(
+            f"{folder}: holds other things than a store ({', '.join(foreign[:3])}{', ...' * (len(foreign) > 3)})",
+            "give a new or an empty folder",
+        )
+
+
+def _begin(folder: Path, note: StoreNote, overwrite: bool) -> list[str]:
+    """Leaves nothing of a store in the folder but what `note` may be added to; names shards that were damaged."""
+    for path in folder.glob(f"*{ASIDE}"):
+        if OWN.fullmatch(path.name):
+            path.unlink()
+    if overwrite:
+        # what speaks of a shard goes before the shard
+        parts = [*numbered(folder, "index-*.parquet").values(), *numbered(folder, "shard-*.tar").values()]
+        for path in (folder / INDEX, *parts, folder / NOTE):
+            path.unlink(missing_ok=True)
+    elif any(path.name != LOCK for path in folder.iterdir()):
+        wrong = StoreNote.read(folder).differences(note)
+        if wrong:
+            raise UsageError(
+                f"{folder}: the store was made with other settings: {'; '.join(wrong)}",
+                "give another folder, or make this one again with --overwrite",
+            )
+    return _clean(folder, note)
+
+
+def _clean(folder: Path, note: StoreNote) -> list[str]:
+    """Removes parts that are in the index already, shards without a row, and rows whose shard is cut or gone."""
+    parts = numbered(folder, "index-*.parquet")
+    index = folder / INDEX
+    files = []
+    if index.exists():
+        following = read_index(index)[1]
+        for number in [number for number in parts if number < following]:
+            parts.pop(number).unlink()
+        files = [index]
+    files += parts.values()
+    known: set[int] = set()
+    damaged: list[str] = []
+    for path in files:
+        table, following = read_index(path)
+        ends: dict[int, int] = {}
+        for shard, json_, frames, fbank in zip(
+            *(table[name].to_pylist() for name in ("shard", "json", "frames", "fbank")), strict=True
+        ):
+            if shard is not None:
+                last = max(member["offset"] + member["size"] for member in (json_, fbank, *frames))
+                ends[shard] = max(ends.get(shard, 0), last)
+        lost = [shard for shard, end in ends.items() if size_of(shard_path(folder, shard)) < end]
+        if lost:
+            note.write(folder)  # it is not complete any more
+            damaged += [shard_path(folder, shard).name for shard in lost]
+            keep = [shard not in lost for shard in table["shard"].to_pylist()]
+            write_index(path, table.filter(pa.array(keep)), following)
+        known |= set(ends) - set(lost)
+    for number, path in numbered(folder, "shard-*.tar").items():
+        if number not in known:
+            path.unlink()
+    return damaged
+
+
+def _read(folder: Path) -> tuple[list[pa.Table], int]:
+    """All rows, the older first, and the number of the next shard."""
+    paths = [folder / INDEX] if (folder / INDEX).exists() else []
+    found = [read_index(path) for path in (*paths, *numbered(folder, "index-*.parquet").values())]
+    return [table for table, _ in found], max((following for _, following in found), default=0)
+
+
+def _todo(folder: Path, items: Sequence[Item], before: pa.Table, retry_failed: bool) -> list[Item]:
+    """Items without a row, and those whose row is of a failure that this run may mend."""
+    columns = (before[name].to_pylist() for name in ("key", "status", "entry"))
+    known = {key: (status, entry) for key, status, entry in zip(*columns, strict=True)}
+    todo, changed = [], []
+    for item in items:
+        status, entry = known.get(item.key, ("", ""))
+        other = entry != entry_hash(item)
+        if status in MADE:
+            if other:
+                changed.append(item.key)
+        elif not status or other or (retry_failed if status == "failed" else not item.error):
+            todo.append(item)
+    if changed:
+        names = ", ".join(changed[:5]) + ", ..." * (len(changed) > 5)
+        raise UsageError(
+            f"{folder}: {len(changed)} clips have other captions or another source now than when they were stored: "
+            f"{names}",
+            "give another folder, or make this one again with --overwrite",
+        )
+    return todo
+
+
+def _finish(
+    folder: Path, note: StoreNote, items: Sequence[StoreItem], new: int, damaged: list[str], began: float
+) -> StoreReport:
+    """One index of all parts, in the order of the items; clips that they do not name come after."""
+    tables, following = _read(folder)
+    table = latest(tables)
+    place = {item.key: number for number, item in enumerate(items)}
+    keys = table["key"].to_pylist()
+    order = sorted(range(len(keys)), key=lambda row: place.get(keys[row], len(place)))
+    parts = numbered(folder, "index-*.parquet")
+    table = table.take(pa.array(order, pa.int64()))
+    if parts or not (folder / INDEX).exists() or order != list(range(len(keys))):
+        write_index(folder / INDEX, table, following)
+    for path in parts.values():
+        path.unlink()
+    rows = table.select(["key", "source", "status", "error"]).to_pylist()
+    note.counts = _counts(rows)
+    note.bytes = sum(size_of(path) for path in numbered(folder, "shard-*.tar").values())
+    note.complete = True
+    note.write(folder)
+    asked = [row for row in rows if row["key"] in place]
+    return StoreReport(
+        counts=_counts(asked),
+        failed=[row for row in asked if row["status"] not in MADE],
+        new=new,
+        clips=sum(note.counts[status] for status in MADE),
+        bytes=note.bytes,
+        other=sum(row["key"] not in place and row["status"] in MADE for row in rows),
+        seconds=time.monotonic() - began,
+        damaged=damaged,
+    )
+
+
+def _counts(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    counts = Counter(row["status"] for row in rows)
+    return {status: counts[status] for status in STATUSES}
+
+
+def _check_keys(items: Sequence[StoreItem]) -> None:
+    counts = Counter(item.key for item in items)
+    wrong = [key for key, count in counts.items() if count > 1 or not KEY.fullmatch(key)]
+    if wrong:
+        raise UsageError(
+            f"keys must be unique, of letters, digits, _ and -: {', '.join(map(repr, wrong[:5]))}",
+            "rename the clips",
+        )

@@ -1,0 +1,149 @@
+"""Published checkpoints of CAV-MAE, GIT and AVCap into our models: every tensor accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from evacap_cli.errors import EvacapError, UsageError
+from evacap_cli.model import CaptionModel, Tokenizer, build_model, save_checkpoint
+from evacap_cli.model.checkpoint import CONFIG
+from evacap_cli.model.published import NAMES, kind_of, read_published
+from evacap_cli.tasks.importing.matching import DECODER, ENCODER, Imported, match, some
+from evacap_cli.tasks.importing.sizes import avcap_sizes
+from evacap_cli.tasks.training.config import read_config
+from evacap_cli.tasks.vocabulary import find_vocabulary
+
+
+def import_cav_mae(path: Path, model: CaptionModel, allow: Sequence[str] = ()) -> Imported:
+    """Fills `model.encoder` in place, from CAV-MAE's file, AVCap's, or one that `weights import -o` wrote.
+
+    Positions of other sizes are interpolated (of one frame: repeated for every tubelet); a 2-D patch embedding becomes
+    a 3-D one that looks at the mean of its frames, and a 3-D one a 2-D one that takes both frames for the same.
+    `allow`: patterns (`*`, `?`) of published names that may be left over, or of ours that the file may lack. Raises
+    EvacapError.
+    """
+    return _import_part(path, model, ENCODER, ("cav-mae", "avcap", "ours"), allow)
+
+
+def import_git(path: Path, model: CaptionModel, allow: Sequence[str] = ()) -> Imported:
+    """Fills `model.decoder` in place, from GIT's file (base or large), AVCap's, or one that `weights import -o` wrote.
+
+    GIT's projection is left out: it reads GIT's own image encoder. `allow` as in `import_cav_mae`.
+    """
+    return _import_part(path, model, DECODER, ("git", "avcap", "ours"), allow)
+
+
+def import_avcap(
+    path: Path,
+    out: Path,
+    vocab: Path | None = None,
+    preset: str = "avcap-base",
+    overrides: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Imported:
+    """Makes a checkpoint folder of AVCap's file. Sizes are the file's; what it does not tell (heads, the features'
+    settings, whether a model with both towers looks) comes from `preset` and `overrides` (`section.name=value`).
+    `overwrite` replaces an older checkpoint at `out`, and nothing else."""
+    path, out = Path(path), Path(out)
+    check_place(out, overwrite)
+    state = read_published(path)
+    _check_kind(path, state, ("avcap",))
+    config = read_config(preset, overrides, avcap_sizes(state, read_config(preset, overrides)))
+    if config.model.fusion not in ("concat", "audio-only"):
+        raise UsageError(
+            f"--preset {preset}: its fusion is {config.model.fusion}, AVCap's concat or audio-only",
+            "give avcap-base or audio-base; for EVACap, begin a training with the file: --init-encoder",
+        )
+    words = find_vocabulary(vocab)
+    tokenizer = Tokenizer.from_vocab(words)
+    if len(tokenizer) != config.model.decoder.vocab_size:
+        raise UsageError(
+            f"{words}: has {len(tokenizer)} words, {path.name} {config.model.decoder.vocab_size}",
+            "give the vocab.txt that the model was trained with: bert-base-uncased's has 30522",
+        )
+    with torch.device("meta"):
+        model = CaptionModel(config.model, tokenizer.bos, tokenizer.eos, tokenizer.pad)
+    taken, imported = match(path, "avcap", state, model, "", allow)
+    fresh = [row.ours for row in imported.rows if row.what == "fresh"]
+    if fresh:
+        raise EvacapError(
+            f"{path}: lacks {some(fresh)}, without which the model cannot run", "get the whole file"
+        )
+    model.load_state_dict(taken, strict=True, assign=True)
+    digest = _sha256(path)
+    about = f"AVCap's published weights, from {path.name}"
+    metadata = {"about": about, "source": {"file": path.name, "sha256": digest}, "preset": preset}
+    card = (
+        f"# {out.name}\n\n{about} (sha256 `{digest}`), as `evacap weights import avcap` converted them: the same "
+        "numbers under other names. Data, training, limits and licence are those of the original: "
+        "<https://github.com/JongSuk1/AVCap>.\n"
+    )
+    save_checkpoint(out, model, tokenizer, config.features.to_dict(), metadata, card=card)
+    return imported
+
+
+def check_place(out: Path, overwrite: bool) -> None:
+    """UsageError unless a checkpoint folder may be written to `out`: only a checkpoint is ever replaced."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / CONFIG).is_file():
+        raise UsageError(f"--out {out}: is there already, and is no checkpoint", "give another folder")
+    if not overwrite:
+        raise UsageError(f"--out {out}: is there already", "give another folder, or --overwrite")
+
+
+def save_part(model: CaptionModel, part: str, path: Path, imported: Imported) -> None:
+    """Writes what a part (`encoder` or `decoder`) was given, under our names as safetensors, whole or not at all."""
+    fresh = {row.ours for row in imported.rows if row.what == "fresh"}
+    named = {f"{part}.{name}": value for name, value in getattr(model, part).state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in named.items() if k not in fresh}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    save_file(state, aside)
+    aside.chmod(0o644)  # the library writes for its owner alone
+    aside.replace(path)
+
+
+def empty_model(config: str, overrides: Sequence[str] = ()) -> CaptionModel:
+    """The model of a preset or YAML file, with weights of its own to be overwritten."""
+    return build_model(read_config(config, overrides).model)
+
+
+def _import_part(
+    path: Path, model: CaptionModel, part: str, kinds: tuple[str, ...], allow: Sequence[str]
+) -> Imported:
+    path = Path(path)
+    state = read_published(path)
+    kind = _check_kind(path, state, kinds)
+    taken, imported = match(path, kind, state, model, part, allow)
+    with torch.no_grad():
+        for name, parameter in model.state_dict(keep_vars=True).items():
+            if name in taken:
+                parameter.copy_(taken[name])
+    return imported
+
+
+def _check_kind(path: Path, state: dict[str, Tensor], kinds: tuple[str, ...]) -> str:
+    kind = kind_of(state)
+    if kind is None or kind not in kinds:
+        wanted = " or ".join(NAMES[kind] for kind in kinds)
+        found = f"{NAMES[kind]}'s" if kind else f"none of them (the first is {next(iter(state))})"
+        raise EvacapError(
+            f"{path}: its names are {found}, wanted {wanted}'s", "give another file, or import it as that"
+        )
+    return kind
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,197 @@
+"""A file's tensors and a model's parameters: what goes where, and what became of each."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evacap_cli.errors import EvacapError
+from evacap_cli.model import CaptionModel
+from evacap_cli.model.published import NAMES, OUTPUT, THIRDS, WORDS, target_of
+from evacap_cli.tasks.importing.resizing import resized
+from evacap_cli.tasks.importing.sizes import depth_settings, size_settings
+
+ENCODER, DECODER = "encoder.", "decoder."
+MOST_NAMED = 10
+_LEFT_OUT = (
+    (r"av_encoder\.(decoder_|mask_token)", "paints masked patches in CAV-MAE's pre-training"),
+    (r"image_encoder\.", "GIT's own image encoder, whose place the towers take"),
+    (
+        r"textual\.visual_projection\.",
+        "reads GIT's image encoder; the towers' projection begins afresh, as in AVCap",
+    ),
+)
+_PICTURE = re.compile(r"encoder\.(patch_embed_v|modality_v|pos_embed_v|blocks_v)\b")
+_NORM = re.compile(r"encoder\.(blocks_u\.\d+\.norm[12]|norms)\.(a|v|joint)\.")
+_TAGS = re.compile(r"encoder\.tag_head\.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one tensor. `what`: loaded, renamed, resized, left out or fresh (ours, which the file lacks)."""
+
+    published: str
+    ours: str
+    what: str
+    note: str = ""
+
+
+@dataclass
+class Imported:
+    """An import, tensor by tensor. parameters: how many of the model's numbers came from the file."""
+
+    path: Path
+    kind: str
+    parameters: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        found = Counter(row.what for row in self.rows)
+        return {
+            what: found[what] for what in ("loaded", "renamed", "resized", "left out", "fresh") if found[what]
+        }
+
+    def groups(self) -> list[tuple[str, int, str, str]]:
+        """(what, tensors, which, why) with like tensors in one row: which is a name, or the first of several."""
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for row in self.rows:
+            part = "" if row.what == "left out" else row.ours.split(".")[0]
+            groups.setdefault((row.what, part, row.note), []).append(row.published or row.ours)
+        order = list(self.counts)
+        return [
+            (what, len(names), names[0] + (", ..." if len(names) > 1 else ""), note or part)
+            for (what, part, note), names in sorted(groups.items(), key=lambda item: order.index(item[0][0]))
+        ]
+
+    def summary(self) -> str:
+        parts = ", ".join(f"{count} {what}" for what, count in self.counts.items())
+        return f"{NAMES[self.kind]}, {self.parameters / 1e6:.2f} M parameters taken: {parts}"
+
+
+def match(
+    path: Path, kind: str, state: dict[str, Tensor], model: CaptionModel, part: str, allow: Sequence[str]
+) -> tuple[dict[str, Tensor], Imported]:
+    """Our parameters below `part` as the file has them, and what became of each tensor. Raises EvacapError."""
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(part)}
+    taken: dict[str, Tensor] = {}
+    thirds: dict[str, dict[int, Tensor]] = {}
+    imported = Imported(path, kind)
+    unexpected, broken, misfits, settings = [], [], [], set()
+    misfitting: set[str] = set()
+
+    def note(published: str, ours: str, what: str, why: str = "") -> None:
+        imported.rows.append(Row(published, ours, what, why))
+
+    def allowed(*names: str) -> bool:
+        return any(fnmatchcase(name, pattern) for name in names for pattern in allow)
+
+    for name, value in state.items():
+        full = f"av_encoder.{name}" if kind == "cav-mae" else name
+        target = target_of(full)
+        ours = target.name if target else ""
+        why = _why_left_out(full, ours, state, model, own)
+        if why or (part and ours and not ours.startswith(part) and ours.startswith((ENCODER, DECODER))):
+            note(name, "", "left out", why or "another part of the model")
+            continue
+        wanted = own.get(ours)
+        if target is None or wanted is None:
+            if allowed(name, ours):
+                note(name, "", "left out", "allowed")
+            else:
+                unexpected.append(name + (f" (should be tied to {WORDS})" if name == OUTPUT else ""))
+            continue
+        shape = wanted.shape if target.third is None else (len(wanted) // len(THIRDS), *wanted.shape[1:])
+        fitted = value if value.shape == shape else resized(ours, value, wanted, model.config.encoder)
+        if fitted is None:
+            if allowed(name, ours):
+                note(name, "", "left out", "allowed")
+            else:
+                misfits.append(f"{name} {list(value.shape)}, ours {list(shape)}")
+                settings.update(size_settings(ours, value.shape, shape))
+                misfitting.add(ours)
+            continue
+        if not bool(torch.isfinite(fitted).all()):
+            broken.append(name)
+        fitted = fitted.to(wanted.dtype)
+        if target.third is None:
+            taken[ours] = fitted
+        else:
+            thirds.setdefault(ours, {})[target.third] = fitted
+        if fitted.shape != value.shape:
+            note(name, ours, "resized", f"{list(value.shape)} -> {list(fitted.shape)}")
+        else:
+            note(name, ours, "loaded" if name in (ours, ours.removeprefix(part)) else "renamed")
+    for ours, parts in thirds.items():
+        if len(parts) == len(THIRDS):
+            taken[ours] = torch.cat([parts[third] for third in range(len(THIRDS))])
+    missing = []
+    for ours in (name for name in own if name not in taken and name not in misfitting):
+        if allowed(ours) or _may_be_fresh(ours, kind):
+            note("", ours, "fresh", "not in the file")
+        else:
+            missing.append(ours)
+    problems = [
+        f"{len(names)} {what}: {some(sorted(names))}"
+        for names, what in (
+            (unexpected, "tensors that have no place in the model"),
+            (misfits, "tensors of another shape"),
+            (broken, "tensors with numbers that are none (NaN or infinite)"),
+            (missing, "parameters of the model that it lacks"),
+        )
+        if names
+    ]
+    if problems:
+        targets = [target_of(f"av_encoder.{name}" if kind == "cav-mae" else name) for name in state]
+        settings.update(depth_settings({target.name for target in targets if target}, set(own)))
+        sizes = f"set {', '.join(sorted(settings))}" if settings else "choose the preset that it was made for"
+        raise EvacapError(
+            f"{path}: does not fit the model\n" + "\n".join(problems),
+            f"{sizes}, or name what may be left out, or lacking, with --allow PATTERN",
+        )
+    imported.parameters = sum(value.numel() for value in taken.values())
+    return taken, imported
+
+
+def _why_left_out(
+    name: str, ours: str, state: dict[str, Tensor], model: CaptionModel, own: dict[str, Tensor]
+) -> str:
+    """Why a published tensor is not needed; empty when it is."""
+    if not ours:
+        return "no path of the published model reads it"
+    if name == OUTPUT:
+        words = state.get(WORDS)
+        tied = words is not None and torch.equal(state[name], words)
+        return "the word embedding's copy" if tied else ""
+    for pattern, reason in _LEFT_OUT:
+        if re.match(pattern, name):
+            return reason
+    if ours in own:
+        return ""
+    fusion = model.config.fusion
+    if _PICTURE.match(ours) and not model.has_picture:
+        return f"the picture's, at which {fusion} does not look"
+    if _NORM.match(ours):
+        return f"a norm of a path that {fusion} does not take"
+    return "tags are not asked for" if _TAGS.match(ours) and not model.config.encoder.tag_classes else ""
+
+
+def _may_be_fresh(ours: str, kind: str) -> bool:
+    """What the published files do not have, by their nature."""
+    if kind == "cav-mae":
+        return bool(_TAGS.match(ours))  # pre-trained without them
+    if kind == "ours":
+        return bool(_TAGS.match(ours)) or ours.startswith("decoder.project_memory.")
+    return kind == "git" and ours.startswith("decoder.project_memory.")
+
+
+def some(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,136 @@
+"""Media to a feature store: every clip of a manifest decoded once, in worker processes that may die."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evacap_cli.data.manifest import read_manifest
+from evacap_cli.data.store import FRAMES_FORMATS, Progress, StoreReport, write_store
+from evacap_cli.errors import UsageError
+from evacap_cli.features import FeatureSettings
+from evacap_cli.media import WINDOW_MODES
+from evacap_cli.model.checkpoint import read_features
+from evacap_cli.model.presets import load_preset
+from evacap_cli.tasks.clips import CAREFUL, ClipSettings, load_entry
+
+DEFAULT_PRESET = "evacap-base"
+FIRST_NAMES = 3
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How clips become a store; None is what suits the machine."""
+
+    frames_format: str = "jpeg"
+    jpeg_quality: int = 95
+    window: str = "loudest"
+    """Which part of a longer file is taken where the manifest does not say."""
+    workers: int | None = None
+    """Decoding processes; 0 decodes in this one, without limits of time and memory."""
+    timeout: float = 300.0
+    """Seconds that decoding one clip may take."""
+    memory: float = 4.0
+    """GiB that one worker may hold; 0 is no limit."""
+    shard_clips: int = 256
+    retry_failed: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"--{name.replace('_', '-')} {getattr(self, name)} must be {words}"
+            for name, fits, words in (
+                ("frames_format", self.frames_format in FRAMES_FORMATS, " or ".join(FRAMES_FORMATS)),
+                ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "from 1 to 100"),
+                ("window", self.window in WINDOW_MODES, f"one of {', '.join(WINDOW_MODES)}"),
+                ("workers", self.workers is None or self.workers >= 0, "0 or more"),
+                ("timeout", self.timeout > 0, "more than 0"),
+                ("memory", self.memory >= 0, "0 or more"),
+                ("shard_clips", self.shard_clips >= 1, "1 or more"),
+            )
+            if not fits
+        ]
+        if wrong:
+            raise UsageError("; ".join(wrong))
+
+
+def prepare(
+    manifest: str | Path,
+    out: str | Path,
+    features: FeatureSettings,
+    *,
+    media: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> StoreReport:
+    """Reads the clips of a manifest into the store `out`; `options` are those of PrepareOptions.
+
+    Stopped at any point, the same call goes on where it was. Clips that cannot be read, and media that is missing, are
+    rows of the store's index. Raises UsageError for a manifest or options that make no sense, and for a store that was
+    made with other settings.
+    """
+    chosen = PrepareOptions(**options)
+    entries = read_manifest(Path(manifest), None if media is None else Path(media))
+    workers = cores() if chosen.workers is None else chosen.workers
+    settings = ClipSettings(features, window=chosen.window)
+    return write_store(
+        out,
+        entries,
+        partial(load_entry, settings=settings),
+        features,
+        rescue=partial(load_entry, settings=settings, readers=CAREFUL),
+        frames_format=chosen.frames_format,
+        jpeg_quality=chosen.jpeg_quality,
+        made_with={"window": chosen.window},
+        workers=min(workers, max(1, len(entries))),
+        timeout=chosen.timeout,
+        memory=round(chosen.memory * 2**30) or None,
+        shard_clips=chosen.shard_clips,
+        retry_failed=chosen.retry_failed,
+        overwrite=chosen.overwrite,
+        progress=progress,
+    )
+
+
+def features_of(preset: str | None = None, model: str | Path | None = None) -> FeatureSettings:
+    """The feature settings of a preset (by default evacap-base) or of a checkpoint, whose weights are not read."""
+    if model is None:
+        return FeatureSettings.from_dict(load_preset(preset or DEFAULT_PRESET).features)
+    if preset is not None:
+        raise UsageError("--preset and --model both say which features are wanted", "give one of them")
+    return FeatureSettings.from_dict(read_features(model))
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass
+class Cause:
+    """Why some clips could not be made: an error as one of them had it, how many, and the first of their sources."""
+
+    error: str
+    status: str
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+
+def causes(failed: Iterable[Mapping[str, str]]) -> list[Cause]:
+    """Errors that differ in names and numbers alone are one cause; the most frequent first."""
+    found: dict[tuple[str, str], Cause] = {}
+    for row in failed:
+        words = row["error"].replace(row["source"], "...").replace(row["key"], "...")
+        kind = row["status"], re.sub(r"\d+(\.\d+)?", "0", words)
+        cause = found.setdefault(kind, Cause(row["error"], row["status"]))
+        cause.count += 1
+        if len(cause.first) < FIRST_NAMES:
+            cause.first.append(row["source"])
+    return sorted(found.values(), key=lambda cause: -cause.count)

@@ -1,0 +1,90 @@
+"""The built-in sample benchmark: clips of the synthetic world, made from a fixed seed when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+
+from evacap_cli.data.store import Sample, Store, write_store
+from evacap_cli.data.world import World, render_audio, render_frame
+from evacap_cli.features import FeatureSettings, crop_frame, fbank, frame_times
+from evacap_cli.tasks.folders import cache_folder
+
+CLIPS, SEED = 96, 2026
+SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Clip `number` of a world, for a store; `make_sample` knows its captions."""
+
+    number: int
+    seed: int = SEED
+    captions: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"clip-{self.number:05}"
+
+    @property
+    def source(self) -> str:
+        return f"world {self.seed}, clip {self.number}"
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings that a world mixes in: a folder, and which of its folds and licences."""
+
+    folder: str
+    folds: tuple[int, ...]
+    licenses: tuple[str, ...]
+
+
+@lru_cache(maxsize=4)
+def world_of(seed: int, recordings: Recordings | None = None) -> World:
+    if recordings is None:
+        return World(seed)
+    folder = Path(recordings.folder)
+    return World(seed, recordings=folder, folds=recordings.folds, licenses=recordings.licenses)
+
+
+def make_sample(scene: Scene, settings: FeatureSettings, recordings: Recordings | None = None) -> Sample:
+    """Sound and pictures of a scene, as features; no codec in between."""
+    torch.set_num_threads(1)
+    world = world_of(scene.seed, recordings)
+    script = world.script(scene.number)
+    wave = torch.from_numpy(render_audio(script, world.recordings))
+    frames = [
+        crop_frame(render_frame(script, t), settings.image_size) for t in frame_times(SECONDS, settings)
+    ]
+    truth = {"sounds": list(script.sound_labels), "things": list(script.object_labels), "kind": script.kind}
+    return Sample(
+        fbank(wave, settings)[0].half().numpy(),
+        torch.stack(frames).numpy(),
+        end=SECONDS,
+        captions=script.captions,
+        extra=truth,
+    )
+
+
+def sample_store(
+    settings: FeatureSettings, workers: int = 2, progress: Callable[[int, int], None] | None = None
+) -> Store:
+    """The benchmark's store for models of these features, in the cache folder; made, or finished, where it is not."""
+    folder = cache_folder() / f"sample-{SEED}-{CLIPS}-{settings.fingerprint()}"
+    write_store(
+        folder,
+        [Scene(number) for number in range(CLIPS)],
+        partial(make_sample, settings=settings),
+        settings,
+        frames_format="raw",
+        made_with={"world": SEED},
+        workers=workers,
+        progress=progress,
+    )
+    return Store(folder)

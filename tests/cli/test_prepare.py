@@ -1,0 +1,243 @@
+"""`evacap prepare` as people run it, on small real media."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evacap_cli.data.store import Store
+
+from ..conftest import Evacap
+from ..data.toys import members, names
+from ..media.clips import write
+
+TINY = ("--preset", "evacap-tiny", "--workers", 0)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good videos, a sound, and four files of which nothing can be made."""
+    folder = tmp_path_factory.mktemp("media")
+    write(folder / "a.mp4")
+    write(folder / "b.mp4", 1.0)
+    write(folder / "c.wav", 1.0, video=None, audio="pcm_s16le")
+    write(folder / "mute.mp4", 1.0, audio=None)
+    (folder / "cut.mp4").write_bytes((folder / "a.mp4").read_bytes()[:2000])
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a film")
+    return folder
+
+
+def manifest(path: Path, *videos: str) -> Path:
+    path.write_text("video,caption\n" + "".join(f"{name},what {name} sounds like\n" for name in videos))
+    return path
+
+
+def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evacap) -> None:
+    good, bad = ("a.mp4", "b.mp4", "c.wav"), ("mute.mp4", "cut.mp4", "empty.mp4", "text.mp4", "gone.mp4")
+    path, out = manifest(tmp_path / "m.csv", *good), tmp_path / "s"
+    made = evacap("prepare", path, "-o", out, "--media", media, *TINY)
+    assert (made.exit_code, made.stdout) == (0, "")
+    assert "3 clips: 2 ok, 1 audio-only, 0 missing, 0 failed; 3 decoded now" in made.stderr
+    assert f"{out}: 3 clips, 0.8 MB, 273 kB a clip" in made.stderr
+
+    manifest(path, *good, *bad)
+    made = evacap("prepare", path, "-o", out, "--media", media, *TINY, "--json")
+    assert made.exit_code == 3
+    assert "8 clips: 2 ok, 1 audio-only, 1 missing, 4 failed; 4 decoded now" in made.stderr
+    assert "1 failed: no audio track: mute.mp4" in made.stderr
+    assert "1 missing: no such file: " in made.stderr
+    told = json.loads(made.stdout)
+    assert [told[name] for name in ("clips", "ok", "audio-only", "missing", "failed", "new", "stored", "other")] == [
+        8, 2, 1, 1, 4, 4, 3, 0,
+    ]  # fmt: skip
+    assert sum(cause["count"] for cause in told["causes"]) == 5
+    assert {row["key"] for row in Store(out).failed} == {"mute", "cut", "empty", "text", "gone"}
+
+    manifest(path, *bad)
+    made = evacap("prepare", path, "-o", tmp_path / "t", "--media", media, *TINY, "--quiet")
+    assert (made.exit_code, made.output) == (1, "")
+    made = evacap("prepare", path, "-o", tmp_path / "t", "--media", media, *TINY, "--verbose")
+    assert made.exit_code == 1
+    assert "all done before" in made.stderr
+    assert "failed: mute.mp4: no audio track" in made.stderr
+    assert "missing: gone.mp4: no such file" in made.stderr
+
+
+def test_wrong_usage_is_told_in_a_sentence(media: Path, tmp_path: Path, evacap: Evacap) -> None:
+    path, out = manifest(tmp_path / "m.csv", "a.mp4"), tmp_path / "s"
+    assert evacap("prepare", path, "-o", out, "--media", media, *TINY).exit_code == 0
+    known = (path, "-o", out, "--media", media)
+    for args, named in (
+        ((tmp_path / "x.csv", "-o", out, *TINY), "x.csv: cannot be read"),
+        ((path, "-o", out, "--media", tmp_path / "x", *TINY), "is no folder"),
+        ((*known, "--preset", "huge"), "huge"),
+        ((*known, "--model", "demo", *TINY), "--preset and --model"),
+        ((*known, *TINY, "--frames-format", "gif"), "--frames-format gif must be jpeg or raw"),
+        ((path, "-o", tmp_path, *TINY), "holds other things than a store (m.csv, s)"),
+        ((*known, "--preset", "evacap-base", "--workers", 0), "frames = "),
+        ((*known, *TINY, "--window", "middle"), "window = loudest in the store, middle wanted"),
+        ((*known, *TINY, "--frames-format", "raw"), "frames_format = jpeg in the store, raw wanted"),
+    ):
+        made = evacap("prepare", *args)
+        assert made.exit_code == 2, made.stderr
+        assert named in made.stderr
+        assert "Traceback" not in made.stderr
+        assert made.stdout == ""
+    manifest(path, "gone.mp4", "a.mp4")
+    path.write_text(path.read_text() + "a.mp4,another caption\n")
+    made = evacap("prepare", *known, *TINY)
+    assert made.exit_code == 2
+    assert "1 clips have other captions" in made.stderr
+    made = evacap("prepare", *known, *TINY, "--frames-format", "raw", "--overwrite")
+    assert made.exit_code == 3
+    assert Store(out).note.frames_format == "raw"
+
+
+def test_failed_clips_are_tried_again_when_asked(media: Path, tmp_path: Path, evacap: Evacap) -> None:
+    folder = shutil.copytree(media, tmp_path / "media")
+    path, out = manifest(tmp_path / "m.csv", "a.mp4", "cut.mp4", "gone.mp4"), tmp_path / "s"
+    args = ("prepare", path, "-o", out, "--media", folder, *TINY, "--json")
+    assert json.loads(evacap(*args).stdout)["failed"] == 1
+    for name in ("cut.mp4", "gone.mp4"):
+        shutil.copy(media / "b.mp4", folder / name)
+    found = json.loads(evacap(*args).stdout)
+    assert (found["new"], found["failed"], found["missing"], found["ok"]) == (1, 1, 0, 2)
+    again = evacap(*args, "--retry-failed")
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["ok"] == 3
+
+
+def test_interrupted_it_says_how_to_go_on(
+    media: Path, tmp_path: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path, out = manifest(tmp_path / "m.csv", "a.mp4", "b.mp4"), tmp_path / "s"
+    with monkeypatch.context() as patch:
+        patch.setattr("evacap_cli.cli.meter.Meter.update", interrupt)
+        made = evacap("prepare", path, "-o", out, "--media", media, *TINY)
+    assert (made.exit_code, made.stdout) == (130, "")
+    assert f"interrupted; the clips so far are in {out}, and the same command goes on" in made.stderr
+    assert evacap("prepare", path, "-o", out, "--media", media, *TINY).exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["audiocaps", "avcap", "wide", "jsonl", "parquet"])
+def test_manifests_as_people_have_them(media: Path, tmp_path: Path, evacap: Evacap, form: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    ids = [f"{letter}" * 11 for letter in "abc"]
+    if form == "audiocaps":
+        path = folder / "test.csv"
+        rows = [f"{i},{ids[i // 2]},30,caption {i}" for i in range(6)]
+        path.write_text("audiocap_id,youtube_id,start_time,caption\n" + "\n".join(rows))
+        (folder / "deep").mkdir()
+        shutil.copy(media / "a.mp4", folder / f"{ids[0]}.mp4")
+        shutil.copy(media / "b.mp4", folder / "deep" / f"Y{ids[1]}_30000_40000.mp4")
+    elif form == "avcap":
+        path = folder / "test.json"
+        rows = [
+            {
+                "audio_path": f"{ids[i // 2]}_0_1.wav",
+                "video_path": f"{ids[i // 2]}_0_1.jpg",
+                "caption": f"caption {i}",
+            }
+            for i in range(6)
+        ]
+        path.write_text(json.dumps(rows))
+        (folder / "waveforms").mkdir()
+        for name in ids[:2]:
+            shutil.copy(media / "c.wav", folder / "waveforms" / f"{name}_0_1.wav")
+    else:
+        for name, source in zip(ids, ("a.mp4", "b.mp4"), strict=False):
+            shutil.copy(media / source, folder / f"{name}.mp4")
+        wide = [{"file_name": f"{ids[i]}.mp4", "caption_1": f"caption {2 * i}", "caption_2": f"caption {2 * i + 1}"}
+                for i in range(3)]  # fmt: skip
+        path = folder / f"m.{'csv' if form == 'wide' else form}"
+        if form == "wide":
+            path.write_text("\n".join(",".join(row) for row in (wide[0], *(row.values() for row in wide))))
+        elif form == "jsonl":
+            path.write_text("\n".join(map(json.dumps, wide)))
+        else:
+            import pandas
+
+            pandas.DataFrame(wide).to_parquet(path)
+    made = evacap("prepare", path, "-o", tmp_path / "s", *TINY, "--json")
+    told = json.loads(made.stdout)
+    assert (made.exit_code, told["missing"], told["ok"] + told["audio-only"]) == (3, 1, 2)
+    store = Store(tmp_path / "s")
+    assert [store.captions(i) for i in range(2)] == [["caption 0", "caption 1"], ["caption 2", "caption 3"]]
+    assert (store.has_picture([0, 1]) == (form != "avcap")).all()
+    assert ids[2] in store.failed[0]["source"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(media: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(40):
+        source = media / ("a.mp4", "b.mp4", "c.wav", "mute.mp4", "cut.mp4")[i % 5]
+        os.link(source, folder / f"{i:02}{source.suffix}")
+    path = manifest(folder / "m.csv", *sorted(p.name for p in folder.iterdir()), "gone.mp4")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.data.kills", tmp_path, "times", "7", "20", "prepare", path, *map(str, TINY),
+         "--shard-clips", "2"],
+        capture_output=True, text=True, check=False, env=env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["kills"] == 20
+    assert told["once"] == told["last"] == 3 << 8
+    assert len(set(told["shards"])) > 3  # it came further in between
+    killed, whole = tmp_path / "killed", tmp_path / "undisturbed"
+    assert members(killed) == members(whole)
+    assert len({name.split(".")[0] for name in members(whole)}) == 24
+    a, b = Store(killed), Store(whole)
+    assert (a.keys, a.failed, a.fingerprint()) == (b.keys, b.failed, b.fingerprint())
+    assert len(a.failed) == 17
+    rest = [name for name in names(killed) if not name.startswith("shard-")]
+    assert rest == ["index.parquet", "store.lock", "store.yaml"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_killed_with_its_workers_at_work(media: Path, tmp_path: Path) -> None:
+    """The workers end with the process that started them, and the next run goes on."""
+    folder, out = tmp_path / "in", tmp_path / "s"
+    folder.mkdir()
+    for i in range(60):
+        os.link(media / "a.mp4", folder / f"{i:02}.mp4")
+    path = manifest(folder / "m.csv", *(f"{i:02}.mp4" for i in range(60)))
+    args = [sys.executable, "-m", "evacap_cli", "prepare", path, "-o", out, "--preset", "evacap-tiny", "--workers",
+            "2", "--shard-clips", "5", "--json"]  # fmt: skip
+    with subprocess.Popen(args, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(out.glob("index-*.parquet"))) < 2:
+            time.sleep(0.005)
+        threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+        children = [child for thread in threads for child in thread.read_text().split()]
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    done = subprocess.run(args, capture_output=True, check=False, text=True)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["stored"], told["ok"]) == (0, 60, 60)
+    assert 0 < told["new"] <= 50
+    assert len({name.split(".")[0] for name in members(out)}) == 60
+    assert Store(out).keys == [f"{i:02}" for i in range(60)]
+    assert len(children) >= 2
+    assert not [child for child in children if _is_ours(child)]
+
+
+def _is_ours(process: str) -> bool:
+    try:
+        return b"multiprocessing" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False

@@ -1,0 +1,122 @@
+"""Processes that are killed while they write a store. Prints what happened as JSON.
+
+python -m tests.data.kills FOLDER steps         before every k-th step of the disk, one store FOLDER/step-* each
+python -m tests.data.kills FOLDER times SEED TIMES COMMAND...
+                                                at random times, over one store that COMMAND writes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from .toys import toys, write
+
+STEPS = ("replace", "fsync")  # of `os`; with Path.unlink, by which a store comes to be whole
+
+
+def forked(call: Callable[[], object], kill_after: float | None = None) -> int:
+    """Runs `call` in a process of its own, killed after so many seconds; its status as of `os.wait`."""
+    child = os.fork()
+    if not child:
+        code = 70
+        try:
+            call()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 71
+        finally:
+            os._exit(code)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def killed_before(step: int, call: Callable[[], object]) -> None:
+    """Runs `call` until it is about to do its `step`-th step, counted from 0."""
+    left = step
+
+    def counted(act: Callable[..., object]) -> Callable[..., object]:
+        def counts(*args: object, **named: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return act(*args, **named)
+
+        return counts
+
+    for name in STEPS:
+        setattr(os, name, counted(getattr(os, name)))
+    Path.unlink = counted(Path.unlink)  # type: ignore[method-assign, assignment]
+    call()
+
+
+def at_steps(folder: Path) -> dict[str, object]:
+    """Of a first run, of one that adds and finds a shard gone, and of one that starts afresh."""
+
+    def run(place: Path) -> None:
+        write(place, toys(4), shard_clips=3)
+
+    def afresh(place: Path) -> None:
+        write(place, toys(4), shard_clips=3, overwrite=True)
+
+    write(
+        folder / "first", toys(1)
+    )  # what is slow the first time, here, or every process would need its time for it
+    counts = []
+    for name, call in (("first", run), ("added", run), ("afresh", afresh)):
+        for step in range(1000):
+            place = folder / f"step-{name}-{step}"
+            if name != "first":
+                write(place, toys(2), shard_clips=3)
+            if name == "added":
+                (place / "shard-000000.tar").unlink()
+            if (
+                forked(lambda step=step, call=call, place=place: killed_before(step, lambda: call(place)))
+                == 0
+            ):
+                counts.append(step + 1)
+                break
+    return {"steps": counts}
+
+
+def at_times(folder: Path, seed: int, times: int, args: list[str]) -> dict[str, object]:
+    """The command, killed `times` times; where it was too quick, again. How many shards there were each time."""
+    from evacap_cli.cli.app import app
+
+    def command(out: Path, kill_after: float | None = None) -> int:
+        return forked(lambda: app([*args, "-o", str(out), "--quiet"]), kill_after)
+
+    with suppress(
+        SystemExit
+    ):  # what is slow the first time, here, or every process would need its time for it
+        app([*args, "-o", str(folder / "undisturbed"), "--quiet"])
+    began = time.monotonic()
+    once = command(folder / "once")
+    seconds = time.monotonic() - began
+    rng, out, kills, shards = random.Random(seed), folder / "killed", 0, []
+    while kills < times:
+        kills += command(out, rng.random() * seconds / 5) == signal.SIGKILL
+        shards.append(len(list(out.glob("shard-*.tar"))))
+    return {"once": once, "last": command(out), "shards": shards, "kills": kills}
+
+
+def main() -> None:
+    folder, what, *rest = sys.argv[1:]
+    if what == "steps":
+        print(json.dumps(at_steps(Path(folder))))
+    else:
+        print(json.dumps(at_times(Path(folder), int(rest[0]), int(rest[1]), rest[2:])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""One worker process: what it survives, and what of it is an item's doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evacap_cli.media import DecodePool
+from evacap_cli.media import worker as worker_file
+from evacap_cli.media.worker import NoWorkerError, Worker, resident_bytes
+
+from .test_pool import call
+
+good = partial(divmod, 7, 2)
+
+
+def hold(size: int) -> None:
+    held = np.ones(size, np.uint8)
+    time.sleep(60)
+    del held
+
+
+@contextmanager
+def started(**options: Any) -> Iterator[Worker]:
+    worker: Worker = Worker(call, **options)
+    try:
+        yield worker
+    finally:
+        worker.end()
+
+
+def process_of(worker: Worker) -> int:
+    answer = worker.run(os.getpid)
+    assert answer.value is not None
+    return answer.value
+
+
+def test_one_process_for_many_items_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_file, "ITEMS_PER_PROCESS", 3)
+    with started() as worker:
+        ids = [process_of(worker) for _ in range(7)]
+    assert ids[0] == ids[1] == ids[2] != ids[3] == ids[4] == ids[5] != ids[6]
+
+
+@pytest.mark.skipif(resident_bytes(os.getpid()) is None, reason="/proc")
+def test_memory_that_grows_ends_the_process_and_the_item() -> None:
+    small = partial(hold, 2**20)
+    with started(memory=2**30, timeout=30.0) as worker:
+        answer = worker.run(partial(hold, 2**30))
+        assert (answer.error, answer.lost) == ("decoding took more than 1 GiB of memory", True)
+        assert worker.run(good).value == (3, 1)
+    with started(memory=2**30, timeout=1.0) as worker:
+        assert worker.run(small).error == "decoding took more than 1 s"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_process_that_dies_between_items_is_replaced() -> None:
+    with started() as worker:
+        first = process_of(worker)
+        os.kill(first, signal.SIGKILL)
+        second = process_of(worker)  # which nobody blames on the item
+        assert first != second
+        os.kill(second, signal.SIGSTOP)  # it seems to hang before it takes the item
+        threading.Timer(0.5, os.kill, [second, signal.SIGKILL]).start()
+        assert worker.run(good).value == (3, 1)
+
+
+def test_items_that_cannot_be_sent() -> None:
+    with started() as worker:
+        answer = worker.run(lambda: 1)
+        assert answer.error is not None
+        assert "pickle" in answer.error
+        assert not answer.lost
+        assert worker.run(good).value == (3, 1)
+
+
+def test_ended_in_the_middle_of_an_item_and_for_good() -> None:
+    worker: Worker = Worker(call)
+    threading.Timer(1.0, worker.end).start()
+    assert worker.run(partial(time.sleep, 60)).lost
+    with pytest.raises(NoWorkerError):
+        worker.run(good)
+
+
+def test_resident_bytes() -> None:
+    assert resident_bytes(None) is None
+    assert resident_bytes(2**31 - 7) is None
+    mine = resident_bytes(os.getpid())
+    assert mine is None or 2**24 < mine < 2**40
+
+
+def test_out_of_order_nobody_waits_for_the_slow() -> None:
+    items = [partial(time.sleep, 3.0), *[good] * 6]
+    with DecodePool(2, call) as pool:
+        outcomes = list(pool.imap(items, ordered=False))
+    assert sorted(map(id, items)) == sorted(id(outcome.item) for outcome in outcomes)
+    assert outcomes[0].value == (3, 1)
+    assert outcomes[-1].item is items[0]
+
+
+def test_what_is_left_of_one_stream_is_not_done_in_the_next() -> None:
+    with DecodePool(1, call, ahead=4) as pool:
+        outcomes = pool.imap([good] * 20)
+        assert next(outcomes).value == (3, 1)
+        outcomes.close()  # type: ignore[attr-defined]
+        (outcome,) = pool.imap([os.getpid])
+        assert outcome.value not in (None, (3, 1))
+        assert not pool._jobs
+
+
+def test_items_whose_stream_breaks() -> None:
+    def broken() -> Iterator[Any]:
+        yield good
+        raise ValueError("the list ends here")
+
+    with DecodePool(1, call) as pool, pytest.raises(ValueError, match="the list ends here"):
+        list(pool.imap(broken()))
