@@ -188,7 +188,10 @@ def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(media: Path, tmp_pat
         source = media / ("a.mp4", "b.mp4", "c.wav", "mute.mp4", "cut.mp4")[i % 5]
         os.link(source, folder / f"{i:02}{source.suffix}")
     path = manifest(folder / "m.csv", *sorted(p.name for p in folder.iterdir()), "gone.mp4")
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OMP_NUM_THREADS": "1",  # its processes are forked, and would wait for threads that they do not have
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tests.data.kills", tmp_path, "times", "7", "20", "prepare", path, *map(str, TINY),
          "--shard-clips", "2"],
