@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,7 +12,10 @@ from evacap_cli.cli import weights
 from evacap_cli.cli.caption import caption
 from evacap_cli.cli.common import guarded
 from evacap_cli.cli.doctor import doctor
+from evacap_cli.cli.evaluate import evaluate
 from evacap_cli.cli.prepare import prepare
+from evacap_cli.cli.robustness import robustness
+from evacap_cli.cli.score import score
 from evacap_cli.cli.synth import synth
 from evacap_cli.cli.train import train
 
@@ -23,9 +27,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (caption, prepare, train, synth):
-    app.command(no_args_is_help=True)(guarded(command))
-app.command()(guarded(doctor))
+COMMANDS: tuple[tuple[Callable[..., None], bool], ...] = (  # and whether they need arguments
+    (caption, True), (prepare, True), (train, True), (evaluate, True), (robustness, False), (score, True),
+    (synth, True), (doctor, False),
+)  # fmt: skip
+for command, needs in COMMANDS:
+    app.command(no_args_is_help=needs)(guarded(command))
 app.add_typer(weights.app, name="weights")
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from evacap_cli.errors import EvacapError
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -128,6 +130,33 @@ def _caption() -> str:
     return f"a test clip: {getattr(row, 'caption', '')!r}"
 
 
+def _java() -> str:
+    from evacap_cli.metrics.java import MetricError, find_java
+
+    try:
+        return str(find_java())
+    except MetricError as error:
+        raise Warn(f"{error.message}; METEOR and SPICE need one", error.cure) from error
+
+
+def _spice() -> str:
+    """One caption scored by the packaged parts, parsed anew; every Java must find the same value."""
+    from evacap_cli.metrics.parts import check_spice_parts
+    from evacap_cli.metrics.suite import Settings, score_captions
+
+    check_spice_parts()
+    caption, reference, expected = "A dog barks loudly.", "A big dog is barking", 0.8
+    scores = score_captions([""], [caption], [[reference]], Settings(("SPICE",), patience=120, threads=1))
+    value = scores.values["SPICE"]
+    if value is None:
+        raise Warn(scores.unavailable["SPICE"], "; ".join(scores.cures))
+    if abs(value - expected) > 1e-6:
+        raise EvacapError(
+            f"{value} for {caption!r}, not {expected}", "try another Java, with JAVA_HOME or --java"
+        )
+    return f"{value:.4f} for {caption!r}, as it should be, by {scores.java}"
+
+
 def _space() -> str:
     free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     if free < 1:
@@ -143,5 +172,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "PyAV": _reader("pyav"),
     "models": _models,
     "caption": _caption,
+    "java": _java,
+    "SPICE": _spice,
     "space": _space,
 }

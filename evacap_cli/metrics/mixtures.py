@@ -1,0 +1,117 @@
+"""Scores of mixtures: some clips' captions of one kind, the others' of another.
+
+What a clip adds to a corpus metric depends on its own caption alone, as long as the references are the same; so two
+sets of captions, scored once each, give the metrics of every mixture of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evacap_cli.metrics.statistics import Array, Statistic, mean_of
+from evacap_cli.metrics.suite import Scores
+
+DRAWS, MIDDLE = 1000, (0.025, 0.975)
+
+
+@dataclass
+class Point:
+    """A model at one share or level: metrics as mean over the seeds, what they keep of the value at share 0, and the
+    95 % of both over draws of seeds and clips."""
+
+    at: float
+    values: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
+    kept_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    paper: dict[str, float] = field(default_factory=dict)
+    by_seed: list[dict[str, float]] = field(default_factory=list)
+
+
+def points_of(
+    plain: Scores,
+    changed: Sequence[Sequence[Scores]],
+    places: Sequence[tuple[float, int, Sequence[np.ndarray]]],
+) -> list[Point]:
+    """Each point's metrics. changed: scores of the changed clips by seed and level. places: (at, level, who is changed
+    by seed: bool (N,))."""
+    clips, seeds = len(plain.clips), len(changed)
+    times = (
+        np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), size=DRAWS).astype(np.float64)
+    )
+    drawn_seeds = np.random.default_rng(1).integers(seeds, size=(DRAWS, seeds))
+
+    def values(name: str, level: int, touched: Sequence[np.ndarray]) -> tuple[Array, Array]:
+        """(S,) by seed, and (DRAWS,) means over drawn seeds of drawn clips."""
+        found, drawn = [], []
+        own = plain.statistics[name]
+        for row, hit in zip(changed, touched, strict=True):
+            rows = np.where(hit[:, None], row[level].statistics[name].rows, own.rows)
+            found.append(own.value(rows.sum(axis=0, keepdims=True))[0])
+            drawn.append(own.value(times @ rows))
+        by_draw = np.stack(drawn, axis=1)  # (DRAWS, S)
+        return np.array(found), np.take_along_axis(by_draw, drawn_seeds, axis=1).mean(axis=1)
+
+    names = [name for name in plain.statistics if all(name in s.statistics for row in changed for s in row)]
+    nobody = [np.zeros(clips, bool)] * seeds
+    whole = {name: values(name, 0, nobody) for name in names}
+    points = []
+    for at, level, touched in places:
+        point = Point(at, by_seed=[{} for _ in range(seeds)])
+        for name in names:
+            by_seed, drawn = values(name, level, touched)
+            point.values[name] = float(by_seed.mean())
+            point.intervals[name] = _middle(drawn)
+            start, start_drawn = whole[name]
+            if start.mean() > 0:
+                point.kept[name] = float(by_seed.mean() / start.mean())
+                point.kept_intervals[name] = _middle(drawn / np.where(start_drawn > 0, start_drawn, np.nan))
+            for seed, value in zip(point.by_seed, by_seed, strict=True):
+                seed[name] = float(value)
+        points.append(point)
+    return points
+
+
+def _middle(values: Array) -> tuple[float, float]:
+    low, high = np.nanquantile(values, MIDDLE)
+    return float(low), float(high)
+
+
+def part(whole: Scores, keys: Sequence[str], rows: slice | np.ndarray) -> Scores:
+    """The scores of some of the clips, called `keys`."""
+    found = Scores(tuple(keys), unavailable=whole.unavailable, cures=whole.cures, tokenizer=whole.tokenizer)
+    for name, statistic in whole.statistics.items():
+        found.per_clip[name] = whole.per_clip[name][rows]
+        mean = statistic.rows.shape[1] == 1
+        found.statistics[name] = (
+            mean_of(found.per_clip[name]) if mean else Statistic(statistic.rows[rows], statistic.value)
+        )
+        sums = found.statistics[name].rows.sum(axis=0, keepdims=True)
+        found.values[name] = float(found.statistics[name].value(sums)[0])
+    return found
+
+
+def mean_values(scores: Sequence[Scores]) -> dict[str, float]:
+    return {name: float(np.mean([s.values[name] for s in scores])) for name in scores[0].per_clip}
+
+
+def share_nearer(heard: Sequence[Scores], seen: Sequence[Scores]) -> dict[str, float]:
+    """Of the captions, those that score higher against the picture donor's references than against the sound's; equal
+    ones count half."""
+    shares = {}
+    for name in heard[0].per_clip:
+        pairs = [(h.per_clip[name], s.per_clip[name]) for h, s in zip(heard, seen, strict=True)]
+        shares[name] = float(np.mean([(s > h).mean() + (s == h).mean() / 2 for h, s in pairs]))
+    return shares
+
+
+def auroc(own: Array, changed: Array) -> float:
+    """How often a clip as it is has the higher number than a changed one; 0.5 is chance. NaN counts for neither."""
+    own, changed = own[np.isfinite(own)], np.sort(changed[np.isfinite(changed)])
+    if not len(own) or not len(changed):
+        return float("nan")
+    below, upto = np.searchsorted(changed, own, "left"), np.searchsorted(changed, own, "right")
+    return float((below + upto).mean() / 2 / len(changed))

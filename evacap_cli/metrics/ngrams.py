@@ -1,0 +1,89 @@
+"""BLEU, ROUGE_L and CIDEr: pycocoevalcap's own scorers, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evacap_cli.metrics.statistics import Array, Measured, Statistic
+
+_ORDERS = 4
+_SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's, see bleu_scorer.py
+
+
+def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
+    """BLEU_1 .. BLEU_4 of tokenized captions, one candidate a clip."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    scorer = BleuScorer(n=_ORDERS)
+    for candidate, said in zip(candidates, references, strict=True):
+        scorer += (candidate, list(said))
+    corpus, per_clip = scorer.compute_score(option="closest", verbose=0)
+    rows = np.array(
+        [
+            [counts["testlen"], _closest(counts["reflen"], counts["testlen"]), *counts["correct"], *counts["guess"]]
+            for counts in scorer.ctest
+        ],
+        dtype=np.float64,
+    )  # fmt: skip
+    found = Measured()
+    for order in range(1, _ORDERS + 1):
+        statistic = Statistic(rows, lambda sums, order=order: bleu_of_sums(sums, order))  # type: ignore[misc]
+        found.add(f"BLEU_{order}", corpus[order - 1], np.array(per_clip[order - 1]), statistic)
+    return found
+
+
+def bleu_of_sums(sums: Array, order: int) -> Array:
+    """Corpus BLEU (R,) from sums (R, 2 + 8): lengths of candidates and closest references, correct and all n-grams."""
+    correct, guessed = sums[:, 2 : 2 + order], sums[:, 2 + _ORDERS : 2 + _ORDERS + order]
+    precision = np.prod((correct + _TINY) / (guessed + _SMALL), axis=1) ** (1 / order)
+    ratio = (sums[:, 0] + _TINY) / (sums[:, 1] + _SMALL)
+    return precision * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
+
+
+def _closest(lengths: Sequence[int], length: int) -> int:
+    return min((abs(other - length), other) for other in lengths)[1]
+
+
+def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
+    """ROUGE_L of tokenized captions."""
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    gts, res = _as_dicts(candidates, references)
+    found = Measured()
+    found.add("ROUGE_L", *Rouge().compute_score(gts, res))
+    return found
+
+
+def cider(candidates: Sequence[str], references: Sequence[Sequence[str]], sets: int = 1) -> Measured:
+    """CIDEr of tokenized captions; the weights of words come from these references. Of one clip alone it is 0.
+
+    `sets`: how many sets of as many clips follow one another; each weighs words by its own references.
+    """
+    found = Measured()
+    if sets > 1:
+        size = len(candidates) // sets
+        starts = range(0, len(candidates), size)
+        parts = [cider(candidates[i : i + size], references[i : i + size]) for i in starts]
+        per_clip = np.concatenate([part.per_clip["CIDEr"] for part in parts])
+        found.add("CIDEr", float(per_clip.mean()), per_clip)
+        return found
+    if not any(
+        word for said in references for word in said
+    ):  # pycocoevalcap fails on references without any word
+        found.add("CIDEr", 0.0, np.zeros(len(candidates)))
+        return found
+    from pycocoevalcap.cider.cider import Cider
+
+    gts, res = _as_dicts(candidates, references)
+    found.add("CIDEr", *Cider().compute_score(gts, res))
+    return found
+
+
+def _as_dicts(
+    candidates: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    return {i: list(said) for i, said in enumerate(references)}, {
+        i: [candidate] for i, candidate in enumerate(candidates)
+    }

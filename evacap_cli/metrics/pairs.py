@@ -1,0 +1,252 @@
+"""Files of candidates and references, in the forms that people have, as pairs of captions for the same clips."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evacap_cli.data.manifest.tables import Table, plain_name, read_table
+from evacap_cli.errors import UsageError
+from evacap_cli.metrics.names import Named, Names
+
+# the columns that name a clip; a file's name says more than an id, which may be a row's number
+_FILES = ("video", "file_name", "filename", "path", "file", "file_path", "video_path", "audio_path", "wav")
+_NUMBERS = ("image_id", "audio_id", "id")
+_OF_A_CAPTION = "audiocap_id"  # counts only where nothing else names the clip
+_NAMES = (*_FILES, "youtube_id", "ytid", "video_id", "clip", "key", *_NUMBERS, _OF_A_CAPTION)
+_TIMES = ("start", "end", "start_time")
+_SAYING = ("caption", "prediction", "captions")
+_REFERENCE = re.compile(r"(captions?|references?)([ _]?\d+)?")
+_SHOWN = 5
+_FORMS = f"""a table (CSV, JSON, JSONL or Parquet) needs a column that names the clip ({", ".join(_NAMES[:2])}, ...,
+  youtube_id, image_id, id) and one with captions: `caption` for candidates; for references `caption` (a row each),
+  `captions` (a list) or `caption_1`, `caption_2`, ...; also COCO's result and annotation JSON"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the candidates."""
+
+    clip: Named
+    caption: str
+    where: str
+    failed: bool = False  # captioning gave no caption, and said so
+
+
+@dataclass
+class Pairs:
+    """Clips that have a candidate and references, in the references' order, and all that was left out or is odd."""
+
+    clips: list[str] = field(default_factory=list)
+    candidates: list[str] = field(default_factory=list)
+    references: list[list[str]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # clips of the references without a candidate
+    failed: list[str] = field(default_factory=list)  # ... whose candidate says that captioning failed
+    extra: list[str] = field(default_factory=list)  # candidates of clips without references
+    empty: list[str] = field(default_factory=list)  # clips whose candidate is empty: scored as it is
+    repeated: list[str] = field(
+        default_factory=list
+    )  # clips whose candidate stands there more than once, the same
+    unreferenced: list[str] = field(default_factory=list)  # clips of the references' file without any caption
+
+    def only(self, clips: set[str]) -> Pairs:
+        """The same with `clips` only."""
+        kept = [i for i, clip in enumerate(self.clips) if clip in clips]
+        lists = {
+            name: [getattr(self, name)[i] for i in kept] for name in ("clips", "candidates", "references")
+        }
+        odd = {
+            name: [clip for clip in getattr(self, name) if clip in clips] for name in ("empty", "repeated")
+        }
+        return Pairs(**lists, **odd, **{name: getattr(self, name) for name in ODDITIES})
+
+    def counts(self) -> dict[str, int]:
+        """How many clips are scored, left out or odd."""
+        return {name: len(getattr(self, name)) for name in ("clips", *ODDITIES, "empty", "repeated")}
+
+
+ODDITIES = ("missing", "failed", "extra", "unreferenced")
+
+
+@dataclass
+class References:
+    """Clips with what people said of them, from one file."""
+
+    path: Path
+    clips: list[Named]
+    captions: list[list[str]]
+
+    def labels(self) -> list[str]:
+        """A name for each clip, no two the same."""
+        counts = Counter(clip.names[0] for clip in self.clips)
+        labels = [clip.names[0] if counts[clip.names[0]] == 1 else _with_times(clip) for clip in self.clips]
+        seen: Counter[str] = Counter()
+        for i, label in enumerate(labels):
+            seen[label] += 1
+            if seen[label] > 1:
+                labels[i] = f"{label} #{seen[label]}"
+        return labels
+
+
+def read_references(path: Path) -> References:
+    """Reads AudioCaps' CSV, wide tables, one row or object a caption, lists of captions, COCO's annotations.
+
+    Captions of a clip stay in their order, equal ones too; empty ones are dropped. Raises UsageError.
+    """
+    table = _read(path)
+    saying = [name for name in map(plain_name, table.columns) if _REFERENCE.fullmatch(name)]
+    clips: dict[tuple[Any, ...], tuple[Named, list[str]]] = {}
+    for _, clip, row in _rows(path, table, saying):
+        identity = (clip.names[0], clip.start, clip.end, clip.video_start)
+        _, captions = clips.setdefault(identity, (clip, []))
+        captions += [text for name in saying for text in _texts(row.get(name)) if text.strip()]
+    return References(
+        path, [clip for clip, _ in clips.values()], [captions for _, captions in clips.values()]
+    )
+
+
+def read_candidates(path: Path) -> list[Candidate]:
+    """Reads `evacap caption`'s table, any other with a caption a clip, COCO's results. Raises UsageError."""
+    table = _read(path)
+    columns = [plain_name(name) for name in table.columns]
+    saying = [name for name in _SAYING if name in columns][:1]
+    found, wrong = [], []
+    for where, clip, row in _rows(path, table, saying):
+        texts = _texts(row.get(saying[0]))
+        if len(texts) > 1:
+            wrong.append(f"{where} has {len(texts)}")
+        failed = str(row.get("status") or "").strip().lower() == "failed"
+        found.append(Candidate(clip, texts[0] if texts else "", where, failed))
+    if wrong:
+        raise UsageError(
+            f"{path}: a candidate is one caption, but {_some(wrong)}",
+            "keep one caption a clip; references go second",
+        )
+    return found
+
+
+def pair(candidates: list[Candidate], path: Path, references: References) -> Pairs:
+    """Candidates of `path` with the references of the same clips.
+
+    Raises UsageError when a name may mean several clips, a clip has different candidates, or nothing fits.
+    """
+    labels, names = references.labels(), Names(references.clips)
+    chosen: dict[int, Candidate] = {}
+    result, repeated = Pairs(), dict[str, None]()
+    ambiguous: list[str] = []
+    different: dict[str, str] = {}
+    for candidate in candidates:
+        found = names.find(candidate.clip)
+        if not found:
+            result.extra.append(_with_times(candidate.clip))
+        elif len(found) > 1:
+            ambiguous.append(
+                f"{candidate.where}: {candidate.clip.names[0]!r} may be {_some([labels[i] for i in found])}"
+            )
+        elif (before := chosen.setdefault(found[0], candidate)) is not candidate:
+            repeated[labels[found[0]]] = None
+            if (before.caption, before.failed) != (candidate.caption, candidate.failed):
+                label = labels[found[0]]
+                different.setdefault(label, f"{label} ({before.where}, {candidate.where})")
+    problems, cures = [], []
+    if ambiguous:
+        problems.append(f"names that may mean several clips ({len(ambiguous)}): {_some(ambiguous)}")
+        cures.append("name clips as the references do")
+    if different:
+        problems.append(
+            f"clips with different captions ({len(different)}): {_some(list(different.values()))}"
+        )
+        cures.append("keep one caption a clip")
+    if not chosen and not problems:
+        here, there = (_some([repr(n) for n in some], 3) for some in (result.extra, labels))
+        problems.append(f"no clip is in {references.path}, too: here {here}; there {there}")
+        cures.append("name clips as the references do")
+    if problems:
+        raise UsageError(f"{path}: {'; '.join(problems)}", "; ".join(cures))
+    result.repeated = list(repeated)
+    _fill(result, labels, chosen, references)
+    return result
+
+
+def _fill(result: Pairs, labels: list[str], chosen: dict[int, Candidate], references: References) -> None:
+    for i, (label, captions) in enumerate(zip(labels, references.captions, strict=True)):
+        candidate = chosen.get(i)
+        if not captions:
+            result.unreferenced.append(label)
+        elif candidate is None:
+            result.missing.append(label)
+        elif candidate.failed:
+            result.failed.append(label)
+        else:
+            if not candidate.caption.strip():
+                result.empty.append(label)
+            result.clips.append(label)
+            result.candidates.append(candidate.caption)
+            result.references.append(captions)
+
+
+def _read(path: Path) -> Table:
+    known = {*_NAMES, *_TIMES, *_SAYING, "status"}
+    return read_table(path, lambda name: name in known or bool(_REFERENCE.fullmatch(name)))
+
+
+def _rows(path: Path, table: Table, saying: list[str]) -> Iterator[tuple[str, Named, dict[str, Any]]]:
+    """Where each row stands, its clip and its cells. Raises UsageError for a file without what is needed."""
+    columns = [plain_name(name) for name in table.columns]
+    lacking = [] if saying else ["captions"]
+    if not any(name in columns for name in _NAMES):
+        lacking.insert(0, "names of clips")
+    if lacking or not table.rows:
+        said = f"no column with {' and none with '.join(lacking)}" if lacking else "no rows"
+        raise UsageError(f"{path}: has {said}; its columns are: {', '.join(table.columns) or 'none'}", _FORMS)
+    nameless = []
+    for where, row in table.rows:
+        filled = {name: text for name in _NAMES if (text := _name(row.get(name)))}
+        numbers = [text for name, text in filled.items() if name in _NUMBERS]
+        names = [text for name, text in filled.items() if name not in (*_NUMBERS, _OF_A_CAPTION)]
+        if not names:
+            names, numbers = numbers or list(filled.values()), []
+        if names:
+            start, end, video_start = (_seconds(row.get(name)) for name in _TIMES)
+            named = Named(tuple(dict.fromkeys(names)), start, end, video_start, tuple(dict.fromkeys(numbers)))
+            yield where, named, row
+        elif any(text.strip() for name in saying for text in _texts(row.get(name))):
+            nameless.append(where)
+    if nameless:
+        raise UsageError(
+            f"{path}: captions without a clip's name: {_some(nameless)}", "name the clip in each row"
+        )
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)  # a gap in a column turns Parquet's whole numbers to floats
+    return "" if value is None or isinstance(value, (list, dict)) or value != value else str(value).strip()
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [str(text) for text in values if text is not None and text == text]
+
+
+def _seconds(value: Any) -> float | None:
+    try:
+        seconds = float(str(value).strip())
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def _with_times(clip: Named) -> str:
+    times = [clip.start if clip.start is not None else clip.video_start, clip.end]
+    return " ".join([clip.names[0], *(f"{seconds:g}" for seconds in times if seconds is not None)])
+
+
+def _some(items: list[str], most: int = _SHOWN) -> str:
+    rest = len(items) - most
+    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")

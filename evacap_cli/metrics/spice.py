@@ -1,0 +1,96 @@
+"""SPICE 1.0 by the packaged launcher: on any Java, with half a gigabyte, and every caption parsed once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evacap_cli.metrics.java import MetricError, Program, Runtime
+from evacap_cli.metrics.parts import LAUNCHER, spice_class_path, spice_fingerprint
+from evacap_cli.metrics.statistics import Array, Measured
+from evacap_cli.metrics.tokens import one_line
+from evacap_cli.metrics.tuples import TupleCache, Tuples
+
+CATEGORIES = ("All", "Object", "Relation", "Attribute", "Color", "Size", "Cardinality")
+_KEEP_EVERY = 5.0  # seconds between writes of parsed captions: what is parsed survives an interrupt
+Progress = Callable[[str, int, int], None]
+
+
+def cache_file(folder: Path) -> Path:
+    """Where parsed captions are kept below the cache folder; another version of SPICE's parts has another file."""
+    return folder / "spice" / f"captions-{spice_fingerprint()}.sqlite"
+
+
+@dataclass(frozen=True)
+class SpiceScores:
+    """F scores by category (N,) each; NaN where neither side says anything of that category ("All" is never NaN)."""
+
+    f: dict[str, Array]
+    parsed: int  # captions that had to be parsed; the others were known
+
+
+def spice(
+    runtime: Runtime,
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    cache: TupleCache,
+    threads: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[Measured, SpiceScores]:
+    """SPICE of tokenized captions. `progress` hears how many captions of those unknown to `cache` are parsed."""
+    candidates = [one_line(text) for text in candidates]
+    references = [[one_line(text) for text in said] for said in references]
+    texts = dict.fromkeys(
+        text for clip in zip(references, candidates, strict=True) for text in (*clip[0], clip[1])
+    )
+    known = cache.get(texts)
+    unknown = [text for text in texts if text not in known]
+    threads = threads or os.cpu_count() or 1
+    request = runtime.folder / f"spice-{time.monotonic_ns():x}.json"
+    clips = [{"test": test, "refs": said} for test, said in zip(candidates, references, strict=True)]
+    request.write_text(json.dumps({"known": known, "unknown": unknown, "clips": clips}), encoding="utf-8")
+    path = os.pathsep.join(map(str, spice_class_path()))
+    rows = []
+    with Program(runtime, "SPICE", ["-cp", path, LAUNCHER, str(request), str(threads)], "1G") as program:
+        _parse(program, unknown, cache, progress)
+        for line in program.receive(len(clips)):
+            rows.append({name: _number(values["f"]) for name, values in _object(line, "scores").items()})
+    f = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in CATEGORIES}
+    found = Measured()
+    found.add("SPICE", float(np.mean(f["All"])), f["All"])
+    return found, SpiceScores(f, len(unknown))
+
+
+def _parse(program: Program, unknown: Sequence[str], cache: TupleCache, progress: Progress) -> None:
+    """Receives the tuples of unknown captions and keeps them, every few seconds and whatever happens."""
+    parsed: dict[str, Tuples] = {}
+    kept = time.monotonic()
+    progress("parsing captions for SPICE", 0, len(unknown))
+    try:
+        for i, line in enumerate(program.receive(len(unknown)), 1):
+            parsed[unknown[i - 1]] = _object(line, "tuples")
+            progress("parsing captions for SPICE", i, len(unknown))
+            if time.monotonic() - kept > _KEEP_EVERY:
+                cache.put(parsed)
+                parsed, kept = {}, time.monotonic()
+    finally:
+        cache.put(parsed)
+
+
+def _object(line: str, name: str) -> Any:
+    try:
+        return json.loads(line)[name]
+    except (ValueError, KeyError, TypeError):
+        raise MetricError(f"SPICE: {line[:200]!r} came back instead of {name}") from None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,98 @@
+"""What can be done to a test clip's sound or picture, each the same for the same clip and seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evacap_cli.features import FeatureSettings
+from evacap_cli.features.settings import HOP_SECONDS
+
+SoundChange = Callable[[Tensor, FeatureSettings, np.ndarray], Tensor]
+PictureChange = Callable[[Tensor, Tensor | None, np.ndarray], tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """sound: fbank (B, T, F) normalised, settings and clip numbers -> the same shape. picture: frames uint8
+    (B, N, 3, S, S), mask bool (B, N) or None and clip numbers -> both. None leaves a modality as it is."""
+
+    name: str
+    sound: SoundChange | None = None
+    picture: PictureChange | None = None
+
+
+def black() -> Change:
+    return Change("black", picture=lambda frames, mask, rows: (torch.zeros_like(frames), mask))
+
+
+def freeze() -> Change:
+    """Every frame is the first."""
+    return Change("freeze", picture=lambda frames, mask, rows: (frames[:, :1].expand_as(frames), mask))
+
+
+def drop_video() -> Change:
+    """No frame exists: what a clip without a picture is to the model."""
+    return Change("drop-video", picture=lambda frames, mask, rows: (
+        frames, torch.zeros(frames.shape[:2], dtype=torch.bool)))  # fmt: skip
+
+
+def noise(seed: int) -> Change:
+    """Every pixel drawn anew."""
+
+    def picture(frames: Tensor, mask: Tensor | None, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        drawn = [
+            torch.randint(256, frames.shape[1:], generator=_generator(seed, row), dtype=torch.uint8)
+            for row in rows
+        ]
+        return torch.stack(drawn), mask
+
+    return Change("noise", picture=picture)
+
+
+def noise_audio(decibels: float, seed: int) -> Change:
+    """White noise `decibels` below the sound's mean power, added to the energy of each mel band.
+
+    A store holds no waveform: the powers of the two are added, which is what their sum has on average.
+    """
+
+    def sound(fbank: Tensor, features: FeatureSettings, rows: np.ndarray) -> Tensor:
+        energy = (fbank * features.fbank_std + features.fbank_mean).exp()  # (B, T, F)
+        draws = [torch.randn(fbank.shape[1:], generator=_generator(seed, row)) for row in rows]
+        hiss = torch.stack(draws).square() * _white(features)
+        ratio = energy.sum((1, 2)) / hiss.sum((1, 2)) * 10 ** (-decibels / 10)
+        mixed = energy + hiss * ratio[:, None, None]
+        return (mixed.log() - features.fbank_mean) / features.fbank_std
+
+    return Change(f"noise-audio {decibels:g} dB", sound=sound)
+
+
+def shift(seconds: float) -> Change:
+    """The sound comes `seconds` later than the picture says; what falls off the end begins it."""
+
+    def sound(fbank: Tensor, features: FeatureSettings, rows: np.ndarray) -> Tensor:
+        return fbank.roll(round(seconds / HOP_SECONDS), dims=1)
+
+    return Change(f"shift {seconds:g} s", sound=sound)
+
+
+def _white(features: FeatureSettings) -> Tensor:
+    """(F,): how much of white noise falls into each mel band: as much as the band is wide in hertz."""
+
+    def hertz(mel: Tensor) -> Tensor:
+        return 700 * ((mel / 1127).exp() - 1)
+
+    top = 1127 * math.log(1 + features.sample_rate / 2 / 700)
+    low = 1127 * math.log(1 + 20 / 700)
+    edges = hertz(torch.linspace(low, top, features.mel_bins + 1))
+    return edges.diff()
+
+
+def _generator(seed: int, row: int) -> torch.Generator:
+    state = np.random.SeedSequence((seed, int(row))).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]) >> 1)

@@ -1,0 +1,205 @@
+"""A model's captions of a store's clips, as they are and with sound or picture changed, each half encoded once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evacap_cli.data.store import Store
+from evacap_cli.errors import EvacapError
+from evacap_cli.features import FeatureSettings, normalize_frames
+from evacap_cli.model import Checkpoint, Generation
+from evacap_cli.tasks.batches import FeatureBatches
+from evacap_cli.tasks.changes import Change
+from evacap_cli.tasks.pairing import Pairing, circle
+
+Progress = Callable[[int, int], None]  # clips done, clips in all
+
+
+@dataclass(frozen=True)
+class Describing:
+    """How captions are made."""
+
+    beam: int = 4
+    max_words: int = 20
+    batch_size: int = 16
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    autocast: torch.dtype | None = None
+
+
+@dataclass
+class Said:
+    """What a model said of N clips. score, gate, entropy: float (N,); the latter two None for models without a gate,
+    entropy NaN for clips without a picture."""
+
+    captions: list[str]
+    score: np.ndarray
+    gate: np.ndarray | None
+    entropy: np.ndarray | None
+
+    def reordered(self, rows: np.ndarray) -> Said:
+        """What was said of clip `rows[i]`, as clip i's."""
+        gate, entropy = (None if values is None else values[rows] for values in (self.gate, self.entropy))
+        return Said([self.captions[row] for row in rows], self.score[rows], gate, entropy)
+
+
+@dataclass
+class _Half:
+    """One modality of some clips, encoded: tokens (B, T, d); for pictures bool (B, N), which frames exist."""
+
+    tokens: Tensor
+    mask: Tensor | None = None
+
+    def __getitem__(self, rows: slice) -> _Half:
+        return _Half(self.tokens[rows], None if self.mask is None else self.mask[rows])
+
+    def after(self, first: _Half) -> _Half:
+        """`first` and then these."""
+        masked = self.mask is not None and first.mask is not None
+        mask = torch.cat([first.mask, self.mask]) if masked else None  # type: ignore[list-item]
+        return _Half(torch.cat([first.tokens, self.tokens]), mask)
+
+
+class Describer:
+    """A model at work on a store.
+
+    `alone` tells what it says of the clips as they are; `paired` what it also says of each sound with its donors'
+    pictures; `changed` of clips that something was done to. All encode a clip's sound and picture once, and hold a
+    batch of them at a time.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, store: Store, how: Describing) -> None:
+        self.checkpoint, self.store, self.how = checkpoint, store, how
+        self.model = checkpoint.model.to(how.device).eval()
+        self.features = FeatureSettings.from_dict(checkpoint.features)
+        store.check(self.features, picture=self.model.has_picture)
+        if not len(store):
+            raise EvacapError(
+                f"{store.folder}: not one of its clips could be read", "its index.parquet says why"
+            )
+        self.data = FeatureBatches(store, self.features, self.model.has_picture)
+
+    def alone(self, progress: Progress | None = None) -> Said:
+        words = _Words(len(self.store), self.checkpoint)
+        for rows in self._batches(np.arange(len(self.store)), progress):
+            sound, picture = self._encoded(rows)
+            words.put(rows, self._describe(sound, picture))
+        return words.said()
+
+    def paired(
+        self, pairings: Sequence[Pairing], progress: Progress | None = None
+    ) -> tuple[Said, list[Said]]:
+        """(clips as they are, each sound with the picture of its donor in every pairing). Models that do not look say
+        the same of both. Besides a batch, the last sounds and the first pictures are held, as many as the largest
+        seed plus one."""
+        if not self.model.has_picture:
+            said = self.alone(progress)
+            return said, [said] * len(pairings)
+        clips, most = len(self.store), max(pairing.stride for pairing in pairings)
+        walk = circle(clips)
+        own, *mixed = (_Words(clips, self.checkpoint) for _ in range(len(pairings) + 1))
+        sounds: _Half | None = None  # of the last clips of the walk, from place `low` on
+        first: _Half | None = None  # pictures of its first clips
+        low = start = 0
+        for rows in self._batches(walk, progress):
+            sound, picture = self._encoded(rows)
+            assert picture is not None
+            own.put(rows, self._describe(sound, picture))
+            sounds = sound if sounds is None else sound.after(sounds)
+            if start < most:
+                first = picture if first is None else picture.after(first)
+            for pairing, words in zip(pairings, mixed, strict=True):  # whose donors have come
+                begin, end = max(0, start - pairing.stride), start + len(rows) - pairing.stride
+                if end > begin:
+                    seen = picture[begin + pairing.stride - start :]
+                    words.put(walk[begin:end], self._describe(sounds[begin - low : end - low], seen))
+            start += len(rows)
+            sounds, low = sounds[max(0, start - most - low) :], max(low, start - most)
+        assert sounds is not None
+        assert first is not None
+        for pairing, words in zip(pairings, mixed, strict=True):  # the last ones' donors are the first
+            for begin in range(0, pairing.stride, self.how.batch_size):
+                end = min(begin + self.how.batch_size, pairing.stride)
+                place = clips - pairing.stride + begin
+                heard = sounds[place - low : place - low + end - begin]
+                words.put(walk[place : place + end - begin], self._describe(heard, first[begin:end]))
+        return own.said(), [words.said() for words in mixed]
+
+    def changed(self, changes: Sequence[Change], progress: Progress | None = None) -> list[Said]:
+        """The clips as they are, then once for every change. What a change leaves alone is not encoded again."""
+        words = [_Words(len(self.store), self.checkpoint) for _ in range(len(changes) + 1)]
+        for rows in self._batches(np.arange(len(self.store)), progress):
+            batch = self.data.batch(rows.tolist())
+            sound, picture = self._hear(batch.audio), self._see(batch.picture, batch.mask)
+            words[0].put(rows, self._describe(sound, picture))
+            for change, words_of in zip(changes, words[1:], strict=True):
+                heard, seen = sound, picture
+                if change.sound is not None:
+                    heard = self._hear(change.sound(batch.audio, self.features, rows))
+                if change.picture is not None and batch.picture is not None:
+                    seen = self._see(*change.picture(batch.picture, batch.mask, rows))
+                words_of.put(rows, self._describe(heard, seen))
+        return [each.said() for each in words]
+
+    def _batches(self, order: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
+        size = self.how.batch_size
+        for start in range(0, len(order), size):
+            if progress:
+                progress(start, len(order))
+            yield order[start : start + size]
+        if progress:
+            progress(len(order), len(order))
+
+    def _encoded(self, rows: np.ndarray) -> tuple[_Half, _Half | None]:
+        batch = self.data.batch(rows.tolist())
+        return self._hear(batch.audio), self._see(batch.picture, batch.mask)
+
+    @torch.inference_mode()
+    def _hear(self, fbank: Tensor) -> _Half:
+        with self._autocast():
+            return _Half(self.model.encode_audio(fbank.to(self.how.device)))
+
+    @torch.inference_mode()
+    def _see(self, frames: Tensor | None, mask: Tensor | None) -> _Half | None:
+        if frames is None:
+            return None
+        pixels = normalize_frames(frames.to(self.how.device), self.features)
+        every = torch.ones(frames.shape[:2], dtype=torch.bool) if mask is None else mask
+        with self._autocast():
+            return _Half(self.model.encode_picture(pixels), every.to(self.how.device))
+
+    @torch.inference_mode()
+    def _describe(self, sound: _Half, picture: _Half | None) -> Generation:
+        tokens, mask = (None, None) if picture is None else (picture.tokens, picture.mask)
+        with self._autocast():
+            memory = self.model.fuse(sound.tokens, tokens, mask)
+            return self.model.describe(memory, self.how.beam, self.how.max_words)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.how.device.type, self.how.autocast, enabled=self.how.autocast is not None)
+
+
+class _Words:
+    """Captions and numbers of clips, as they come."""
+
+    def __init__(self, clips: int, checkpoint: Checkpoint) -> None:
+        self.decode = checkpoint.tokenizer.decode
+        self.captions = [""] * clips
+        self.numbers = {name: np.full(clips, math.nan) for name in ("score", "gate", "entropy")}
+        self.gated = checkpoint.model.has_gate
+
+    def put(self, rows: np.ndarray, out: Generation) -> None:
+        for row, tokens in zip(rows.tolist(), out.tokens.tolist(), strict=True):
+            self.captions[row] = self.decode(tokens)
+        for name, values in (("score", out.score), ("gate", out.gate), ("entropy", out.entropy)):
+            if values is not None:
+                self.numbers[name][rows] = values.float().cpu().numpy()
+
+    def said(self) -> Said:
+        gate, entropy = (self.numbers[name] if self.gated else None for name in ("gate", "entropy"))
+        return Said(self.captions, self.numbers["score"], gate, entropy)

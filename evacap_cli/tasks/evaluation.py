@@ -1,0 +1,219 @@
+"""Table 1: what models say of a store's clips, against what people said of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evacap_cli.data.store import Store
+from evacap_cli.data.store.files import written_whole
+from evacap_cli.errors import UsageError
+from evacap_cli.metrics.bootstrap import intervals
+from evacap_cli.metrics.spice import cache_file
+from evacap_cli.metrics.suite import Scores, Settings, score_captions
+from evacap_cli.metrics.tuples import TupleCache
+from evacap_cli.model import Checkpoint, load_checkpoint, parameter_counts
+from evacap_cli.report.paper import printed_row
+from evacap_cli.report.tables import number
+from evacap_cli.tasks.describing import Describer, Describing, Said
+from evacap_cli.tasks.devices import pick_device, pick_precision
+from evacap_cli.tasks.folders import cache_folder
+
+Show = Callable[[str, int, int], None]  # what is done, done, in all
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How models are evaluated; None is what suits the device."""
+
+    beam: int = 4
+    max_words: int = 20
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    scoring: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"--{name.replace('_', '-')} {value} must be 1 or more"
+            for name in ("beam", "max_words", "batch_size")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if wrong:
+            raise UsageError("; ".join(wrong))
+
+    def describing(self) -> Describing:
+        device = pick_device(self.device)
+        size = self.batch_size or (64 if device.type == "cuda" else 16)
+        return Describing(self.beam, self.max_words, size, device, pick_precision(self.precision, device))
+
+
+@dataclass
+class Evaluated:
+    """One model on one set of clips. intervals: 95 % by bootstrap over clips; seconds: of captioning all clips."""
+
+    name: str
+    preset: str
+    fusion: str
+    parameters: int
+    said: Said
+    scores: Scores
+    intervals: dict[str, tuple[float, float]]
+    seconds: float
+
+    def row(self) -> dict[str, Any]:
+        """For `metrics.json`."""
+        printed = printed_row(self.preset)
+        return {
+            "model": self.name,
+            "preset": self.preset,
+            "fusion": self.fusion,
+            "parameters": self.parameters,
+            "clips": len(self.scores.clips),
+            "id_hash": self.scores.id_hash,
+            "metrics": self.scores.values,
+            "intervals": self.intervals,
+            "unavailable": self.scores.unavailable,
+            "tokenizer": self.scores.tokenizer,
+            "seconds_per_clip": self.seconds / len(self.scores.clips),
+            "paper": None if printed is None else {"method": printed[0], "metrics": printed[1]},
+        }
+
+
+def open_models(names: Sequence[str]) -> list[Checkpoint]:
+    """Checkpoints under names that tell them apart. UsageError when one is given twice."""
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise UsageError(f"--model {', '.join(double)}: given twice", "name every model once")
+    models = [load_checkpoint(name) for name in names]
+    short = [model.name for model in models]
+    return [
+        replace(model, name=str(name)) if short.count(model.name) > 1 else model
+        for model, name in zip(models, names, strict=True)
+    ]
+
+
+def references_of(store: Store) -> list[list[str]]:
+    """UsageError when clips have none."""
+    said = [store.captions(i) for i in range(len(store))]
+    silent = [store.keys[i] for i, texts in enumerate(said) if not texts]
+    if silent:
+        raise UsageError(
+            f"{store.folder}: {len(silent)} clips have no reference captions, the first is {silent[0]}",
+            "drop them from the manifest and prepare it again",
+        )
+    return said
+
+
+def evaluate(
+    names: Sequence[str], data: Path, options: EvaluateOptions | None = None, show: Show | None = None
+) -> list[Evaluated]:
+    """Captions every clip of `data` with every model and scores them. Raises EvacapError."""
+    options = options or EvaluateOptions()
+    store = Store(data)
+    references = references_of(store)
+    models = open_models(names)
+    describers = [
+        Describer(model, store, options.describing()) for model in models
+    ]  # all checked before any works
+    found = []
+    for model, describer in zip(models, describers, strict=True):
+        began = time.monotonic()
+        said = describer.alone(None if show is None else lambda d, n, m=model: show(m.name, d, n))  # type: ignore[misc]
+        seconds = time.monotonic() - began
+        scores = score(store.keys, said.captions, references, options.scoring, show)
+        found.append(
+            Evaluated(
+                model.name,
+                str(model.metadata.get("preset", "")),
+                model.model.config.fusion,
+                parameter_counts(model.model)["total"],
+                said,
+                scores,
+                intervals(scores.statistics),
+                seconds,
+            )
+        )
+    return found
+
+
+def score(
+    keys: Sequence[str],
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    settings: Settings,
+    show: Show | None = None,
+    sets: int = 1,
+) -> Scores:
+    """`score_captions`, with SPICE's parses kept in the cache folder."""
+    cache = TupleCache(cache_file(cache_folder()))
+    silent: Show = lambda what, done, total: None  # noqa: E731
+    return score_captions(keys, captions, references, settings, cache, show or silent, sets)
+
+
+def table(found: Sequence[Evaluated]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of Table 1: a model's values, their intervals below it, and the paper's row where it has one."""
+    names = list(found[0].scores.values)
+    header, rows = ["model", "parameters", *names], []
+    for each in found:
+        values, between = each.scores.values, each.intervals
+        rows.append(
+            [each.name, f"{each.parameters / 1e6:.1f} M", *(number(values[name], 3) for name in names)]
+        )
+        rows.append(
+            [
+                "  95 %",
+                "",
+                *(f"{between[n][0]:.3f}-{between[n][1]:.3f}" if n in between else "" for n in names),
+            ]
+        )
+        if printed := printed_row(each.preset):
+            name, paper = printed
+            cells = (number(paper[name], 3) if name in paper else "" for name in names)
+            rows.append([f"  paper's {name} (AudioCaps)", "", *cells])
+    return header, rows
+
+
+def check_place(out: Path | None) -> None:
+    """Raises UsageError when results cannot go to a folder `out`."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file", "name a folder")
+
+
+def write_evaluation(found: Sequence[Evaluated], folder: Path, page: str) -> None:
+    """`metrics.json`, `table.md` (`page`), and for every model `predictions-NAME.csv` with each clip's caption and
+    numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("metrics.json", json.dumps({"models": [each.row() for each in found]}, indent=1)),
+        ("table.md", page),
+    ):
+        with written_whole(folder / name) as aside:
+            aside.write_text(text, "utf-8")
+    for each in found:
+        said, per_clip = each.said, each.scores.per_clip
+        numbers = {"score": said.score, "gate": said.gate, "entropy": said.entropy, **per_clip}
+        with (
+            written_whole(folder / f"predictions-{file_name(each.name)}.csv") as aside,
+            aside.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow(["key", "caption", *numbers])
+            for i, key in enumerate(each.scores.clips):
+                table.writerow([key, said.captions[i], *(_digits(values, i) for values in numbers.values())])
+
+
+def _digits(values: np.ndarray | None, clip: int) -> str:
+    return "" if values is None or np.isnan(values[clip]) else f"{values[clip]:.6f}"
+
+
+def file_name(name: str) -> str:
+    """A model's name as part of a file's."""
+    return "".join(c if c.isalnum() or c in "-._" else "_" for c in name).strip("._") or "model"

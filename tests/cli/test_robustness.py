@@ -1,0 +1,166 @@
+"""`evacap evaluate` and `evacap robustness`: tables, files and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from evacap_cli.data.store import Store
+from evacap_cli.model import save_checkpoint
+from evacap_cli.tasks import sample
+
+from ..conftest import Evacap
+from ..tasks.noise import CLIPS, checkpoint, noise_store
+
+QUICK = ("--metrics", "BLEU,CIDEr", "--beam", 2, "--max-words", 6, "--batch-size", 3)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store and three models that fit it."""
+    folder = tmp_path_factory.mktemp("robustness")
+    noise_store(folder / "store")
+    for fusion, preset in (
+        ("entropy-gate", "evacap-base"),
+        ("concat", "avcap-base"),
+        ("audio-only", "audio-base"),
+    ):
+        made = checkpoint(fusion)
+        save_checkpoint(folder / fusion, made.model, made.tokenizer, made.features, {"preset": preset})
+    return folder
+
+
+def test_evaluate_makes_a_row_a_model(evacap: Evacap, world: Path, tmp_path: Path) -> None:
+    models = ("--model", world / "entropy-gate", "--model", world / "audio-only")
+    result = evacap("evaluate", *models, "--data", world / "store", *QUICK, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "entropy-gate" in result.stdout
+    assert "paper's Proposed (AudioCaps)" in result.stdout
+    assert f"{CLIPS} clips, hash of their names" in result.stdout
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]
+    assert [model["fusion"] for model in found] == ["entropy-gate", "audio-only"]
+    assert found[0]["metrics"].keys() == {"BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "CIDEr"}
+    assert found[0]["paper"]["metrics"]["CIDEr"] == 0.649
+    assert "| entropy-gate |" in (tmp_path / "out" / "table.md").read_text()
+    with (tmp_path / "out" / "predictions-entropy-gate.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["key"] for row in rows] == Store(world / "store").keys
+    assert all(0 <= float(row["gate"]) <= 1 for row in rows)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "metrics.json", "predictions-audio-only.csv", "predictions-entropy-gate.csv", "table.md",
+    ]  # fmt: skip
+
+
+def test_a_sweep_can_be_repeated(evacap: Evacap, world: Path, tmp_path: Path) -> None:
+    models = [item for name in ("entropy-gate", "concat", "audio-only") for item in ("--model", world / name)]
+    args = ("robustness", *models, "--data", world / "store", "--probs", "0,0.5,1", "--seeds", "0,4", *QUICK)
+    for name in ("a", "b"):
+        result = evacap(*args, "-o", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    first, second = (json.loads((tmp_path / name / "robustness.json").read_text()) for name in ("a", "b"))
+    for made in (first, second):
+        for model in made["models"]:
+            del model["seconds"]
+    assert first == second
+    assert [pairing["seed"] for pairing in first["pairings"]] == [0, 4]
+    assert all(clip != donor for pairing in first["pairings"] for clip, donor in pairing["donor"].items())
+    ours, _, heard = first["models"]
+    assert [point["at"] for point in ours["points"]] == [0, 0.5, 1]
+    assert ours["points"][0]["paper"]["CIDEr"] == 0.649
+    assert all(point["values"] == heard["points"][0]["values"] for point in heard["points"])
+    assert heard["followed"] == heard["told_apart"] == {}
+    assert ours["followed"].keys() == {"sound", "picture", "share nearer the picture"}
+    assert 0 <= ours["told_apart"]["gate"] <= 1
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "robustness.csv", "robustness.json", "robustness.md", "robustness.png",
+    ]  # fmt: skip
+    evaluated = evacap("evaluate", "--model", world / "concat", "--data", world / "store", *QUICK, "--json")
+    (row,) = json.loads(evaluated.stdout)["models"]
+    assert row["metrics"] == pytest.approx(first["models"][1]["points"][0]["values"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("perturb", "points"),
+    [
+        ("swap-audio", 4),
+        ("black", 4),
+        ("noise", 4),
+        ("freeze", 4),
+        ("drop-video", 4),
+        ("noise-audio", 5),
+        ("shift", 4),
+    ],
+)
+def test_every_perturbation(evacap: Evacap, world: Path, tmp_path: Path, perturb: str, points: int) -> None:
+    models = ("--model", world / "entropy-gate", "--model", world / "audio-only")
+    args = ("--perturb", perturb, "--seeds", "0", "--metrics", "BLEU_1,ROUGE_L", *QUICK[2:])
+    result = evacap("robustness", *models, "--data", world / "store", *args, "-o", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    ours, heard = json.loads(result.stdout)["models"]
+    assert len(ours["points"]) == points
+    if perturb in ("black", "noise", "freeze", "drop-video"):
+        assert heard["points"][0]["values"] == heard["points"][-1]["values"]
+    if perturb == "drop-video":  # without a picture it is only heard
+        assert ours["told_apart"]["gate"] > 0.9
+
+
+def test_without_options_it_makes_its_own_benchmark(
+    evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVACAP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sample, "CLIPS", 6)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # made, then found
+        result = evacap(
+            "robustness", "--probs", "0,1", "--metrics", "ROUGE_L", "--seeds", "0", "--workers", 0
+        )
+        assert result.exit_code == 0, result.output
+        made = json.loads((tmp_path / "robustness" / "robustness.json").read_text())
+        assert [model["name"] for model in made["models"]] == ["demo", "avcap-demo", "audio-demo"]
+        assert made["clips"] == 6
+        demo = made["models"][0]
+        assert demo["points"][0]["values"]["ROUGE_L"] > 0.3
+        assert sum(kind["clips"] for kind in demo["by_kind"].values()) == 6
+    assert len(list((tmp_path / "cache").glob("sample-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--probs", "1.5"), "--probs 1.5: a share of the clips is from 0 to 1"),
+        (("--probs", "0,half"), "no list of numbers"),
+        (("--probs", ","), "give at least one"),
+        (("--perturb", "shuffel"), "shuffel: is none of shuffle, swap-audio"),
+        (("--levels", "3"), "shuffle has none"),
+        (("--seeds", "1,1"), "different numbers"),
+        (("--seeds", "0.5"), "different numbers, 0 or more"),
+        (("--metrics", "FENSE"), "no such metric: FENSE"),
+        (("--beam", "0"), "--beam 0 must be 1 or more"),
+        (("--model", "entropy-gate"), "given twice"),
+        (("--data", "nowhere"), "not a feature store"),
+    ],
+)
+def test_what_cannot_be_is_named(
+    evacap: Evacap,
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    args: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(world)
+    given = ("--model", "entropy-gate", "--data", "store", "-o", tmp_path / "out")
+    result = evacap("robustness", *given, *args)
+    assert result.exit_code == (1 if "nowhere" in args else 2), result.output
+    assert said in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_of_other_features_is_refused(evacap: Evacap, world: Path, tmp_path: Path) -> None:
+    for command in ("evaluate", "robustness"):
+        result = evacap(command, "--model", "demo", "--data", world / "store", "-o", tmp_path / "out")
+        assert result.exit_code == 2, result.output
+        assert "image_size = 32 in the store, 96 wanted" in " ".join(result.stderr.split())

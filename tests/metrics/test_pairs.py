@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evacap_cli.errors import UsageError
+from evacap_cli.metrics.pairs import Pairs, pair, read_candidates, read_references
+
+AUDIOCAPS = """audiocap_id,youtube_id,start_time,caption
+103549,7fmOlUlwoNg,20,"Rattling, and vibrations"
+103548,6BJ455B1aAs,0,A rocket flies
+103541,7fmOlUlwoNg,20,A rattle
+103540,7fmOlUlwoNg,20,A rattle
+"""
+SAID = [["Rattling, and vibrations", "A rattle", "A rattle"], ["A rocket flies"]]
+WIDE = """file_name,caption_1,caption_2,caption_3
+7fmOlUlwoNg.wav,"Rattling, and vibrations",A rattle,A rattle
+6BJ455B1aAs.wav,A rocket flies,,
+"""
+JSONL = "".join(
+    json.dumps({"video": name, "captions": said}) + "\n"
+    for name, said in zip(("7fmOlUlwoNg", "6BJ455B1aAs"), SAID, strict=True)
+)
+COCO = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "7fmOlUlwoNg.mp4"}, {"id": 2, "file_name": "x/6BJ455B1aAs.mp4"}],
+        "annotations": [
+            {"image_id": image, "id": 5 + i, "caption": text}
+            for i, (image, text) in enumerate(
+                [(1, SAID[0][0]), (2, SAID[1][0]), (1, SAID[0][1]), (1, SAID[0][2])]
+            )
+        ],
+    }
+)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def paired(folder: Path, candidates: str, references: str = AUDIOCAPS, suffix: str = ".csv") -> Pairs:
+    path = write(folder, f"candidates{suffix}", candidates)
+    return pair(read_candidates(path), path, read_references(write(folder, "references.csv", references)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.csv", AUDIOCAPS), ("w.csv", WIDE), ("l.jsonl", JSONL), ("c.json", COCO)]
+)
+def test_forms_of_references(tmp_path: Path, name: str, text: str) -> None:
+    assert read_references(write(tmp_path, name, text)).captions == SAID
+
+
+OURS = """video,start,end,caption,score,gate,entropy,status,error
+clips/6BJ455B1aAs.mp4,0.000,10.000,a rocket,-1.2,0.5,0.4,ok,
+clips/7fmOlUlwoNg.mp4,3.200,13.200,a rattle,-1.0,0.5,0.4,audio-only,
+"""
+
+
+ONE, OTHER = "6BJ455B1aAs", "7fmOlUlwoNg"
+AS_JSON = [{"image_id": ONE, "caption": "a rocket"}, {"image_id": OTHER, "caption": "a rattle"}]
+AS_LISTS = [{"id": ONE, "captions": ["a rocket"]}, {"id": OTHER, "captions": ["a rattle"]}]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (".csv", OURS),
+        (".csv", f"id,caption\n{ONE},a rocket\n{OTHER},a rattle\n"),
+        (".csv", f"Caption;File_Name\na rocket;{ONE}.wav\na rattle;{OTHER}.wav\n"),
+        (".jsonl", "\n".join(json.dumps(row) for row in AS_JSON)),
+        (".json", json.dumps(AS_JSON)),
+        (".json", json.dumps(AS_LISTS)),
+    ],
+)
+def test_forms_of_candidates(tmp_path: Path, suffix: str, text: str) -> None:
+    found = paired(tmp_path, text, suffix=suffix)
+    assert found.clips == ["7fmOlUlwoNg", "6BJ455B1aAs"]  # in the references' order
+    assert found.candidates == ["a rattle", "a rocket"]
+    assert found.references == SAID
+    assert found.counts() == {"clips": 2, "missing": 0, "failed": 0, "extra": 0, "unreferenced": 0, "empty": 0,
+                              "repeated": 0}  # fmt: skip
+
+
+def test_cocos_results_go_with_cocos_annotations(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "r.json", '[{"image_id": 2, "caption": "a rocket"}, {"image_id": 1, "caption": "b"}]'
+    )
+    found = pair(read_candidates(path), path, read_references(write(tmp_path, "c.json", COCO)))
+    assert found.candidates == ["b", "a rocket"]
+    assert found.references == SAID
+
+
+def test_numbers_of_rows_do_not_split_clips(tmp_path: Path) -> None:
+    references = "id,file_name,caption\n1,a.mp4,one\n2,a.mp4,two\n3,b.mp4,three\n"
+    found = paired(tmp_path, "id,video,caption\n1,b.mp4,B\n2,a.mp4,A\n", references)
+    assert (found.clips, found.candidates) == (["a.mp4", "b.mp4"], ["A", "B"])
+    assert found.references == [["one", "two"], ["three"]]
+
+
+def test_what_is_left_out_or_odd_is_told(tmp_path: Path) -> None:
+    references = "video,caption\na,one\nb,two\nc,three\nd,four\ne,\nf,six\n"
+    candidates = (
+        'video,caption,status\na,"",ok\nb,said,ok\nb,said,ok\nc,,failed\nz,unknown,ok\ne,five,ok\n'
+        'f,"two\nlines, ""quoted"" ||| 😀",ok\n'
+    )
+    found = paired(tmp_path, candidates, references)
+    assert found.clips == ["a", "b", "f"]
+    assert found.candidates == ["", "said", 'two\nlines, "quoted" ||| 😀']
+    assert (found.missing, found.failed, found.extra) == (["d"], ["c"], ["z"])
+    assert (found.unreferenced, found.empty, found.repeated) == (["e"], ["a"], ["b"])
+
+
+def test_what_is_not_clear_is_refused_all_at_once(tmp_path: Path) -> None:
+    references = "video,caption\nx/1.mp4,one\ny/1.mp4,two\n2.mp4,three\n"
+    with pytest.raises(UsageError) as caught:
+        paired(tmp_path, "video,caption\n1.mp4,one\n2.mp4,here\na/2.mp4,there\n", references)
+    assert "line 2: '1.mp4' may be x/1.mp4, y/1.mp4" in caught.value.message
+    assert "2.mp4 (line 3, line 4)" in caught.value.message
+    assert "one caption" in caught.value.cure
+
+
+def test_people_as_candidates_are_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"different captions \(1\): 7fmOlUlwoNg \(line 2, line 4\)"):
+        paired(tmp_path, AUDIOCAPS)
+    with pytest.raises(UsageError, match="line 1 has 3"):
+        read_candidates(write(tmp_path, "l.jsonl", JSONL))
+
+
+def test_files_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"here 'q'; there '7fmOlUlwoNg', '6BJ455B1aAs'"):
+        paired(tmp_path, "video,caption\nq,a\n")
+    with pytest.raises(UsageError, match=r"no column with names of clips and none with captions.* a, b"):
+        paired(tmp_path, "a,b\n1,2\n")
+    with pytest.raises(UsageError, match="no rows"):
+        paired(tmp_path, "video,caption\n")
+    with pytest.raises(UsageError, match="without a clip's name: line 3"):
+        paired(tmp_path, "video,caption\n7fmOlUlwoNg,a\n,b\n")
+
+
+def test_parts_of_videos(tmp_path: Path) -> None:
+    references = "video,start,end,caption\na.mp4,0,10,one\na.mp4,10,20,two\nb.mp4,0,10,three\n"
+    found = paired(
+        tmp_path, "video,start,end,caption\nv/a.mp4,10.000,20.000,TWO\nv/a.mp4,0.000,10.000,ONE\n", references
+    )
+    assert found.candidates == ["ONE", "TWO"]
+    assert found.clips == ["a.mp4 0 10", "a.mp4 10 20"]
+    assert found.missing == ["b.mp4"]
+
+
+def test_labels_are_never_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path, "r.csv", "youtube_id,start_time,start,caption\nx,1,5,a\nx,2,5,b\n")
+    assert len(set(read_references(path).labels())) == 2
+
+
+def test_only_some_clips(tmp_path: Path) -> None:
+    found = paired(tmp_path, OURS).only({"6BJ455B1aAs"})
+    assert (found.clips, found.candidates, found.references) == (["6BJ455B1aAs"], ["a rocket"], [SAID[1]])

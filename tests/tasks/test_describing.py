@@ -1,0 +1,120 @@
+"""Captions of a store, plain and with sound or picture changed, against one clip at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from evacap_cli.data.store import Store
+from evacap_cli.errors import UsageError
+from evacap_cli.features import normalize_frames
+from evacap_cli.model import Checkpoint
+from evacap_cli.tasks import changes
+from evacap_cli.tasks.describing import Describer, Describing
+from evacap_cli.tasks.pairing import Pairing
+
+from .noise import CLIPS, FEATURES, WITHOUT_PICTURE, checkpoint, noise_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return noise_store(tmp_path_factory.mktemp("describing") / "store")
+
+
+def one(at: Checkpoint, store: Store, sound: int, picture: int) -> tuple[str, float]:
+    """Caption and score of one sound with one picture, by the plain way through the model."""
+    fbank = torch.from_numpy(store.fbank([sound])).float()
+    seen = bool(store.has_picture([picture])[0])
+    pixels = normalize_frames(torch.from_numpy(store.frames([picture])), FEATURES) if seen else None
+    out = at.model.generate(fbank, pixels if at.model.has_picture else None, beam=2, max_words=8)
+    return at.tokenizer.decode(out.tokens[0].tolist()), float(out.score[0])
+
+
+@pytest.mark.parametrize("fusion", ["entropy-gate", "concat", "audio-only"])
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 16])
+def test_every_pair_is_what_it_is_alone(fusion: str, batch_size: int, store: Store) -> None:
+    at, pairings = checkpoint(fusion), [Pairing.draw(CLIPS, seed) for seed in (2, 0, CLIPS - 2)]
+    describer = Describer(at, store, Describing(beam=2, max_words=8, batch_size=batch_size))
+    own, mixed = describer.paired(pairings)
+    alone = describer.alone()
+    for clip in range(CLIPS):
+        given = [(said, int(pairing.donor[clip])) for said, pairing in zip(mixed, pairings, strict=True)]
+        for said, donor in ((own, clip), (alone, clip), *given):
+            caption, score = one(at, store, clip, donor)
+            assert said.captions[clip] == caption
+            assert said.score[clip] == pytest.approx(score, abs=1e-4)
+    if fusion == "entropy-gate":
+        assert own.gate is not None
+        assert own.gate[WITHOUT_PICTURE] == 0
+        assert np.isfinite(own.gate).all()
+    else:
+        assert own.gate is None
+    if fusion != "audio-only":
+        assert np.abs(own.score - mixed[0].score).max() > 1e-4
+
+
+def test_each_half_is_encoded_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = checkpoint("entropy-gate")
+    counts = {"audio": 0, "picture": 0}
+    for name in counts:
+        plain = getattr(at.model, f"encode_{name}")
+
+        def counted(x: torch.Tensor, name: str = name, plain=plain) -> torch.Tensor:
+            counts[name] += len(x)
+            return plain(x)
+
+        monkeypatch.setattr(at.model, f"encode_{name}", counted)
+    Describer(at, store, Describing(beam=1, max_words=4, batch_size=3)).paired(
+        [Pairing.draw(CLIPS, seed) for seed in range(3)]
+    )
+    assert counts == {"audio": CLIPS, "picture": CLIPS}
+
+
+def test_changes_of_the_picture(store: Store) -> None:
+    at = checkpoint("entropy-gate")
+    describer = Describer(at, store, Describing(beam=2, max_words=8, batch_size=4))
+    made = [
+        changes.black(),
+        changes.freeze(),
+        changes.drop_video(),
+        changes.noise(0),
+        changes.noise(0),
+        changes.noise(1),
+    ]
+    own, black, frozen, dropped, noise, same, other = describer.changed(made)
+    assert own.score == pytest.approx(describer.alone().score, abs=1e-5)
+    assert dropped.gate is not None
+    assert (dropped.gate == 0).all()
+    assert np.isnan(dropped.entropy).all()
+    for said in (black, frozen, noise):
+        assert np.abs(own.score - said.score).max() > 1e-4
+        assert said.score[WITHOUT_PICTURE] == pytest.approx(own.score[WITHOUT_PICTURE], abs=1e-5)
+    assert (noise.score == same.score).all()
+    assert (noise.score != other.score).any()
+
+
+def test_noise_is_as_loud_as_it_says() -> None:
+    fbank = torch.randn(2, 64, 32)
+    plain = (fbank * FEATURES.fbank_std + FEATURES.fbank_mean).exp().sum((1, 2))
+    for decibels in (0.0, 20.0):
+        sound = changes.noise_audio(decibels, 0).sound
+        assert sound is not None
+        mixed = sound(fbank, FEATURES, np.array([4, 5]))
+        energy = (mixed * FEATURES.fbank_std + FEATURES.fbank_mean).exp().sum((1, 2))
+        assert (energy / plain - 1).tolist() == pytest.approx([10 ** (-decibels / 10)] * 2, rel=1e-3)
+        assert torch.equal(mixed[1:], sound(fbank[1:], FEATURES, np.array([5])))
+
+
+def test_a_shift_is_of_hundredths_of_a_second() -> None:
+    sound = changes.shift(0.25).sound
+    assert sound is not None
+    fbank = torch.arange(64.0)[None, :, None].expand(1, 64, 32)
+    assert sound(fbank, FEATURES, np.array([0]))[0, :, 0].tolist() == [*range(39, 64), *range(39)]
+
+
+def test_a_store_of_other_features_is_refused(store: Store) -> None:
+    at = checkpoint("entropy-gate")
+    at.features["image_size"] = 64
+    with pytest.raises(UsageError, match="image_size = 32 in the store, 64 wanted"):
+        Describer(at, store, Describing())

@@ -1,0 +1,57 @@
+"""Who gets whose picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evacap_cli.errors import UsageError
+from evacap_cli.tasks.pairing import Pairing, circle
+
+
+@pytest.mark.parametrize(("clips", "seed"), [(2, 0), (3, 1), (7, 4), (100, 0), (100, 98)])
+def test_nobody_is_its_own_donor_and_everybody_gives_once(clips: int, seed: int) -> None:
+    pairing = Pairing.draw(clips, seed)
+    assert (pairing.donor != np.arange(clips)).all()
+    assert sorted(pairing.donor) == sorted(pairing.order) == list(range(clips))
+
+
+def test_seeds_give_every_clip_other_donors() -> None:
+    donors = np.stack([Pairing.draw(20, seed).donor for seed in range(19)])
+    assert all(len(set(column)) == 19 for column in donors.T)
+
+
+def test_round_the_circle_the_donor_stands_a_stride_on() -> None:
+    walk = circle(50)
+    for seed in (0, 3):
+        pairing = Pairing.draw(50, seed)
+        assert (pairing.donor[walk] == np.roll(walk, -pairing.stride)).all()
+
+
+def test_who_is_shuffled_stays_shuffled() -> None:
+    pairing = Pairing.draw(40, 1)
+    few, more = pairing.touched(0.05), pairing.touched(0.5)
+    assert few.sum() == 2
+    assert more.sum() == 20
+    assert (more | ~few).all()
+    assert not pairing.touched(0).any()
+    assert pairing.touched(1).all()
+
+
+def test_a_seed_is_a_pairing() -> None:
+    first, same, other = (Pairing.draw(30, seed) for seed in (5, 5, 6))
+    assert (first.donor == same.donor).all()
+    assert (first.order == same.order).all()
+    assert (first.donor != other.donor).any()
+
+
+@pytest.mark.parametrize(("clips", "seed"), [(5, 4), (5, -1)])
+def test_a_seed_that_there_is_not(clips: int, seed: int) -> None:
+    with pytest.raises(UsageError, match=r"5 clips have the seeds 0 to 3"):
+        Pairing.draw(clips, seed)
+
+
+@pytest.mark.parametrize("clips", [0, 1])
+def test_one_clip_has_no_donor(clips: int) -> None:
+    with pytest.raises(UsageError, match="another's picture"):
+        Pairing.draw(clips, 0)
