@@ -16,6 +16,7 @@ from evacap_cli.cli.evaluate import evaluate
 from evacap_cli.cli.prepare import prepare
 from evacap_cli.cli.robustness import robustness
 from evacap_cli.cli.score import score
+from evacap_cli.cli.speed import speed
 from evacap_cli.cli.synth import synth
 from evacap_cli.cli.train import train
 
@@ -28,8 +29,8 @@ app = typer.Typer(
 )
 
 COMMANDS: tuple[tuple[Callable[..., None], bool], ...] = (  # and whether they need arguments
-    (caption, True), (prepare, True), (train, True), (evaluate, True), (robustness, False), (score, True),
-    (synth, True), (doctor, False),
+    (caption, True), (prepare, True), (train, True), (evaluate, True), (robustness, False), (speed, False),
+    (score, True), (synth, True), (doctor, False),
 )  # fmt: skip
 for command, needs in COMMANDS:
     app.command(no_args_is_help=needs)(guarded(command))

@@ -46,3 +46,13 @@ def printed_shuffled(preset: str, share: float) -> dict[str, float]:
     """Table 3's values of a preset's method; empty where it has none."""
     values = SHUFFLED.get(method_of(preset), {}).get(share)
     return {} if values is None else dict(zip(NAMES, values, strict=False))
+
+
+SECONDS = {"audio": {0: 2.351}, "evacap": {1: 2.369, 18: 2.733}, "avcap": {1: 3.416, 18: 15.029}}
+"""Section 3.5, by our preset and the number of frames; of the ranges it gives, the ends."""
+
+
+def printed_ratio(preset: str, frames: int) -> float | None:
+    """The paper's seconds over those of its audio-only model; None where it prints none."""
+    found = SECONDS.get(method_of(preset), {}).get(frames)
+    return None if found is None else found / SECONDS["audio"][0]

@@ -1,0 +1,107 @@
+"""`evacap speed`: Figure 2 on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Precision, Quiet, say, summary
+from evacap_cli.cli.evaluate import stages
+from evacap_cli.cli.meter import Meter
+from evacap_cli.errors import UsageError
+
+PROTOCOL = "Protocol"
+
+
+def speed(
+    frames: Annotated[
+        str, typer.Option(help="Numbers of frames, with commas; 0 is sound alone.")
+    ] = "0,1,4,8,18",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Preset (random weights), checkpoint or packaged model. Repeatable.",
+            show_default="evacap-base, avcap-base and audio-base",
+        ),
+    ] = None,
+    decoding: Annotated[
+        str,
+        typer.Option(
+            help="cached; recompute: the whole prefix for every beam and word, as the public code does; or both."
+        ),
+    ] = "cached",
+    end_to_end: Annotated[
+        Path | None,
+        typer.Option(help="Folder of real files: time them one by one, decoding included."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for speed.csv, .json, .md and .png.")
+    ] = Path("speed"),
+    batch_size: Annotated[int, typer.Option(help="Clips at once.", rich_help_panel=PROTOCOL)] = 1,
+    beam: Annotated[int, typer.Option(help="Width of the beam search.", rich_help_panel=PROTOCOL)] = 4,
+    words: Annotated[int, typer.Option(help="Words of every caption.", rich_help_panel=PROTOCOL)] = 20,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            help="Runs before those that count.", show_default="5; 1 on a CPU", rich_help_panel=PROTOCOL
+        ),
+    ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(help="Runs that count.", show_default="10; 3 on a CPU", rich_help_panel=PROTOCOL),
+    ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="torch.compile.", rich_help_panel=PROTOCOL)
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Of a CPU.", show_default="torch's own", rich_help_panel=MACHINE)
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Seconds a clip by number of frames and stage, next to the paper's Figure 2: full-size models, random weights.
+
+    Example: evacap speed --frames 0,1,4,8,18 --decoding cached,recompute
+    """
+    from evacap_cli.report.latency import draw_times, times_table
+    from evacap_cli.report.tables import markdown, print_table
+    from evacap_cli.tasks.evaluation import check_place
+    from evacap_cli.tasks.speed import PRESETS, SpeedOptions, measure, measure_files, write_times
+
+    try:
+        counts = tuple(dict.fromkeys(int(part) for part in frames.split(",") if part.strip()))
+    except ValueError:
+        raise UsageError(
+            f"--frames {frames}: is no list of numbers", "write them with commas: 0,1,4,8,18"
+        ) from None
+    decodings = tuple(dict.fromkeys(part.strip() for part in decoding.split(",") if part.strip()))
+    options = SpeedOptions(
+        counts, decodings, batch_size, beam, words, warmup, runs, device, precision, compile, threads
+    )
+    check_place(out)
+    names = model or list(PRESETS)
+    with Meter("speed", quiet=quiet) as meter:
+        show = stages(meter)
+        timed = (
+            measure(names, options, show)
+            if end_to_end is None
+            else measure_files(names, end_to_end, options, show)
+        )
+    header, rows, notes = times_table(timed)
+    write_times(timed, out, markdown(header, rows, notes))
+    if end_to_end is None:
+        draw_times(timed, out / "speed.png")
+    if json:
+        summary(
+            {"environment": timed.environment, "rows": [asdict(row) for row in timed.rows], "out": str(out)}
+        )
+    else:
+        print_table(header, rows, notes)
+    if not quiet:
+        say(f"table, all times and figure: {out}")

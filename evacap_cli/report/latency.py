@@ -1,0 +1,106 @@
+"""Times by number of frames, as a table and in the shape of the paper's Figure 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from evacap_cli.tasks.speed import Row, Timed
+
+_COLUMNS = ("decode", "encode audio", "encode video", "fuse", "generate", "all")
+
+
+def times_table(timed: Timed) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and notes; seconds are medians."""
+    stages = [stage for stage in _COLUMNS if any(stage in row.seconds for row in timed.rows)]
+    shares = "decode" in stages
+    header = [
+        "model",
+        "frames",
+        "decoding",
+        *stages,
+        "p95",
+        "spread",
+        "clips/s",
+        "peak GB",
+        "to audio-only",
+        "paper's",
+    ]
+    rows = []
+    for row in timed.rows:
+        rows.append([row.model, str(row.frames), row.decoding, *(_number(row.seconds.get(s)) for s in stages),
+                     *_rest(row)])  # fmt: skip
+        if shares and row.seconds:
+            parts = (row.seconds.get(stage) for stage in stages)
+            rows.append(["  share", "", "", *("" if p is None else f"{p / row.seconds['all']:.0%}" for p in parts),
+                         *[""] * 6])  # fmt: skip
+    about = timed.environment
+    runs = max((len(row.raw) for row in timed.rows), default=0)
+    notes = [f"{row.model}, {row.frames} frames: {row.note}" for row in timed.rows if row.note]
+    notes += [
+        f"{row.model}, {row.frames} frames, {row.decoding}: {row.outliers} of {len(row.raw)} runs took over 1.5 times "
+        "the median: the machine was busy, or is not even"
+        for row in timed.rows
+        if row.outliers
+    ]
+    chosen = timed.options
+    notes.append(
+        f"median of {runs} runs, batch {chosen.batch_size}, beam {chosen.beam}, {chosen.words} words; "
+        f"{about['device']} ({about['processor']}, {about['threads']} threads), {about['precision']}, "
+        f"torch {about['torch']}, {about['date']}"
+    )
+    return header, rows, notes
+
+
+def _rest(row: Row) -> list[str]:
+    if not row.seconds:
+        return ["n/a", *[""] * 5]
+    return [
+        _number(row.p95),
+        f"{row.spread:.0%}",
+        f"{row.clips_per_second:.3g}",
+        "" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.2f}",
+        "" if row.to_audio_only is None else f"{row.to_audio_only:.2f}",
+        "" if row.paper is None else f"{row.paper:.2f}",
+    ]
+
+
+def _number(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.3f}"
+
+
+def draw_times(timed: Timed, path: Path) -> None:
+    """Draws time over audio-only's against frames: a line a model and decoding, the paper's dotted between its ends.
+
+    Nothing is drawn where nothing was timed without frames."""
+    lines: dict[tuple[str, str], list[Row]] = {}
+    for row in timed.rows:
+        if row.to_audio_only is not None:
+            lines.setdefault((row.model, row.decoding), []).append(row)
+    if not lines:
+        return
+    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
+        figure = Figure(figsize=(5.5, 3.6), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        colors = {model: f"C{i}" for i, model in enumerate(dict.fromkeys(model for model, _ in lines))}
+        for (model, decoding), rows in lines.items():
+            style = "o-" if decoding == "cached" else "s--"
+            axes.plot([row.frames for row in rows], [row.to_audio_only or 0 for row in rows], style, ms=4,
+                      color=colors[model], label=f"{model}, {decoding}")  # fmt: skip
+        for model in colors:
+            rows = next(rows for (name, _), rows in lines.items() if name == model)
+            paper = [(row.frames, row.paper) for row in rows if row.paper is not None]
+            if len(paper) > 1:
+                axes.plot(*zip(*paper, strict=True), ":", color=colors[model], label=f"{model}, paper")
+        axes.set_xlabel("frames")
+        axes.set_ylabel("time, of audio-only's")
+        axes.set_yscale("log")
+        axes.grid(alpha=0.25, which="both")
+        axes.legend(fontsize=7)
+        aside = path.with_name(path.name + ".tmp")
+        figure.savefig(aside, format="png")
+    aside.replace(path)

@@ -1,0 +1,390 @@
+"""Figure 2: seconds from sound and picture to a caption, by number of frames, stage by stage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evacap_cli.data.store.files import written_whole
+from evacap_cli.errors import EvacapError, MediaError, UsageError
+from evacap_cli.features import FeatureSettings, normalize_frames
+from evacap_cli.model import CaptionModel, build_model, load_checkpoint, load_preset, preset_names
+from evacap_cli.report.paper import printed_ratio
+from evacap_cli.tasks.clips import ClipSettings, load_clip
+from evacap_cli.tasks.devices import pick_device, pick_precision
+from evacap_cli.tasks.inputs import expand_inputs
+
+STAGES = ("encode audio", "encode video", "fuse", "generate")
+DECODE = "decode"  # a file to features, end to end
+DECODINGS = ("cached", "recompute")
+PRESETS = ("evacap-base", "avcap-base", "audio-base")
+GPU_RUNS, CPU_RUNS = (5, 10), (1, 3)  # warm-up and timed; the paper's, and what a CPU has patience for
+OUTLIER = 1.5  # times the median
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """What is timed; None is what suits the device or the machine. frames: of each clip, 0 for sound alone."""
+
+    frames: tuple[int, ...] = (0, 1, 4, 8, 18)
+    decodings: tuple[str, ...] = ("cached",)
+    batch_size: int = 1
+    beam: int = 4
+    words: int = 20
+    warmup: int | None = None
+    runs: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"--{name} {value}: must be {least} or more"
+            for name in ("batch-size", "beam", "words", "warmup", "runs", "threads")
+            if (value := getattr(self, name.replace("-", "_"))) is not None
+            and value < (least := 0 if name == "warmup" else 1)
+        ]
+        if not self.frames or any(count < 0 for count in self.frames):
+            wrong.append("--frames: give numbers of 0 or more")
+        unknown = [name for name in self.decodings if name not in DECODINGS]
+        wrong += [f"--decoding {name}: is none of {', '.join(DECODINGS)}" for name in unknown]
+        if wrong:
+            raise UsageError("; ".join(wrong))
+
+
+@dataclass
+class Row:
+    """One model at one number of frames. seconds: medians of all stages and of `all`; p95 and spread (longest less
+    shortest, over the median) of `all`; outliers: runs over OUTLIER medians. raw: every timed run. note: why it was not
+    timed."""
+
+    model: str
+    fusion: str
+    preset: str
+    frames: int
+    decoding: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    p95: float = 0.0
+    spread: float = 0.0
+    outliers: int = 0
+    clips_per_second: float = 0.0
+    peak_bytes: int | None = None
+    to_audio_only: float | None = None
+    paper: float | None = None
+    raw: list[dict[str, float]] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass
+class Timed:
+    """All rows, and what they were measured with and on."""
+
+    options: SpeedOptions
+    environment: dict[str, Any]
+    rows: list[Row]
+
+
+def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | None = None) -> Timed:
+    """Times models (presets with random weights, or checkpoints) on random clips.
+
+    Every caption has the same number of words, since random weights would stop anywhere. Raises UsageError.
+    """
+    device, autocast = _machine(options)
+    opened = [_Subject.open(name) for name in models]
+    jobs = [
+        (subject, frames, decoding)
+        for subject in opened
+        for frames in (options.frames if subject.looks else (0,))
+        for decoding in options.decodings
+    ]
+    rows = []
+    for done, (subject, frames, decoding) in enumerate(jobs):
+        if progress:
+            progress(f"{subject.name}, {frames} frames, {decoding}", done, len(jobs))
+        row = Row(subject.name, subject.fusion, subject.preset, frames, decoding)
+        try:
+            model = subject.model(frames, device, options.compile)
+        except UsageError as error:
+            row.note = error.message
+        else:
+            fbank, pixels = _clips(
+                FeatureSettings.from_dict(subject.features), frames, options.batch_size, device
+            )
+            run = partial(_laps, model, fbank, pixels, decoding, options, autocast)
+            _time(row, run, options, device)
+        rows.append(row)
+    _compare(rows)
+    return Timed(options, environment(device, autocast), rows)
+
+
+def _clips(
+    features: FeatureSettings, frames: int, batch_size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Noise of the right shapes: fbank (B, T, F) and pixels (B, N, 3, S, S), None without frames."""
+    generator = torch.Generator().manual_seed(0)
+    fbank = torch.randn(batch_size, features.audio_frames, features.mel_bins, generator=generator).to(device)
+    if not frames:
+        return fbank, None
+    size = features.image_size
+    return fbank, torch.randn(batch_size, frames, 3, size, size, generator=generator).to(device)
+
+
+def measure_files(
+    models: Sequence[str], folder: Path, options: SpeedOptions, progress: Progress | None = None
+) -> Timed:
+    """The same on real files, one at a time, with decoding them: every file is a run. Raises EvacapError."""
+    device, autocast = _machine(options)
+    paths = expand_inputs([folder])
+    rows = []
+    for subject in (_Subject.open(name) for name in models):
+        features = FeatureSettings.from_dict(subject.features)
+        frames = features.frames if subject.looks else 0
+        model = subject.model(frames, device, options.compile)
+        for decoding in options.decodings:
+            row = Row(subject.name, subject.fusion, subject.preset, frames, decoding)
+            for number, path in enumerate([paths[0], *paths]):  # the first once more, not counted
+                if progress:
+                    progress(f"{subject.name}, {decoding}", number, len(paths) + 1)
+                began = time.perf_counter()
+                try:
+                    clip = load_clip(path, ClipSettings(features, frames))
+                except MediaError:
+                    continue
+                fbank = torch.from_numpy(clip.fbank)[None].to(device)
+                pixels = None
+                if clip.frames is not None:
+                    pixels = normalize_frames(torch.from_numpy(clip.frames)[None].to(device), features)
+                laps = {DECODE: time.perf_counter() - began}
+                laps |= _laps(model, fbank, pixels, decoding, options, autocast)
+                if number:
+                    row.raw.append({**laps, "all": sum(laps.values())})
+            if not row.raw:
+                raise EvacapError(
+                    f"{folder}: not one of its {len(paths)} files could be decoded", "give another folder"
+                )
+            _summarise(row, 1)
+            rows.append(row)
+    return Timed(options, environment(device, autocast), rows)
+
+
+@dataclass
+class _Subject:
+    """A model by name, to be had for any number of frames."""
+
+    name: str
+    preset: str
+    fusion: str
+    features: dict[str, Any]
+    built: CaptionModel | None
+    _compiled: bool = False
+
+    @classmethod
+    def open(cls, name: str) -> _Subject:
+        if name in preset_names():
+            preset = load_preset(name)
+            features = FeatureSettings.from_dict(preset.features).to_dict()
+            return cls(name, name, preset.model.fusion, features, None)
+        checkpoint = load_checkpoint(name)
+        preset_name = str(checkpoint.metadata.get("preset", ""))
+        return cls(
+            checkpoint.name,
+            preset_name,
+            checkpoint.model.config.fusion,
+            checkpoint.features,
+            checkpoint.model,
+        )
+
+    @property
+    def looks(self) -> bool:
+        return self.fusion != "audio-only"
+
+    def model(self, frames: int, device: torch.device, compiled: bool) -> CaptionModel:
+        """UsageError for a number of frames that the model cannot look at."""
+        if self.built is None or (frames and self._in_pairs and self.built.config.encoder.frames != frames):
+            if self.name not in preset_names():
+                own = self.built.config.encoder.frames if self.built else 0
+                raise UsageError(f"looks at {own} frames, in pairs")
+            config = load_preset(self.name).model
+            encoder = replace(config.encoder, frames=frames or config.encoder.frames)
+            if problems := encoder.problems():
+                raise UsageError("; ".join(problems))
+            torch.manual_seed(0)
+            self.built = build_model(replace(config, encoder=encoder))
+            self._compiled = False
+        if compiled and not self._compiled:
+            self.built.compile_blocks()
+            self._compiled = True
+        return self.built.to(device).eval()
+
+    @property
+    def _in_pairs(self) -> bool:
+        return self.built is not None and self.built.config.encoder.picture_tokens == "tubelet"
+
+
+def _machine(options: SpeedOptions) -> tuple[torch.device, torch.dtype | None]:
+    device = pick_device(options.device)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return device, pick_precision(options.precision, device)
+
+
+@torch.inference_mode()
+def _laps(
+    model: CaptionModel,
+    fbank: torch.Tensor,
+    pixels: torch.Tensor | None,
+    decoding: str,
+    options: SpeedOptions,
+    autocast: torch.dtype | None,
+) -> dict[str, float]:
+    """Seconds of each stage of one batch."""
+    device, laps = fbank.device, {}
+
+    def lap(stage: str, since: float) -> float:
+        _wait(device)
+        now = time.perf_counter()
+        laps[stage] = now - since
+        return now
+
+    with torch.autocast(device.type, autocast, enabled=autocast is not None):
+        _wait(device)
+        at = time.perf_counter()
+        heard = model.encode_audio(fbank)
+        at = lap("encode audio", at)
+        seen = None
+        if pixels is not None and model.has_picture:
+            seen = model.encode_picture(pixels)
+            at = lap("encode video", at)
+        memory = model.fuse(heard, seen)
+        at = lap("fuse", at)
+        model.describe(memory, options.beam, options.words, options.words, cached=decoding == "cached")
+        lap("generate", at)
+    return laps
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _time(row: Row, run: Callable[[], dict[str, float]], options: SpeedOptions, device: torch.device) -> None:
+    usual = GPU_RUNS if device.type == "cuda" else CPU_RUNS
+    warmup, runs = (
+        given if given is not None else usual[i] for i, given in enumerate((options.warmup, options.runs))
+    )
+    reset_peak(device)
+    for number in range(warmup + runs):
+        laps = run()
+        if number >= warmup:
+            row.raw.append({**laps, "all": sum(laps.values())})
+    row.peak_bytes = peak_bytes(device)
+    _summarise(row, options.batch_size)
+
+
+def _summarise(row: Row, batch_size: int) -> None:
+    stages = list(dict.fromkeys(stage for laps in row.raw for stage in laps))
+    row.seconds = {
+        stage: float(np.median([laps[stage] for laps in row.raw if stage in laps])) for stage in stages
+    }
+    whole = np.array([laps["all"] for laps in row.raw])
+    middle = row.seconds["all"]
+    row.p95 = float(np.quantile(whole, 0.95))
+    row.spread = float(np.ptp(whole) / middle)
+    row.outliers = int((whole > OUTLIER * middle).sum())
+    row.clips_per_second = batch_size / middle
+
+
+def _compare(rows: Sequence[Row]) -> None:
+    """Each row's time over audio-only's: that of the audio-only model, else of the model's own sound."""
+    for row in rows:
+        alone = [
+            other
+            for other in rows
+            if other.seconds and other.decoding == row.decoding and not other.frames
+            and (other.fusion == "audio-only" or other.model == row.model)
+        ]  # fmt: skip
+        base = next((other for other in alone if other.fusion == "audio-only"), alone[0] if alone else None)
+        if base is not None and row.seconds:
+            row.to_audio_only = row.seconds["all"] / base.seconds["all"]
+        row.paper = printed_ratio(row.preset, row.frames)
+
+
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:  # not allowed everywhere: the peak is then that of the whole run
+            return
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Most memory held since `reset_peak`: of a GPU, or of this process; None where it cannot be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if device.type != "cpu" or not status.exists():
+        return None
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def environment(device: torch.device, autocast: torch.dtype | None) -> dict[str, Any]:
+    """What a time was measured on."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "precision": "fp32" if autocast is None else str(autocast).removeprefix("torch."),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or "unknown"
+
+
+def write_times(timed: Timed, folder: Path, page: str) -> None:
+    """`speed.csv`, `speed.json` with every run, `speed.md` (`page`)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with written_whole(folder / "speed.md") as aside:
+        aside.write_text(page, "utf-8")
+    with written_whole(folder / "speed.json") as aside:
+        content = {"options": asdict(timed.options), "environment": timed.environment,
+                   "rows": [asdict(row) for row in timed.rows]}  # fmt: skip
+        aside.write_text(json.dumps(content, indent=1), "utf-8")
+    with written_whole(folder / "speed.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        stages = [DECODE, *STAGES, "all"]
+        numbers = ("p95", "spread", "outliers", "clips_per_second", "peak_bytes", "to_audio_only", "paper")
+        table.writerow(["model", "frames", "decoding", *stages, *numbers, "note"])
+        for row in timed.rows:
+            cells = [row.seconds.get(stage) for stage in stages] + [getattr(row, name) for name in numbers]
+            table.writerow([row.model, row.frames, row.decoding,
+                            *("" if cell is None else f"{cell:.6g}" for cell in cells), row.note])  # fmt: skip
