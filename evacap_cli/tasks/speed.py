@@ -104,29 +104,27 @@ def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | N
     Every caption has the same number of words, since random weights would stop anywhere. Raises UsageError.
     """
     device, autocast = _machine(options)
-    opened = [_Subject.open(name) for name in models]
-    jobs = [
-        (subject, frames, decoding)
-        for subject in opened
-        for frames in (options.frames if subject.looks else (0,))
-        for decoding in options.decodings
-    ]
-    rows = []
-    for done, (subject, frames, decoding) in enumerate(jobs):
-        if progress:
-            progress(f"{subject.name}, {frames} frames, {decoding}", done, len(jobs))
-        row = Row(subject.name, subject.fusion, subject.preset, frames, decoding)
-        try:
-            model = subject.model(frames, device, options.compile)
-        except UsageError as error:
-            row.note = error.message
-        else:
-            fbank, pixels = _clips(
-                FeatureSettings.from_dict(subject.features), frames, options.batch_size, device
-            )
-            run = partial(_laps, model, fbank, pixels, decoding, options, autocast)
-            _time(row, run, options, device)
-        rows.append(row)
+    rows: list[Row] = []
+    for name in models:
+        subject = _Subject.open(name)  # one model at a time in memory
+        jobs = [
+            (n, decoding)
+            for n in (options.frames if subject.looks else (0,))
+            for decoding in options.decodings
+        ]
+        for done, (frames, decoding) in enumerate(jobs):
+            if progress:
+                progress(f"{subject.name}, {frames} frames, {decoding}", done, len(jobs))
+            row = Row(subject.name, subject.fusion, subject.preset, frames, decoding)
+            rows.append(row)
+            try:
+                model = subject.model(frames, device, options.compile)
+            except UsageError as error:
+                row.note = error.message
+                continue
+            features = FeatureSettings.from_dict(subject.features)
+            fbank, pixels = _clips(features, frames, options.batch_size, device)
+            _time(row, partial(_laps, model, fbank, pixels, decoding, options, autocast), options, device)
     _compare(rows)
     return Timed(options, environment(device, autocast), rows)
 
