@@ -106,7 +106,7 @@ def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | N
     device, autocast = _machine(options)
     rows: list[Row] = []
     for name in models:
-        subject = _Subject.open(name)  # one model at a time in memory
+        subject = Subject.open(name)  # one model at a time in memory
         jobs = [
             (n, decoding)
             for n in (options.frames if subject.looks else (0,))
@@ -123,13 +123,13 @@ def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | N
                 row.note = error.message
                 continue
             features = FeatureSettings.from_dict(subject.features)
-            fbank, pixels = _clips(features, frames, options.batch_size, device)
+            fbank, pixels = noise_clips(features, frames, options.batch_size, device)
             _time(row, partial(_laps, model, fbank, pixels, decoding, options, autocast), options, device)
     _compare(rows)
     return Timed(options, environment(device, autocast), rows)
 
 
-def _clips(
+def noise_clips(
     features: FeatureSettings, frames: int, batch_size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Noise of the right shapes: fbank (B, T, F) and pixels (B, N, 3, S, S), None without frames."""
@@ -148,7 +148,7 @@ def measure_files(
     device, autocast = _machine(options)
     paths = expand_inputs([folder])
     rows = []
-    for subject in (_Subject.open(name) for name in models):
+    for subject in (Subject.open(name) for name in models):
         features = FeatureSettings.from_dict(subject.features)
         frames = features.frames if subject.looks else 0
         model = subject.model(frames, device, options.compile)
@@ -180,7 +180,7 @@ def measure_files(
 
 
 @dataclass
-class _Subject:
+class Subject:
     """A model by name, to be had for any number of frames."""
 
     name: str
@@ -191,7 +191,7 @@ class _Subject:
     _compiled: bool = False
 
     @classmethod
-    def open(cls, name: str) -> _Subject:
+    def open(cls, name: str) -> Subject:
         if name in preset_names():
             preset = load_preset(name)
             features = FeatureSettings.from_dict(preset.features).to_dict()
@@ -253,13 +253,13 @@ def _laps(
     device, laps = fbank.device, {}
 
     def lap(stage: str, since: float) -> float:
-        _wait(device)
+        wait_for(device)
         now = time.perf_counter()
         laps[stage] = now - since
         return now
 
     with torch.autocast(device.type, autocast, enabled=autocast is not None):
-        _wait(device)
+        wait_for(device)
         at = time.perf_counter()
         heard = model.encode_audio(fbank)
         at = lap("encode audio", at)
@@ -274,7 +274,8 @@ def _laps(
     return laps
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
