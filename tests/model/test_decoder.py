@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from evacap_cli.model.beam import BeamSettings, CachedDecoding
-from evacap_cli.model.decoder import KeysValues, TextDecoder
+from evacap_cli.model.decoder import KeysValues, TextDecoder, product
 
 from .samples import DECODER, greatest_error, random_model, random_words
 
@@ -160,3 +160,15 @@ def test_epsilons_are_git_and_berts(decoder: TextDecoder) -> None:
     assert decoder.embedding_norm.eps == 1e-8
     assert {layer.attention_norm.eps for layer in decoder.stack} == {1e-12}
     assert {layer.output_norm.eps for layer in decoder.stack} == {1e-12}
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (2, 6), (1, 4, 6), (3, 5, 6), (9, 8, 6)])
+@torch.inference_mode()
+def test_a_product_is_the_same_for_few_rows_and_many(shape: tuple[int, ...]) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(size, generator=g) for size in (shape, (11, 6), (11,)))
+    found = product(x, weight, bias)
+    assert found.shape == (*shape[:-1], 11)
+    torch.testing.assert_close(found, torch.nn.functional.linear(x, weight, bias))
+    half = product(x.double(), weight.double(), bias.double())
+    torch.testing.assert_close(half.float(), found)
