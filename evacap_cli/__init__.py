@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evacap_cli.tasks.captioning import Captioner
+    from evacap_cli.tasks.captioning.engine import Captioner
 
 __version__ = "0.1.0"
 __all__ = ["Captioner", "__version__"]
@@ -18,7 +18,7 @@ __all__ = ["Captioner", "__version__"]
 def __getattr__(name: str) -> Any:
     """`Captioner` when it is asked for: what it needs takes seconds to import."""
     if name == "Captioner":
-        from evacap_cli.tasks.captioning import Captioner
+        from evacap_cli.tasks.captioning.engine import Captioner
 
         return Captioner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

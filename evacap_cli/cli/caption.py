@@ -89,9 +89,9 @@ def caption(
 
     Example: evacap caption ./videos -o out.csv
     """
-    from evacap_cli.tasks.captioning import Captioner, CaptionOptions
-    from evacap_cli.tasks.inputs import expand_inputs
-    from evacap_cli.tasks.outputs import RowFile, RowStream, check_output
+    from evacap_cli.tasks.captioning.engine import Captioner, CaptionOptions
+    from evacap_cli.tasks.captioning.outputs import RowFile, RowStream, check_output
+    from evacap_cli.tasks.captioning.sources import expand_inputs
 
     if out is not None:
         check_output(out)

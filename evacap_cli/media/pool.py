@@ -25,11 +25,12 @@ LEAVE_SECONDS = 15.0  # for a thread to see that its worker was killed
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Value]):
-    """What came of one item: `value`, or, when that is None, the one-line `error`."""
+    """What came of one item: `value`, or, when that is None, the one-line `error`. last: nothing more comes of it."""
 
     item: Item
     value: Value | None = None
     error: str | None = None
+    last: bool = True
 
 
 class _Job(Generic[Item, Value]):

@@ -42,7 +42,8 @@ class Generation:
     """tokens: int64 (B, L), bos to eos, then pad. score: (B,) mean log-probability per word (eos counted).
 
     gate and entropy: (B,) means over the sound's tokens, None for models without them; a clip without a picture has
-    gate 0 and entropy NaN. beam_score: (B,) the length-penalised score that the search ranked by.
+    gate 0 and entropy NaN. beam_score: (B,) the length-penalised score that the search ranked by. gates and entropies:
+    (B, T_a), what the means are of.
     """
 
     tokens: Tensor
@@ -50,6 +51,8 @@ class Generation:
     beam_score: Tensor
     gate: Tensor | None = None
     entropy: Tensor | None = None
+    gates: Tensor | None = None
+    entropies: Tensor | None = None
 
 
 class CaptionModel(nn.Module):
@@ -234,10 +237,10 @@ class CaptionModel(nn.Module):
         decoding = kind(self.decoder, memory.tokens, memory.mask, settings)
         batch, device = memory.tokens.shape[0], memory.tokens.device
         found = beam_search(decoding.step, decoding.reorder, batch, settings, device)
-        gate = None if memory.gate is None else memory.gate.float().mean(dim=1)
-        entropy = None if memory.entropy is None else memory.entropy.float().mean(dim=1)
+        gates, entropies = (None if x is None else x.float() for x in (memory.gate, memory.entropy))
+        gate, entropy = (None if x is None else x.mean(dim=1) for x in (gates, entropies))
         score = found.logprob / (found.length - 1).clamp(min=1)
-        return Generation(found.tokens, score, found.score, gate, entropy)
+        return Generation(found.tokens, score, found.score, gate, entropy, gates, entropies)
 
 
 def build_model(config: ModelConfig) -> CaptionModel:

@@ -119,7 +119,7 @@ def _models() -> str:
 
 def _caption() -> str:
     from evacap_cli.model import packaged_models
-    from evacap_cli.tasks.captioning import Captioner
+    from evacap_cli.tasks.captioning.engine import Captioner
 
     if "demo" not in packaged_models():
         raise Warn("not tried without the demo model", "reinstall evacap")

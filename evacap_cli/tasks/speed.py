@@ -22,9 +22,9 @@ from evacap_cli.errors import EvacapError, MediaError, UsageError
 from evacap_cli.features import FeatureSettings, normalize_frames
 from evacap_cli.model import CaptionModel, build_model, load_checkpoint, load_preset, preset_names
 from evacap_cli.report.paper import printed_ratio
+from evacap_cli.tasks.captioning.sources import expand_inputs
 from evacap_cli.tasks.clips import ClipSettings, load_clip
 from evacap_cli.tasks.devices import pick_device, pick_precision
-from evacap_cli.tasks.inputs import expand_inputs
 
 STAGES = ("encode audio", "encode video", "fuse", "generate")
 DECODE = "decode"  # a file to features, end to end

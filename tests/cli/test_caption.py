@@ -228,7 +228,7 @@ def test_wrong_usage_is_named_before_anything_is_decoded(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr("evacap_cli.tasks.captioning.load_clip", None)
+    monkeypatch.setattr("evacap_cli.tasks.captioning.engine.load_clip", None)
     given = [str(clip) if arg == "CLIP" else arg for arg in args]
     if "--model" not in given:
         given += ["--model", str(tiny)]
@@ -254,7 +254,7 @@ def test_a_mistake_of_ours_shows_a_traceback_only_on_demand(
     def fail(*args: object) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr("evacap_cli.tasks.captioning.Captioner._describe", fail)
+    monkeypatch.setattr("evacap_cli.tasks.captioning.engine.Captioner._describe", fail)
     result = evacap("caption", clip, "--model", tiny, *INLINE)
     assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
     assert "ZeroDivisionError: of ours" in result.stderr
@@ -272,7 +272,7 @@ def test_the_old_table_stays_until_the_new_one_is_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("evacap_cli.tasks.outputs.RowFile._append", stop)
+        patch.setattr("evacap_cli.tasks.captioning.outputs.RowFile._append", stop)
         result = evacap("caption", clip, "-o", out, "--model", tiny, *INLINE)
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr

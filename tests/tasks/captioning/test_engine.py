@@ -13,11 +13,11 @@ from evacap_cli import Captioner
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import Generation
-from evacap_cli.tasks.captioning import CaptionOptions
+from evacap_cli.tasks.captioning.engine import CaptionOptions
+from evacap_cli.tasks.captioning.outputs import Row
 from evacap_cli.tasks.clips import ClipSettings, load_clip
-from evacap_cli.tasks.outputs import Row
 
-from ..media.clips import picture, write
+from ...media.clips import picture, write
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features import FeatureSettings, normalize_frames
 from evacap_cli.media import WINDOW_MODES, DecodePool, Outcome
 from evacap_cli.model import Checkpoint, Generation, load_checkpoint
+from evacap_cli.tasks.captioning.outputs import Row, readable_path
+from evacap_cli.tasks.captioning.sources import expand_inputs
 from evacap_cli.tasks.clips import Clip, ClipSettings, load_clip, load_clip_carefully
 from evacap_cli.tasks.devices import pick_device, pick_precision
-from evacap_cli.tasks.inputs import expand_inputs
-from evacap_cli.tasks.outputs import Row, readable_path
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.media import find_media
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: a file, a URL, or a part of one.
+
+    name: what its rows say in `video`. path: what is opened. start, end: the part in seconds, None where none was
+    named. size in bytes, mtime_ns: when it was listed, None where nobody says. error: why it cannot be read, where that
+    is known already. same_as: number, in the same list, of an earlier source with the same content and part. relative:
+    its place below a folder of outputs.
+    """
+
+    name: str
+    path: str
+    start: float | None = None
+    end: float | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    error: str = ""
+    same_as: int | None = None
+    relative: str = ""
 
 
 def expand_inputs(inputs: Iterable[str | Path]) -> list[Path]:

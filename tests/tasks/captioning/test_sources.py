@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evacap_cli.errors import EvacapError, UsageError
-from evacap_cli.tasks.inputs import expand_inputs
+from evacap_cli.tasks.captioning.sources import expand_inputs
 
 
 @pytest.fixture

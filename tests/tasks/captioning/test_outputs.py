@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evacap_cli.tasks.outputs import COLUMNS, FORMATS, Row, RowFile, RowStream, readable_path
+from evacap_cli.tasks.captioning.outputs import COLUMNS, FORMATS, Row, RowFile, RowStream, readable_path
 
 ODD = Row(
     'a,"b"\r\nc\rd\ne \U0001f600.mp4', 1.23456, 11.23456, 'a "dog", barks', -0.123456, 0.5, None, "ok", ""
