@@ -49,3 +49,24 @@ def normalize_frames(frames: Tensor, settings: FeatureSettings) -> Tensor:
     mean = torch.tensor(settings.image_mean, device=frames.device).view(3, 1, 1)
     std = torch.tensor(settings.image_std, device=frames.device).view(3, 1, 1)
     return (frames.float() / 255 - mean) / std
+
+
+def same_frames(frames: Tensor, bound: float = 0.0) -> Tensor:
+    """uint8 (B, N, 3, S, S) -> int64 (B, N): for every frame the number of an earlier one that shows the same, else
+    its own.
+
+    The same is what differs, in the mean over pixels and channels, by no more than `bound` of 255 levels from the
+    first frame of its run; 0 is equality.
+    """
+    B, N = frames.shape[:2]
+    same = torch.arange(N, device=frames.device).repeat(B, 1)
+    clips = torch.arange(B, device=frames.device)
+    for n in range(1, N):
+        first, now = same[:, n - 1], frames[:, n]
+        kept = frames[clips, first]
+        if bound:
+            alike = (now.short() - kept).abs().flatten(1).float().mean(1) <= bound
+        else:
+            alike = ~(now != kept).flatten(1).any(1)
+        same[:, n] = torch.where(alike, first, n)
+    return same

@@ -105,25 +105,33 @@ def _keep_best(best: Hypotheses, allowed: Tensor, score: Tensor, total: Tensor, 
 
 
 class CachedDecoding:
-    """Steps of `beam_search` on a decoder: the prefix once, each word's keys and values once."""
+    """Steps of `beam_search` on a decoder: the prefix once, each word's keys and values once.
+
+    Every tensor keeps its shape and place from step to step, and numbers that change are tensors: compiled once, a step
+    serves all words.
+    """
 
     def __init__(
         self, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings
     ) -> None:
-        B, P = memory.shape[:2]
-        self.decoder, self.prefix_tokens, K = decoder, P, settings.beams
+        (B, P), K, device = memory.shape[:2], settings.beams, memory.device
+        self.decoder = decoder
         slots = (settings.max_length - 1) * K
         self.cache: KeysValues = [
             (_extend(k, slots), _extend(v, slots)) for k, v in decoder.encode_prefix(memory, mask)
         ]
-        self.visible = torch.zeros(B, 1, K, P + slots, dtype=torch.bool, device=memory.device)
+        self.visible = torch.zeros(B, 1, K, P + slots, dtype=torch.bool, device=device)
         self.visible[..., :P] = True if mask is None else mask[:, None, None]
+        self.own = torch.eye(K, dtype=torch.bool, device=device).expand(B, 1, K, K)
+        self.slots = torch.arange(P, P + K, device=device)
+        self.position = torch.zeros((), dtype=torch.long, device=device)
 
     def step(self, tokens: Tensor, t: int) -> Tensor:
-        K = tokens.shape[1]
-        slot = self.prefix_tokens + t * K
-        self.visible[:, 0, :, slot : slot + K] = torch.eye(K, dtype=torch.bool, device=tokens.device)
-        return self.decoder.logits(self.decoder.step(self.cache, slot, self.visible, tokens[..., -1], t))
+        self.visible.index_copy_(3, self.slots, self.own)
+        logits = self.decoder.step(self.cache, self.slots, self.visible, tokens[..., -1], self.position)
+        self.slots += tokens.shape[1]
+        self.position += 1
+        return logits
 
     def reorder(self, parent: Tensor) -> None:
         self.visible = self.visible.gather(2, parent[:, None, :, None].expand_as(self.visible))

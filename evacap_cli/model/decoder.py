@@ -14,28 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from evacap_cli.model.config import DecoderConfig
 
-FEW_ROWS = range(2, 65)
 KeysValues = list[tuple[Tensor, Tensor]]
 """Per layer: keys and values (B, h, T, d_head)."""
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`linear(x, weight, bias)`: (..., d) to (..., n).
-
-    For the few rows of a beam, a CPU's fp32 product is up to four times as fast with the weight on the left.
-    """
-    rows = x.numel() // x.shape[-1]
-    plain = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or x.dtype != torch.float32
-    if x.device.type != "cpu" or rows not in FEW_ROWS or plain:
-        return linear(x, weight, bias)
-    return torch.addmm(bias[:, None], weight, x.reshape(rows, -1).t()).t().reshape(*x.shape[:-1], -1)
-
-
-class Product(nn.Linear):
-    """A linear layer by `product`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return product(x, self.weight, self.bias)
 
 
 class DecoderLayer(nn.Module):
@@ -44,11 +24,11 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.qkv = Product(config.width, 3 * config.width)
-        self.out = Product(config.width, config.width)
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
         self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.widen = Product(config.width, config.feedforward)
-        self.narrow = Product(config.feedforward, config.width)
+        self.widen = nn.Linear(config.width, config.feedforward)
+        self.narrow = nn.Linear(config.feedforward, config.width)
         self.output_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.drop = nn.Dropout(config.dropout)
 
@@ -80,6 +60,8 @@ class TextDecoder(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.vocabulary: nn.Module | None = None
+        """The product of `logits`, where weights are packed."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -128,20 +110,28 @@ class TextDecoder(nn.Module):
             x = self._run(layer, x, q, torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2), attn_mask)
         return x
 
-    def step(self, cache: KeysValues, slot: int, mask: Tensor, tokens: Tensor, position: int) -> Tensor:
-        """One word further for K beams of every clip.
+    def step(
+        self, cache: KeysValues, slots: Tensor, visible: Tensor, tokens: Tensor, position: Tensor
+    ) -> Tensor:
+        """One word further for K beams of every clip: logits (B, K, vocab) of the next.
 
-        cache: buffers (B, h, S, d_head) whose slots `slot .. slot + K` receive this step's keys and values; mask: bool
-        (B, 1, K, S), the slots each beam may see; tokens: int64 (B, K), the beams' last words. Returns (B, K, d).
+        cache: buffers (B, h, S, d_head), of which `slots`, int64 (K,), receive this step's keys and values; visible:
+        bool (B, 1, K, S), the slots each beam may see; tokens: int64 (B, K), the beams' last words, at `position` ().
         """
-        x = self.embed(tokens, torch.full_like(tokens, position))
+        x = self.embed(tokens, position.expand_as(tokens))
         for layer, (keys, values) in zip(self.stack, cache, strict=True):
             q, k, v = layer.project(x)
-            keys[:, :, slot : slot + k.shape[2]] = k
-            values[:, :, slot : slot + v.shape[2]] = v
-            x = layer(x, q, keys, values, mask)
-        return x
+            keys.index_copy_(2, slots, k)
+            values.index_copy_(2, slots, v)
+            x = layer(x, q, keys, values, visible)
+        return self.logits(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., d) to (..., vocab)."""
-        return product(hidden, self.words.weight, self.output_bias)
+        """(..., d) to (..., vocab). In fp32 unless it is learned: half precision cannot tell the best words apart."""
+        if torch.is_grad_enabled():
+            return linear(hidden, self.words.weight, self.output_bias)
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = hidden.to(self.words.weight.dtype)
+            if self.vocabulary is not None:
+                return self.vocabulary(hidden)
+            return linear(hidden, self.words.weight, self.output_bias)

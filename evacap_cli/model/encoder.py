@@ -88,11 +88,16 @@ class TwoTowerEncoder(nn.Module):
         )
         self._initialise()
 
+    @property
+    def in_pairs(self) -> bool:
+        """Whether a token of the picture belongs to two frames."""
+        return self.config.picture_tokens == "tubelet" and self.config.frames > 1
+
     def _patches(self, channels: int, patch: tuple[int, int], picture: bool = False) -> nn.Module:
         config = self.config
         if config.stem == "conv":
             return ConvStem(channels, config.width, patch)
-        if picture and config.picture_tokens == "tubelet" and config.frames > 1:
+        if picture and self.in_pairs:
             return nn.Conv3d(channels, config.width, kernel_size=(2, *patch), stride=(2, *patch))
         return nn.Conv2d(channels, config.width, kernel_size=patch, stride=patch)
 
@@ -136,7 +141,7 @@ class TwoTowerEncoder(nn.Module):
         Frame tokens: T_v = N * S^2 / P^2, frames do not see each other. Tubelets: half of that, all see all.
         """
         B, N = pixels.shape[:2]
-        if self.config.picture_tokens == "tubelet" and self.config.frames > 1:
+        if self.in_pairs:
             if self.config.frames != N:
                 raise ValueError(f"this model looks at {self.config.frames} frames, got {N}")
             x = self.patch_embed_v(pixels.transpose(1, 2)).flatten(2).transpose(1, 2)  # (B, N/2 * patches, d)

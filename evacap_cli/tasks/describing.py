@@ -12,8 +12,9 @@ from torch import Tensor
 
 from evacap_cli.data.store import Store
 from evacap_cli.errors import EvacapError
-from evacap_cli.features import FeatureSettings, normalize_frames
+from evacap_cli.features import FeatureSettings, normalize_frames, same_frames
 from evacap_cli.model import Checkpoint, Generation
+from evacap_cli.model.packing import pack
 from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.changes import Change
 from evacap_cli.tasks.pairing import Pairing, circle
@@ -75,7 +76,7 @@ class Describer:
 
     def __init__(self, checkpoint: Checkpoint, store: Store, how: Describing) -> None:
         self.checkpoint, self.store, self.how = checkpoint, store, how
-        self.model = checkpoint.model.to(how.device).eval()
+        self.model = pack(checkpoint.model.to(how.device).eval(), how.autocast)
         self.features = FeatureSettings.from_dict(checkpoint.features)
         store.check(self.features, picture=self.model.has_picture)
         if not len(store):
@@ -171,7 +172,8 @@ class Describer:
         pixels = normalize_frames(frames.to(self.how.device), self.features)
         every = torch.ones(frames.shape[:2], dtype=torch.bool) if mask is None else mask
         with self._autocast():
-            return _Half(self.model.encode_picture(pixels), every.to(self.how.device))
+            tokens = self.model.encode_picture(pixels, same_frames(frames.to(self.how.device)))
+            return _Half(tokens, every.to(self.how.device))
 
     @torch.inference_mode()
     def _describe(self, sound: _Half, picture: _Half | None) -> Generation:

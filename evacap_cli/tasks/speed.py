@@ -21,8 +21,9 @@ from evacap_cli.data.store.files import written_whole
 from evacap_cli.errors import EvacapError, MediaError, UsageError
 from evacap_cli.features import FeatureSettings, normalize_frames
 from evacap_cli.model import CaptionModel, build_model, load_checkpoint, load_preset, preset_names
+from evacap_cli.model.packing import pack
 from evacap_cli.report.paper import printed_ratio
-from evacap_cli.tasks.captioning.sources import expand_inputs
+from evacap_cli.tasks.captioning.sources import find_sources
 from evacap_cli.tasks.clips import ClipSettings, load_clip
 from evacap_cli.tasks.devices import pick_device, pick_precision
 
@@ -118,7 +119,7 @@ def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | N
             row = Row(subject.name, subject.fusion, subject.preset, frames, decoding)
             rows.append(row)
             try:
-                model = subject.model(frames, device, options.compile)
+                model = subject.model(frames, device, autocast, options.compile)
             except UsageError as error:
                 row.note = error.message
                 continue
@@ -146,12 +147,12 @@ def measure_files(
 ) -> Timed:
     """The same on real files, one at a time, with decoding them: every file is a run. Raises EvacapError."""
     device, autocast = _machine(options)
-    paths = expand_inputs([folder])
+    paths = [source.path for source in find_sources([folder])]
     rows = []
     for subject in (Subject.open(name) for name in models):
         features = FeatureSettings.from_dict(subject.features)
         frames = features.frames if subject.looks else 0
-        model = subject.model(frames, device, options.compile)
+        model = subject.model(frames, device, autocast, options.compile)
         for decoding in options.decodings:
             row = Row(subject.name, subject.fusion, subject.preset, frames, decoding)
             for number, path in enumerate([paths[0], *paths]):  # the first once more, not counted
@@ -210,8 +211,10 @@ class Subject:
     def looks(self) -> bool:
         return self.fusion != "audio-only"
 
-    def model(self, frames: int, device: torch.device, compiled: bool) -> CaptionModel:
-        """UsageError for a number of frames that the model cannot look at."""
+    def model(
+        self, frames: int, device: torch.device, autocast: torch.dtype | None, compiled: bool
+    ) -> CaptionModel:
+        """Packed for inference. UsageError for a number of frames that the model cannot look at."""
         if self.built is None or (frames and self._in_pairs and self.built.config.encoder.frames != frames):
             if self.name not in preset_names():
                 own = self.built.config.encoder.frames if self.built else 0
@@ -226,7 +229,7 @@ class Subject:
         if compiled and not self._compiled:
             self.built.compile_blocks()
             self._compiled = True
-        return self.built.to(device).eval()
+        return pack(self.built.to(device).eval(), autocast)
 
     @property
     def _in_pairs(self) -> bool:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from evacap_cli.features import FeatureSettings, crop_frame, frame_times, normalize_frames
+from evacap_cli.features import FeatureSettings, crop_frame, frame_times, normalize_frames, same_frames
 
 
 def test_two_looks_a_second() -> None:
@@ -67,3 +67,20 @@ def test_normalize_equals_torchvision() -> None:
     )
     plain = v2.Normalize(settings.image_mean, settings.image_std)(frames.float() / 255)
     torch.testing.assert_close(normalize_frames(frames, settings), plain)
+
+
+def test_frames_that_show_the_same_are_found_within_the_bound() -> None:
+    g = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 250, (2, 5, 3, 8, 8), generator=g, dtype=torch.uint8)
+    frames[0, 1] = frames[0, 2] = frames[0, 0]  # a run, then others
+    frames[1, 4] = frames[1, 3] + 1  # near, not equal
+    frames[1, 2] = frames[1, 0]  # equal, but not in one run
+    assert same_frames(frames).tolist() == [[0, 0, 0, 3, 4], [0, 1, 2, 3, 4]]
+    assert same_frames(frames, 1.0).tolist() == [[0, 0, 0, 3, 4], [0, 1, 2, 3, 3]]
+    assert same_frames(frames, 0.99).tolist() == [[0, 0, 0, 3, 4], [0, 1, 2, 3, 4]]
+
+
+def test_a_slow_change_does_not_stay_the_same_for_ever() -> None:
+    frames = torch.arange(6, dtype=torch.uint8).view(1, 6, 1, 1, 1).repeat(1, 1, 3, 4, 4)
+    assert same_frames(frames, 2.0).tolist() == [[0, 0, 0, 3, 3, 3]]
+    assert same_frames(255 - frames, 2.0).tolist() == [[0, 0, 0, 3, 3, 3]]

@@ -282,3 +282,27 @@ def test_training_in_bfloat16_gives_numbers(fusion: str) -> None:
     loss.backward()
     assert loss.dtype == torch.float32
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("fusion", PICTURES)
+@torch.inference_mode()
+def test_equal_frames_are_encoded_once_and_serve_all(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(fusion, 2)
+    _, pixels = random_clips(3, frames=5)
+    pixels[0] = pixels[0, :1]
+    pixels[2, 3:] = pixels[2, 2:3]
+    same = torch.tensor([[0] * 5, list(range(5)), [0, 1, 2, 2, 2]])
+    encoded = []
+    tower = model.encoder.picture_tower
+
+    def counted(frames: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(frames) * frames.shape[1])
+        return tower(frames)
+
+    monkeypatch.setattr(model.encoder, "picture_tower", counted)
+    found = model.encode_picture(pixels, same)
+    assert sum(encoded) == 1 + 5 + 3
+    torch.testing.assert_close(found, model.finish_picture(tower(pixels)), rtol=1e-5, atol=1e-5)
+    assert sum(encoded) == 9
+    torch.testing.assert_close(model.encode_picture(pixels), found, rtol=1e-5, atol=1e-5)
+    assert sum(encoded) == 9 + 15

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import gelu
 
 from evacap_cli.model.beam import BeamSettings, CachedDecoding
-from evacap_cli.model.decoder import KeysValues, TextDecoder, product
+from evacap_cli.model.decoder import KeysValues, TextDecoder
 
 from .samples import DECODER, greatest_error, random_model, random_words
 
@@ -162,13 +163,15 @@ def test_epsilons_are_git_and_berts(decoder: TextDecoder) -> None:
     assert {layer.output_norm.eps for layer in decoder.stack} == {1e-12}
 
 
-@pytest.mark.parametrize("shape", [(6,), (1, 6), (2, 6), (1, 4, 6), (3, 5, 6), (9, 8, 6)])
-@torch.inference_mode()
-def test_a_product_is_the_same_for_few_rows_and_many(shape: tuple[int, ...]) -> None:
-    g = torch.Generator().manual_seed(0)
-    x, weight, bias = (torch.randn(size, generator=g) for size in (shape, (11, 6), (11,)))
-    found = product(x, weight, bias)
-    assert found.shape == (*shape[:-1], 11)
-    torch.testing.assert_close(found, torch.nn.functional.linear(x, weight, bias))
-    half = product(x.double(), weight.double(), bias.double())
-    torch.testing.assert_close(half.float(), found)
+@torch.no_grad()
+def test_one_compiled_step_serves_all_words(decoder: TextDecoder) -> None:
+    settings = BeamSettings(beams=2, max_length=9)
+    tokens = torch.randint(3, 20, (3, 2, 9), generator=torch.Generator().manual_seed(2))
+    plain = CachedDecoding(decoder, memory_of(), None, settings)
+    wanted = [plain.step(tokens[..., : t + 1], t) for t in range(8)]
+    counter = CompileCounter()
+    decoder.step = torch.compile(decoder.step, backend=counter, fullgraph=True)  # type: ignore[method-assign]
+    decoding = CachedDecoding(decoder, memory_of(), None, settings)
+    for t in range(8):
+        torch.testing.assert_close(decoding.step(tokens[..., : t + 1], t), wanted[t])
+    assert counter.frame_count == 1

@@ -60,9 +60,9 @@ def test_each_half_is_encoded_once(store: Store, monkeypatch: pytest.MonkeyPatch
     for name in counts:
         plain = getattr(at.model, f"encode_{name}")
 
-        def counted(x: torch.Tensor, name: str = name, plain=plain) -> torch.Tensor:
+        def counted(x: torch.Tensor, *further: torch.Tensor, name: str = name, plain=plain) -> torch.Tensor:
             counts[name] += len(x)
-            return plain(x)
+            return plain(x, *further)
 
         monkeypatch.setattr(at.model, f"encode_{name}", counted)
     Describer(at, store, Describing(beam=1, max_words=4, batch_size=3)).paired(

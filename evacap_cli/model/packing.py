@@ -1,0 +1,64 @@
+"""Weights laid out once for inference, instead of at every product or batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from evacap_cli.model.captioner import CaptionModel
+
+ROWS = 512  # of which products the layout is chosen for; those of a few rows find it as good
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weight oneDNN has reordered for a CPU, in `dtype`. Gradients do not flow through it.
+
+    Against torch's own product up to 1.25 times as fast for the towers' hundreds of rows, three times for a beam's few.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.dtype = dtype
+        self.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., d) to (..., n), in the weight's precision."""
+        return torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.packed, self.bias, "none", [], "")
+
+
+def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
+    """Makes `model` quick, and fit for inference alone: its state can no longer be saved. Done before, nothing happens.
+
+    `precision`: the autocast type it will run under, None for fp32. On a CPU every linear layer becomes a
+    `PackedLinear`; elsewhere their weights are stored in `precision`. Norms, embeddings and the vocabulary's logits
+    stay fp32. Raises ValueError for a model that was packed for another precision.
+    """
+    dtype = precision or torch.float32
+    on_cpu = model.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if on_cpu and model.packed not in (None, dtype):
+        raise ValueError(f"the model is packed as {model.packed}: load it again for {dtype}")
+    if not on_cpu:
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight.data = layer.weight.data.to(dtype)
+        return model
+    if model.packed is None:
+        _replace(model, dtype)
+        decoder = model.decoder
+        decoder.vocabulary = PackedLinear(decoder.words.weight, decoder.output_bias, torch.float32)
+        model.packed = dtype
+    return model
+
+
+def _replace(module: nn.Module, dtype: torch.dtype) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            bias = child.weight.new_zeros(child.out_features) if child.bias is None else child.bias
+            setattr(module, name, PackedLinear(child.weight, bias, dtype))
+        else:
+            _replace(child, dtype)

@@ -1,0 +1,67 @@
+"""Packed weights: the same captions and nearly the same numbers, in fp32 and in half precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from evacap_cli.model import CaptionModel, load_checkpoint
+from evacap_cli.model.config import FUSIONS
+from evacap_cli.model.packing import PackedLinear, pack
+
+from .samples import random_model
+
+CLIPS = 5
+
+
+def inputs(model: CaptionModel) -> tuple[torch.Tensor, torch.Tensor | None]:
+    config, g = model.config.encoder, torch.Generator().manual_seed(5)
+    fbank = torch.randn(CLIPS, config.audio_frames, config.mel_bins, generator=g)
+    frames = config.frames
+    pixels = torch.randn(CLIPS, frames, 3, config.image_size, config.image_size, generator=g)
+    return fbank, pixels if model.has_picture else None
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (4, 6), (3, 5, 6), (70, 8, 6)])
+def test_a_packed_product_is_the_product(shape: tuple[int, ...]) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(size, generator=g) for size in (shape, (11, 6), (11,)))
+    wanted = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(PackedLinear(weight, bias, torch.float32)(x), wanted)
+    half = PackedLinear(weight, bias, torch.bfloat16)(x)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), wanted, rtol=0.02, atol=0.05)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) -> None:
+    model = random_model(fusion, 3).eval()
+    fbank, pixels = inputs(model)
+    plain = model.generate(fbank, pixels, max_words=6, min_words=6)
+    assert pack(pack(model, precision), precision) is model  # the second time nothing happens
+    assert not any(type(layer) is torch.nn.Linear for layer in model.modules())
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
+        found = model.generate(fbank, pixels, max_words=6, min_words=6)
+        if precision is None:
+            slow = model.generate(fbank, pixels, max_words=6, min_words=6, cached=False)
+            assert torch.equal(found.tokens, slow.tokens)
+    tolerance = 1e-5 if precision is None else 0.05
+    torch.testing.assert_close(found.score, plain.score, rtol=0, atol=tolerance)
+    if precision is None:
+        assert torch.equal(found.tokens, plain.tokens)
+
+
+def test_another_precision_needs_the_weights_again() -> None:
+    model = pack(random_model("audio-only", 3).eval(), torch.bfloat16)
+    with pytest.raises(ValueError, match="load it again"):
+        pack(model, None)
+
+
+def test_logits_are_fp32_whatever_the_precision() -> None:
+    model = load_checkpoint("audio-demo").model
+    hidden = torch.randn(2, model.config.decoder.width)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert model.decoder.logits(hidden.bfloat16()).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):  # learned, they cost memory
+        assert model.decoder.logits(hidden).dtype == torch.bfloat16
