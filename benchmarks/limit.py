@@ -117,7 +117,7 @@ def main() -> None:
     options = SpeedOptions((args.frames,), **timing)
     (row,) = measure([args.preset], options).rows
     subject = Subject.open(args.preset)
-    model = subject.model(args.frames, torch.device("cpu"), False)
+    model = subject.plain(args.frames).eval()
     fbank, pixels = noise_clips(
         FeatureSettings.from_dict(subject.features), args.frames, 1, torch.device("cpu")
     )

@@ -214,7 +214,15 @@ class Subject:
     def model(
         self, frames: int, device: torch.device, autocast: torch.dtype | None, compiled: bool
     ) -> CaptionModel:
-        """Packed for inference. UsageError for a number of frames that the model cannot look at."""
+        """Packed for inference. UsageError as `plain`."""
+        model = self.plain(frames)
+        if compiled and not self._compiled:
+            model.compile_blocks()
+            self._compiled = True
+        return pack(model.to(device).eval(), autocast)
+
+    def plain(self, frames: int) -> CaptionModel:
+        """UsageError for a number of frames that the model cannot look at."""
         if self.built is None or (frames and self._in_pairs and self.built.config.encoder.frames != frames):
             if self.name not in preset_names():
                 own = self.built.config.encoder.frames if self.built else 0
@@ -226,10 +234,7 @@ class Subject:
             torch.manual_seed(0)
             self.built = build_model(replace(config, encoder=encoder))
             self._compiled = False
-        if compiled and not self._compiled:
-            self.built.compile_blocks()
-            self._compiled = True
-        return pack(self.built.to(device).eval(), autocast)
+        return self.built
 
     @property
     def _in_pairs(self) -> bool:
