@@ -3,9 +3,9 @@
     git clone https://github.com/JongSuk1/AVCap && pip install six boto3 requests
     python benchmarks/against_avcap.py AVCap [--frames 1,18] [--runs 1] [--precision fp32,bf16]
 
-Both at full size with random weights, batch 1, beam 4, 20 words (none of them the last: the end is impossible), theirs in
-fp32 as published, with the old timm `Attention` that it expects put in place. Prints JSON: seconds of every run, and the
-ratio of the medians.
+Both at full size with random weights, batch 1, beam 4, 20 words (none of them the last: the end is impossible). Theirs
+is as published, in fp32, with the old timm `Attention` that it expects put in place. Prints JSON: seconds of every run,
+and the ratio of the medians.
 """
 
 from __future__ import annotations
