@@ -3,6 +3,7 @@
     python benchmarks/demo/install_demo.py --recordings DIR --work WORKDIR
 
 Scores each model first (`score_demo.py`, on the test clips in WORKDIR) and writes what it printed into the card.
+What `--flag-mismatch` needs comes after it: `evacap weights calibrate demo --data STORE`, with a store of other clips.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""`evacap caption`: files, folders and wildcards to a table of captions."""
+"""`evacap caption`: files, folders, wildcards, lists and URLs to captions."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,22 +26,108 @@ from evacap_cli.cli.common import (
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
 
-MODEL, CLIPS = "Model and search", "What is heard and seen"
+if TYPE_CHECKING:
+    from evacap_cli.tasks.captioning.rows import Row
+    from evacap_cli.tasks.captioning.target import Report
+
+MODEL, CLIPS, LONG, OUT = "Model and search", "What is heard and seen", "Long recordings", "Output"
+STATUSES = ("ok", "audio-only", "failed")
+MOST_FAILED = 8
 
 
 def caption(
     inputs: Annotated[
-        list[str], typer.Argument(help="Video or sound files, folders (searched below), wildcards.")
+        list[str],
+        typer.Argument(
+            help="Video or sound files, folders (searched below), wildcards, URLs, manifests; - is a list on stdin."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Table to write: .csv or .jsonl. Without it, CSV goes to stdout."),
+        typer.Option(
+            "-o",
+            "--out",
+            rich_help_panel=OUT,
+            help="Table or subtitles to write, by suffix; with -f a folder, of a file per input. Without it, CSV goes "
+            "to stdout. What is done is kept in OUT.journal: stopped, the same command goes on; run again, it adds "
+            "what is new.",
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "-f",
+            "--format",
+            rich_help_panel=OUT,
+            show_default="by OUT's suffix",
+            help="csv, jsonl, parquet, srt or vtt; with -o FOLDER.",
+        ),
+    ] = None,
+    excel: Annotated[
+        bool,
+        typer.Option(
+            "--excel", rich_help_panel=OUT, help="CSV whose cells no spreadsheet takes for formulas."
+        ),
+    ] = False,
+    flag_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--flag-mismatch",
+            rich_help_panel=OUT,
+            help="A column with the probability that the picture is not of the sound.",
+        ),
+    ] = False,
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=OUT, help="Folder for gate and entropy over time: numbers and a picture a clip."
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", rich_help_panel=OUT, help="Try inputs again that failed before."),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            rich_help_panel=OUT,
+            help="Caption all afresh, and replace an OUT that is there, whatever made it.",
+        ),
+    ] = False,
+    segment: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=LONG, help="A row for each piece of so many seconds.", show_default="one row"
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=LONG,
+            show_default="--segment",
+            help="Seconds from the beginning of a piece to that of the next.",
+        ),
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge", rich_help_panel=LONG, help="One row for neighbouring pieces with equal captions."
+        ),
+    ] = False,
+    min_rms: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=LONG,
+            show_default="all are captioned",
+            help="Leave out pieces that are quieter, in dBFS, such as -50.",
+        ),
     ] = None,
     window: Annotated[
         str,
         typer.Option(
-            help="Which 10 s of a longer file: loudest, start or middle.",
-            rich_help_panel=CLIPS,
+            help="Without --segment, which 10 s of a longer file: loudest, start or middle.",
+            rich_help_panel=LONG,
         ),
     ] = "loudest",
     frames: Annotated[
@@ -56,6 +141,14 @@ def caption(
     audio_only: Annotated[
         bool, typer.Option("--audio-only", help="Do not look at pictures.", rich_help_panel=CLIPS)
     ] = False,
+    same_frames: Annotated[
+        float,
+        typer.Option(
+            help="Levels of 255 by which a picture may differ from the one before, in the mean over it, and not be "
+            "looked at again.",
+            rich_help_panel=CLIPS,
+        ),
+    ] = 0.0,
     model: Annotated[
         str, typer.Option(help="A packaged model or a checkpoint folder.", rich_help_panel=MODEL)
     ] = "demo",
@@ -66,7 +159,9 @@ def caption(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Clips the model takes at once.", show_default="8, on CUDA 32", rich_help_panel=MACHINE
+            help="Clips the model takes at once; halved where memory does not suffice.",
+            show_default="8, on CUDA 32",
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     workers: Annotated[
@@ -78,8 +173,12 @@ def caption(
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that decoding one file may take.", rich_help_panel=MACHINE)
+        float, typer.Option(help="Seconds that decoding one clip may take.", rich_help_panel=MACHINE)
     ] = 300.0,
+    memory: Annotated[
+        float,
+        typer.Option(help="GiB that one decoding process may hold; 0: no limit.", rich_help_panel=MACHINE),
+    ] = 4.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -89,51 +188,80 @@ def caption(
 
     Example: evacap caption ./videos -o out.csv
     """
-    from evacap_cli.tasks.captioning.engine import Captioner, CaptionOptions
-    from evacap_cli.tasks.captioning.outputs import RowFile, RowStream, check_output
-    from evacap_cli.tasks.captioning.sources import expand_inputs
+    from evacap_cli.tasks.captioning.engine import Captioner
+    from evacap_cli.tasks.captioning.options import CaptionOptions, together
+    from evacap_cli.tasks.captioning.run import caption_files, caption_stream
+    from evacap_cli.tasks.captioning.sources import find_sources
+    from evacap_cli.tasks.captioning.target import Target
 
-    if out is not None:
-        check_output(out)
-    elif json:
-        raise UsageError("--json: stdout is where the table goes, too", "name a file for the table with -o")
-    options = CaptionOptions(frames, beam, max_words, batch_size, workers, window, audio_only, timeout)
-    paths = expand_inputs(inputs)
+    target = Target(out, kind, excel, merge, flag_mismatch, curves, retry_failed, overwrite)
+    options, _ = together(
+        lambda: CaptionOptions(frames, beam, max_words, batch_size, workers, window, audio_only, timeout, memory,
+                               segment, hop, min_rms, same_frames),
+        lambda: target.check(segmented=segment is not None),
+        lambda: _check_stdout(json and out is None),
+    )[:2]  # fmt: skip
+    sources = find_sources(target.inputs(inputs))
     began = time.monotonic()
     captioner = Captioner.load(model, device, precision)
-    captioner.check(options)  # wrong options are refused before the first file is decoded
     if verbose:
-        say(f"{len(paths)} files; model {captioner.checkpoint.name} on {captioner.device}, "
+        for what, count in sources.left_out.items():
+            say(f"left out: {count} {what}")
+        say(f"{len(sources)} inputs; model {captioner.checkpoint.name} on {captioner.device}, "
             f"loaded in {time.monotonic() - began:.1f} s")  # fmt: skip
 
-    counts: Counter[str] = Counter()
-    began = time.monotonic()
+    done = 0
     no_bar = quiet or (out is None and sys.stdout.isatty())  # the rows themselves show how far it is
-    try:
-        with (
-            closing(captioner.rows(paths, options)) as rows,  # whatever happens, its workers end first
-            RowFile(out) if out else RowStream(sys.stdout) as table,
-            Meter("caption", len(paths), quiet=no_bar) as meter,
-        ):
+    with Meter("caption", len(sources), "clips" if segment is None else "inputs", quiet=no_bar) as meter:
+
+        def show(now: int, clips: int, rows: Sequence[Row]) -> None:
+            nonlocal done
+            if not clips:
+                meter.begin("caption", len(sources), meter.unit, now)
             for row in rows:
-                table.write(row)
-                counts[row.status] += 1
                 if verbose or (row.status == "failed" and not quiet):
                     say(f"{row.status}: {shown(row.video)}: {row.error or row.caption}")
-                meter.update(counts.total())
-    except KeyboardInterrupt:
-        kept = f" are in {out}.part" if out else ""
-        raise KeyboardInterrupt(f"{counts.total()} of {len(paths)} rows{kept}") from None
+            meter.update(now, note="" if segment is None else f"{clips} captions")
+            done = now
 
-    total, seconds = counts.total(), time.monotonic() - began
-    rate = total / max(seconds, 1e-9)
-    statuses = ("ok", "audio-only", "failed")
-    if not quiet:
-        parts = ", ".join(f"{counts[status]} {status}" for status in statuses)
-        say(f"{total} clips: {parts}; {seconds:.1f} s, {rate:.2f} clips/s" + (f" -> {out}" if out else ""))
+        try:
+            if out is None:
+                report = caption_stream(captioner, sources, target, options, sys.stdout, show, say)
+            else:
+                report = caption_files(captioner, sources, target, options, show, say)
+        except KeyboardInterrupt:
+            kept = f"are kept beside {out}; the same command goes on" if out else "rows are printed"
+            raise KeyboardInterrupt(f"{done} of {len(sources)} {kept}") from None
+    _say_what_came(report, out, quiet)
     if json:
-        summary({"out": str(out), "model": captioner.checkpoint.name, "clips": total,
-                 **{status: counts[status] for status in statuses},
-                 "seconds": round(seconds, 3), "clips_per_second": round(rate, 3)})  # fmt: skip
-    if counts["failed"]:
+        counts = {status: report.counts[status] for status in STATUSES}
+        summary({"out": str(out), "model": captioner.checkpoint.name, "clips": report.rows, **counts,
+                 "inputs": len(sources), "new": report.new, "reused": report.reused, "unused": report.unused,
+                 "seconds": round(report.seconds, 3), "clips_per_second": round(report.rate, 3)})  # fmt: skip
+    if report.counts["failed"]:
         raise typer.Exit(SOME_FAILED)
+
+
+def _check_stdout(wanted_twice: bool) -> None:
+    if wanted_twice:
+        raise UsageError("--json: stdout is where the table goes, too", "name a file for the table with -o")
+
+
+def _say_what_came(report: Report, out: Path | None, quiet: bool) -> None:
+    if quiet:
+        return
+    parts = ", ".join(f"{report.counts[status]} {status}" for status in STATUSES)
+    before = f"{report.reused} from before; " if report.reused else ""
+    rate = f"{report.seconds:.1f} s, {report.rate:.2f} clips/s" if report.new else "nothing new"
+    say(f"{report.rows} clips: {parts}; {before}{rate}" + (f" -> {out}" if out else ""))
+    for row in report.failed[:MOST_FAILED]:
+        say(f"  failed before: {shown(row.video)}: {shown(row.error)}")
+    if report.failed:
+        more = len(report.failed) > MOST_FAILED
+        say(("  and more; " if more else "  ") + "--retry-failed tries them again")
+    if report.unused:
+        say(
+            f"  {report.unused} inputs that were captioned before are not among these: {out} has no rows of them"
+        )
+    if report.changed:
+        say(f"  {out}: was changed by something else since it was written, and left as it is")

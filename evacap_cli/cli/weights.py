@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evacap_cli.cli.common import Debug, Json, Quiet, Verbose, guarded, say, shown, summary
+from evacap_cli.cli.common import (
+    MACHINE,
+    Debug,
+    Device,
+    Json,
+    Precision,
+    Quiet,
+    Verbose,
+    guarded,
+    say,
+    shown,
+    summary,
+)
+from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -170,6 +183,57 @@ def export(
         summary({"out": str(out), "bytes": size})
     elif not quiet:
         say(f"{out}: {size / 1e6:.1f} MB")
+
+
+@app.command(no_args_is_help=True)
+@guarded
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Checkpoint or packaged model with a gate.")],
+    data: Annotated[
+        Path, typer.Option(help="Feature store (`prepare`) of clips whose pictures are their own.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="A copy to write to.", show_default="the checkpoint")
+    ] = None,
+    about: Annotated[
+        str, typer.Option(help="What the clips are, for the card.", show_default="the store's name")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Which other pictures each sound is heard with.")] = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Clips at once.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the copy.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Teach a checkpoint what `caption --flag-mismatch` tells: how likely a picture is not of its sound.
+
+    Clips are heard with their own and with other clips' pictures; what is learned stands in config.yaml and the card.
+
+    Example: evacap weights calibrate runs/first/best --data val.store
+    """
+    from evacap_cli.tasks.calibrating import calibrate as fit_and_write
+
+    with Meter("calibrate", quiet=quiet) as meter:
+        found, place = fit_and_write(
+            model, data, out, about, seed, device, precision, batch_size, overwrite, meter.update
+        )
+    low, high = found.interval
+    if json:
+        summary({"out": str(place), **found.to_dict()})
+    elif not quiet:
+        table = _table("it says", "mismatched in truth")
+        for said, was in found.reliability:
+            table.add_row(f"{said:.3f}", f"{was:.3f}")
+        _console().print(table)
+        say(
+            f"{place}: AUROC {found.auroc:.3f} (95 %: {low:.3f}-{high:.3f}; 0.5 is chance), Brier {found.brier:.3f} "
+            f"(0.25 is what 0.5 for all has), on {found.clips} matched and {found.pairs} mismatched pairs"
+        )
 
 
 @app.command("fetch-vocab")

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from evacap_cli.features.settings import FeatureSettings
 
+LONGEST_SIDE = 32  # times the short one
+
 
 def frame_times(seconds: float, settings: FeatureSettings, frames: int | None = None) -> list[float]:
     """Times in seconds, from the segment's start, at which a segment of `seconds` is looked at.
@@ -34,8 +36,13 @@ def crop_frame(frame: np.ndarray | Tensor, size: int) -> Tensor:
     if isinstance(frame, np.ndarray):
         # a turned frame has negative strides, which numpy itself passes over where a side is 1
         frame = torch.from_numpy(frame.copy() if min(frame.strides) < 0 else np.ascontiguousarray(frame))
+    short = min(frame.shape[:2])
+    longest = (
+        LONGEST_SIDE * short
+    )  # beyond it, only the middle of a strip is resized: all of it could take gigabytes
+    top, left = (max(0, side - longest) // 2 for side in frame.shape[:2])
+    frame = frame[top : top + longest, left : left + longest]
     height, width, _ = frame.shape
-    short = min(height, width)
     resized_to = (size * height // short, size * width // short)
     pixels = frame.permute(2, 0, 1)[None]  # (1, 3, H, W)
     if resized_to != (height, width):

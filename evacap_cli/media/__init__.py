@@ -2,8 +2,9 @@
 models.
 """
 
-from evacap_cli.media.audio import SAMPLE_RATE, WINDOW_MODES, find_window, read_audio
-from evacap_cli.media.container import NoAudioError
+from evacap_cli.media.audio import SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
+from evacap_cli.media.container import Media, NoAudioError, open_media
+from evacap_cli.media.following import follow_frames
 from evacap_cli.media.frames import READERS, read_frames
 from evacap_cli.media.pool import DecodePool, Outcome
 from evacap_cli.media.probe import (
@@ -11,7 +12,6 @@ from evacap_cli.media.probe import (
     MEDIA_SUFFIXES,
     VIDEO_SUFFIXES,
     MediaInfo,
-    find_media,
     probe,
 )
 
@@ -23,11 +23,14 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "WINDOW_MODES",
     "DecodePool",
+    "Media",
     "MediaInfo",
     "NoAudioError",
     "Outcome",
-    "find_media",
+    "SoundPass",
     "find_window",
+    "follow_frames",
+    "open_media",
     "probe",
     "read_audio",
     "read_frames",

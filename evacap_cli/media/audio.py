@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.frame import Frame
 
 from evacap_cli.errors import MediaError
-from evacap_cli.media.container import READ_ERRORS, Media, NoAudioError, one_line, open_media
+from evacap_cli.media.container import LONGEST, READ_ERRORS, Media, NoAudioError, one_line, open_media
 from evacap_cli.media.probe import probe
 
 SAMPLE_RATE = 16_000  # Hz
@@ -23,6 +26,10 @@ JUMP = 0.05  # seconds by which a timestamp may be off before it counts as a gap
 MOST_PLANES = 8  # from so many planes on, PyAV reads beyond the list of them, and crashes
 STRIDE = 0.5  # seconds of sound that are worked on at once
 LONGEST_GAP = 60.0  # seconds; believed where a file does not say how long it is
+RATES = range(100, 1_000_001)  # Hz; nobody records with others, and what would come of them is without bounds
+SEARCHED = (
+    6 * 3600 * 48_000
+)  # samples in which `find_window` looks for the loudest: silence compresses to nothing
 
 
 class Block(NamedTuple):
@@ -42,12 +49,56 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
     averaged, without the low-frequency effects. Raises NoAudioError (`no audio track`) or MediaError.
     """
     with open_media(path) as media:
-        pieces: list[tuple[int, np.ndarray]] = []
-        for at, samples in _resample(_blocks(media, max(0.0, start), end)):
-            first = round((at - start) * SAMPLE_RATE)
-            samples = samples[max(0, -first) :]
-            if len(samples):
-                pieces.append((max(0, first), samples))
+        return _waveform(_blocks(media, max(0.0, start), end), start, end)
+
+
+class SoundPass:
+    """Goes through the sound of an open file once, from `start` seconds on, and holds what is asked for at a time.
+
+    `end`: seconds at which the sound ends; None as long as that is not known.
+    """
+
+    def __init__(self, media: Media, start: float) -> None:
+        self.end: float | None = None
+        self._coming = _from(media, start)
+        self._held: deque[Block] = deque()
+
+    def read(self, start: float, end: float) -> np.ndarray:
+        """What `read_audio` gives for this part, which begins no earlier than the one before. Raises NoAudioError and
+        MediaError.
+        """
+        self._forget(start)
+        while self.end is None and (not self._held or self._held[-1].time < end + PREROLL):
+            block = next(self._coming, None)
+            if block is not None:
+                self._held.append(block)
+                self._forget(start)
+            else:
+                self.end = _end(self._held[-1]) if self._held else 0.0
+        return _waveform(_joined(_until(iter(self._held), end)), start, end)
+
+    def resumes(self, time: float) -> float:
+        """When there is sound again, if there is none at `time`; of what is held."""
+        return next((max(time, block.time) for block in self._held if _end(block) > time), time)
+
+    def _forget(self, start: float) -> None:
+        """What comes before the run-up to `start`, as it is where a file is entered just there."""
+        while start > 2 * PREROLL and len(self._held) > 1 and self._held[1].time <= start - PREROLL:
+            self._held.popleft()
+
+
+def _end(block: Block) -> float:
+    return block.time + len(block.samples) / block.rate
+
+
+def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.ndarray:
+    """(S,) float32: the part from `start` to `end` of what is in `blocks`."""
+    pieces: list[tuple[int, np.ndarray]] = []
+    for at, samples in _resample(blocks):
+        first = round((at - start) * SAMPLE_RATE)
+        samples = samples[max(0, -first) :]
+        if len(samples):
+            pieces.append((max(0, first), samples))
     length = max((first + len(samples) for first, samples in pieces), default=0)
     if end is not None:
         length = min(length, max(0, round((end - start) * SAMPLE_RATE)))
@@ -61,9 +112,9 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
 def find_window(path: str | Path, seconds: float = 10.0, mode: str = "loudest") -> tuple[float, float]:
     """(start, end) in seconds of the `seconds` of a file that are captioned when it is longer than that.
 
-    `loudest`: where the sound has most energy, to 0.1 s, the earliest of equals; one pass over the sound,
-    which keeps 8 bytes for every 0.1 s. `start` and `middle` need no pass. A shorter file gives (0, its own
-    length). Raises ValueError on another mode, NoAudioError and MediaError.
+    `loudest`: where the sound has most energy, to 0.1 s, the earliest of equals; one pass over the sound, or its first 6
+    hours at 48 kHz, which keeps 8 bytes for every 0.1 s. `start` and `middle` need no pass. A shorter file gives (0,
+    its own length). Raises ValueError on another mode, NoAudioError and MediaError.
     """
     if mode not in WINDOW_MODES:
         raise ValueError(f"mode {mode!r}: one of {', '.join(WINDOW_MODES)}")
@@ -89,8 +140,11 @@ def find_window(path: str | Path, seconds: float = 10.0, mode: str = "loudest") 
 def _energies(blocks: Iterable[Block]) -> np.ndarray:
     """(ceil(end / STEP),) float64: the sum of squares in each STEP, as if at one common rate."""
     energy = np.zeros(1024)
-    used = 1
+    used, seen = 1, 0
     for block in blocks:
+        seen += len(block.samples)
+        if seen > SEARCHED:
+            break
         bins = ((block.time + np.arange(len(block.samples)) / block.rate) / STEP).astype(np.int64)
         first, last = max(0, int(bins[0])), int(bins[-1])
         if last < 0:
@@ -106,9 +160,12 @@ def _energies(blocks: Iterable[Block]) -> np.ndarray:
 def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
     """(time of the first sample, (S,) float32 at 16 kHz) in pieces; each run without gaps is resampled as
     one.
+
+    Runs begin on samples that coincide with one of 16 kHz, with silence before where there is none: what comes of a
+    sample does not depend on where reading began.
     """
     resampler: av.AudioResampler | None = None
-    rate, at, done = 0, 0.0, 0  # of the run: its rate, its start, samples handed out
+    rate, at, done, silent = 0, 0.0, 0, 0  # of the run: its rate, its start, samples done, samples before it
 
     def pieces(frame: AudioFrame | None) -> Iterator[tuple[float, np.ndarray]]:
         nonlocal done
@@ -117,7 +174,9 @@ def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
             None, resampler.resample(frame)
         ):  # at 16 kHz the end comes back as it was given: None
             samples = out.to_ndarray().reshape(-1)
-            yield at + done / SAMPLE_RATE, samples
+            first = min(len(samples), max(0, silent - done))
+            if first < len(samples):
+                yield at + (done + first) / SAMPLE_RATE, samples[first:]
             done += len(samples)
 
     for block in blocks:
@@ -125,7 +184,11 @@ def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
             if resampler is not None:
                 yield from pieces(None)
             resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-            rate, at, done = block.rate, block.time, 0
+            rate, done = block.rate, 0
+            number = round(block.time * rate)
+            before = number % (rate // math.gcd(rate, SAMPLE_RATE))
+            at, silent = (number - before) / rate, math.ceil(before * SAMPLE_RATE / rate)
+            block = block._replace(samples=np.pad(block.samples, (before, 0)))
         frame = AudioFrame.from_ndarray(block.samples[None], format="flt", layout="mono")
         frame.sample_rate = block.rate
         yield from pieces(frame)
@@ -137,20 +200,28 @@ def _blocks(media: Media, start: float, end: float | None) -> Iterator[Block]:
     """The sound from some time before `start` (or its own start) to `end`, in order, at times that can be
     believed.
     """
+    return _joined(_until(_from(media, start), end))
+
+
+def _from(media: Media, start: float) -> Iterator[Block]:
+    """All blocks from one some time before `start`, or from the first."""
     if media.audio is None:
         raise NoAudioError
     if start > 2 * PREROLL:
         media.use_only(media.audio)
-        media.seek(media.audio, start - PREROLL)
+        with suppress(*READ_ERRORS):  # some files can only be read from their beginning
+            media.seek(media.audio, start - PREROLL)
         blocks = _placed(_decoded(media), media.seconds)
         first = next(blocks, None)
         if first is not None and first.time <= start:
-            yield from _joined(chain([first], _until(blocks, end)))
+            yield first
+            yield from blocks
             return
         # The seek went too far, or there is a gap just here: only reading from the beginning tells.
-        media.rewind()
+        with suppress(*READ_ERRORS):
+            media.rewind()
     media.use_only(media.audio)
-    yield from _joined(_until(_placed(_decoded(media), media.seconds), end))
+    yield from _placed(_decoded(media), media.seconds)
 
 
 def _until(blocks: Iterator[Block], end: float | None) -> Iterator[Block]:
@@ -167,7 +238,8 @@ def _placed(frames: Iterable[tuple[float | None, np.ndarray, int]], seconds: flo
     shift = 0.0  # what this stream's times are off since a jump that was not believed
     for stamp, samples, rate in frames:
         time = expected if stamp is None else stamp + shift
-        if time is None:
+        if time is None or (expected is None and abs(time) > LONGEST):
+            shift -= time or 0.0
             time = 0.0
         follows = expected is not None and abs(time - expected) <= JUMP
         if expected is not None and not follows:
@@ -177,6 +249,8 @@ def _placed(frames: Iterable[tuple[float | None, np.ndarray, int]], seconds: flo
                 follows = True
         if follows and expected is not None:
             time = expected
+        if time >= LONGEST:
+            return
         yield Block(time, samples, rate, follows)
         expected = time + len(samples) / rate
 
@@ -202,7 +276,7 @@ def _join(blocks: list[Block]) -> Block:
 
 
 def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
-    """(seconds or None, (S,) mono float32, rate) of each frame; damaged packets are passed over.
+    """(seconds or None, (S,) mono float32, rate) of each frame, or each second of it; damaged packets are passed over.
 
     Raises MediaError when nothing at all can be decoded.
     """
@@ -210,18 +284,26 @@ def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
     decoded, error = 0, None
     for packet in media.packets(media.audio):
         try:
-            frames = packet.decode()
+            frames: list[Frame] = list(packet.decode())
+            sounds = [_sound(frame) for frame in frames if isinstance(frame, AudioFrame)]
         except READ_ERRORS as caught:
             error = caught
             continue
-        for frame in frames:
-            assert isinstance(frame, AudioFrame)
-            if frame.samples and frame.sample_rate > 0:
-                time = frame.pts * float(frame.time_base) - media.origin if frame.pts is not None else None
-                yield time, _mono(frame), frame.sample_rate
+        for time, samples, rate in sounds:
+            for first in range(0, len(samples), rate):
+                origin = None if first or time is None else time - media.origin
+                yield origin, samples[first : first + rate], rate
                 decoded += 1
     if not decoded and error is not None:
         raise MediaError(f"the sound cannot be decoded: {one_line(error)}", "convert it again") from error
+
+
+def _sound(frame: AudioFrame) -> tuple[float | None, np.ndarray, int]:
+    """(seconds on the container's clock or None, (S,) mono float32, rate). ValueError for rates beyond belief."""
+    if frame.samples and frame.sample_rate not in RATES:
+        raise ValueError(f"it claims {frame.sample_rate} samples a second")
+    time = frame.pts * float(frame.time_base) if frame.pts is not None and frame.time_base else None
+    return time, _mono(frame) if frame.samples else np.zeros(0, np.float32), frame.sample_rate
 
 
 def _mono(frame: AudioFrame) -> np.ndarray:

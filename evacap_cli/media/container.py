@@ -20,6 +20,27 @@ from evacap_cli.errors import MediaError
 # Failures of FFmpeg as PyAV raises them: most are FFmpegError; some reach Python as its own kinds of error.
 READ_ERRORS = (av.error.FFmpegError, OSError, ValueError, RuntimeError)
 LONGEST_MESSAGE = 160  # characters
+LONGEST = 7 * 86_400.0  # seconds: what a file says of later times is not believed
+LAST_TICK = 2**63 - 1
+LARGEST_PICTURE = 8192 * 8192  # pixels; more are not decoded: a small file can claim a frame of gigabytes
+MOST_STREAMS = 256
+
+_DEMUXERS = """
+    mov matroska avi asf asf_o flv live_flv mpeg mpegts mpegvideo ogg gif apng nut rm ivr mxf gxf wtv dv dhav nsv ivf
+    obu h261 h263 h264 hevc vvc m4v mjpeg vc1 vc1test yuv4mpegpipe swf smjpeg
+    wav w64 aiff aac loas ac3 eac3 dts dtshd truehd mlp flac mp3 ape tta wv tak mpc mpc8 amr amrnb amrwb au caf dsf iff
+    voc ircam sox qcp qoa shn xwma
+    png_pipe jpeg_pipe webp_pipe bmp_pipe tiff_pipe
+"""
+# Only kinds of file that hold what they show. Playlists (HLS, DASH, concat), session descriptions (SDP), numbered
+# pictures and some subtitles name other files and addresses, which FFmpeg would open: a file may be called clip.mp4 and
+# be one of them.
+_SAFELY = {
+    "format_whitelist": ",".join(_DEMUXERS.split()),
+    "protocol_whitelist": "file",
+    "max_streams": str(MOST_STREAMS),
+    "max_pixels": str(LARGEST_PICTURE),
+}
 
 
 class NoAudioError(MediaError):
@@ -38,7 +59,7 @@ class Media:
     audio: AudioStream | None
     video: VideoStream | None
     origin: float  # seconds on the container's own clock
-    seconds: float | None  # by the container's header; None where it does not say
+    seconds: float | None  # by the container's header; None where it does not say or cannot be right
 
     def use_only(self, stream: Stream) -> None:
         """Lets the demuxer pass over what belongs to other streams."""
@@ -62,7 +83,7 @@ class Media:
         assert stream.time_base is not None
         ticks = round((seconds + self.origin) / float(stream.time_base))
         first = stream.start_time if stream.start_time is not None else ticks
-        self.container.seek(max(ticks, first), stream=stream, backward=True)
+        self.container.seek(min(max(ticks, first), LAST_TICK), stream=stream, backward=True)
 
 
 @contextmanager
@@ -74,7 +95,12 @@ def open_media(path: str | Path) -> Iterator[Media]:
     check_readable(path)
     try:
         # the prefix keeps a colon in a name from being taken for a protocol
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace", options=_SAFELY)
+    except av.error.ArgumentError as error:  # what FFmpeg says of a kind that is not in the list
+        raise MediaError(
+            "not a media file: a playlist, damaged, or of a kind that is not read",
+            "convert it to another kind",
+        ) from error
     except (*READ_ERRORS, UnicodeError) as error:
         raise MediaError(
             f"not a media file: {one_line(error)}", "check that it plays, or convert it again"
@@ -83,13 +109,13 @@ def open_media(path: str | Path) -> Iterator[Media]:
         audio = min(container.streams.audio, key=_preference, default=None)
         pictures = [stream for stream in container.streams.video if not _is_cover(stream)]
         video = min(pictures, key=_preference, default=None)
-        starts = [
-            float(stream.start_time * stream.time_base)
-            for stream in (audio, video)
-            if stream is not None and stream.start_time is not None and stream.time_base is not None
-        ]
+        for stream in (audio, video):
+            if stream is not None and stream.codec_context is not None:
+                stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE)}
         seconds = container.duration / 1e6 if container.duration and container.duration > 0 else None
-        yield Media(path, container, audio, video, min(starts, default=0.0), seconds)
+        if seconds is not None and seconds > LONGEST:
+            seconds = None
+        yield Media(path, container, audio, video, _origin(audio, video), seconds)
     finally:
         container.close()
 
@@ -115,6 +141,17 @@ def one_line(error: BaseException | str) -> str:
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |\[file:.*?\] ?", "", text)  # decord's
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text[:LONGEST_MESSAGE] or type(error).__name__
+
+
+def _origin(*streams: Stream | None) -> float:
+    """Seconds at which the earliest of the streams starts: the first of them if they claim to lie too far apart."""
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in streams
+        if stream is not None and stream.start_time is not None and stream.time_base is not None
+    ]
+    earliest = min(starts, default=0.0)
+    return earliest if not starts or starts[0] - earliest <= LONGEST else starts[0]
 
 
 def _is_cover(stream: VideoStream) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,12 @@ from typing import Any
 
 import numpy as np
 
+HEADS = re.compile(
+    rb"....(ftyp|moov|mdat|free|skip|wide|pnot|styp|sidx)"  # MP4, QuickTime
+    rb"|\x1aE\xdf\xa3|RIFF....AVI |FLV\x01|OggS\0|\x30\x26\xb2\x75"  # Matroska, AVI, Flash, Ogg, ASF
+    rb"|\0\0\x01[\xb3\xba]|(....)?G",  # MPEG, MPEG-TS
+    re.DOTALL,
+)
 _importing = threading.Lock()
 
 
@@ -39,6 +46,16 @@ def read_with_decord(
         if frame.ndim != 3 or frame.shape[2] != 3:
             raise RuntimeError(f"a frame of shape {frame.shape}")
         yield int(count), frame
+
+
+def opens_only_itself(path: Path) -> bool:
+    """Whether a file's first bytes are those of a container that holds its own pictures.
+
+    decord cannot be told which kinds of file to read, and FFmpeg, of which it brings a version of its own, would open
+    whatever a playlist names. It knows a playlist by its first bytes: what begins like this is none.
+    """
+    with path.open("rb") as file:
+        return HEADS.match(file.read(12)) is not None
 
 
 def load_decord() -> ModuleType:

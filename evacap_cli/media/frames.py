@@ -9,7 +9,7 @@ import numpy as np
 
 from evacap_cli.errors import MediaError
 from evacap_cli.media.container import Media, one_line, open_media
-from evacap_cli.media.decord_reader import read_with_decord
+from evacap_cli.media.decord_reader import opens_only_itself, read_with_decord
 from evacap_cli.media.pyav_reader import Cursor, read_with_pyav
 
 READERS = ("decord", "pyav")
@@ -90,6 +90,8 @@ def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
     """
     stream = media.video
     assert stream is not None
+    if not opens_only_itself(media.path):
+        raise RuntimeError("not asked, the file does not begin as its kind does")
     if media.seconds is None or media.seconds > LONGEST_FOR_DECORD:
         raise RuntimeError("not asked, the file is long")
     if stream.codec_context and stream.codec_context.width * stream.codec_context.height > LARGEST_FOR_DECORD:

@@ -1,13 +1,12 @@
-"""What a media file holds, and which files are media."""
+"""What a media file holds, and which suffixes media have."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from evacap_cli.errors import MediaError
-from evacap_cli.media.container import Media, open_media
+from evacap_cli.media.container import LONGEST, Media, open_media
 
 _VIDEO = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 _AUDIO = "aac ac3 aif aiff flac m4a mka mp3 oga ogg opus wav wma"
@@ -57,24 +56,9 @@ def probe(path: str | Path) -> MediaInfo:
         )
 
 
-def find_media(folder: str | Path) -> list[Path]:
-    """All media files under a folder, by suffix (`MEDIA_SUFFIXES`, in any case), sorted; hidden ones are
-    left out.
-    """
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES
-        ]
-    return sorted(found)
-
-
 def _measure(media: Media) -> float:
-    """The end of the last packet, in seconds: live recordings, among others, have no length in their
-    header.
+    """The end of the last packet, in seconds, at most `LONGEST`: live recordings, among others, have no length in
+    their header.
     """
     end = 0.0
     for stream in (media.audio, media.video):
@@ -84,4 +68,4 @@ def _measure(media: Media) -> float:
         for packet in media.packets(stream):
             if packet.pts is not None and packet.time_base:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - media.origin)
-    return end
+    return min(end, LONGEST)

@@ -13,6 +13,7 @@ from evacap_cli.media.container import READ_ERRORS, Media, one_line
 LEAP = 3.0  # seconds ahead from which on seeking is tried instead of decoding all in between
 STEPS_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before the goal at which to try when a seek lands after it
 UPRIGHT = (1, 0, 0, 1)
+CLOSE = 1e-5  # seconds: what is meant to be equal differs by less
 
 
 class Cursor:
@@ -44,10 +45,29 @@ class Cursor:
         """
         if self.next is not None and time - self.next[0] > self.leap:
             self._seek(time)
-        while self.next is not None and (self.now is None or self.next[0] <= time):
+        while self.next is not None and (self.now is None or self.next[0] <= time + CLOSE):
             self.now, self.next = self.next, next(self.frames, None)
         assert self.now is not None
         return self.now[1]
+
+    @property
+    def end(self) -> float:
+        """Where the last frame that was seen ends, in seconds: after its own time or, if it does not say, one tick."""
+        assert self.now is not None
+        time, frame = self.now
+        stays = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        return time + max(stays, 1 / float(self.stream.average_rate or 25))
+
+    def is_over(self, time: float) -> bool:
+        """Whether nothing is shown at `time`, that of the last call, any more: the frame before was not to stay."""
+        if self.next is not None or self.now is None or time <= self.end:
+            return False
+        if self.error is not None:
+            return True
+        if self.now[0] == self.first_time:
+            return False  # one picture for all of the sound
+        start, duration, base = self.stream.start_time or 0, self.stream.duration, self.stream.time_base
+        return duration is None or base is None or time > float((start + duration) * base) - self.media.origin
 
     def _seek(self, time: float) -> None:
         """Goes on from a key frame before `time`; forward only, unless the file's index is wrong."""
@@ -90,6 +110,8 @@ class Cursor:
             except READ_ERRORS as error:
                 self.error = error
                 continue
+            if frames:
+                self.error = None
             yield from frames
         with suppress(*READ_ERRORS):  # what the decoder still holds where the file broke off
             yield from self.stream.codec_context.decode(None)
@@ -103,11 +125,11 @@ def read_with_pyav(cursor: Cursor, times: Sequence[float]) -> Iterator[tuple[int
     for time in times:
         frame = cursor.shown_at(time)
         if shown is not None and frame is not shown:
-            yield count, _upright(shown)
+            yield count, upright(shown)
             count = 0
         count, shown = count + 1, frame
     if shown is not None:
-        yield count, _upright(shown)
+        yield count, upright(shown)
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
@@ -123,7 +145,7 @@ def _orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
     return (a >= 0) - (a < 0), 0, 0, (d >= 0) - (d < 0)
 
 
-def _upright(frame: VideoFrame) -> np.ndarray:
+def upright(frame: VideoFrame) -> np.ndarray:
     """(H, W, 3) uint8, turned and mirrored as the file says it is to be shown."""
     pixels = frame.to_ndarray(format="rgb24")
     a, b, c, d = _orientation(frame)

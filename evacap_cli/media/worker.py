@@ -1,7 +1,8 @@
 """One worker process that may hang, die or grow at any moment, and is replaced when it did.
 
 Each has a pipe of its own, so that what dies in the middle of a message spoils nobody else's. The worker says when it
-is ready and when it has taken an item, before it looks at it: a death before that is not the item's doing.
+is ready and when it has taken an item, before it looks at it: a death before that is not the item's doing. What a
+function yields is sent value by value; a pipe that nobody reads makes it wait.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -30,7 +32,10 @@ STARTS = 3  # times in a row that a process may die, for reasons of its own, bef
 START_SECONDS = 600.0  # for a process to import all it needs, on a machine that is busy
 LOOK_SECONDS = 0.2  # between looks at a worker's memory
 DEATH_SECONDS = 5.0  # in which a process that was killed is gone, unless the system holds it
-READY, TAKEN = b"ready", b"taken"
+READY, TAKEN, ALIVE = b"ready", b"taken", b"alive"
+
+Function = Callable[[Item], Value | Iterator[Value | None]]
+Message = tuple[Value | None, str | None, bool]
 
 _STARTING = threading.Lock()  # multiprocessing starts and reaps processes one thread at a time
 
@@ -45,25 +50,26 @@ class _LostError(Exception):
 
 @dataclass(frozen=True)
 class Answer(Generic[Value]):
-    """What a function made of an item: `value`, or, when that is None, the one-line `error`."""
+    """One thing that a function made of an item: `value`, or, when that is None, the one-line `error`, or neither."""
 
     value: Value | None = None
     error: str | None = None
+    last: bool = True  # whether nothing follows
     lost: bool = False  # whether the process was lost over it
 
 
 class Worker(Generic[Item, Value]):
     """Runs `function`, or `rescue`, on one item at a time in a process of its own.
 
-    `timeout`: seconds for one item, counted from when the process took it. `memory`: bytes that the process may hold
-    (where /proc tells). A lost process is replaced when the next item comes. One thread at a time may call `run`; any
-    may call `end`.
+    `timeout`: seconds for one value, counted from when the process took the item or made the value before. `memory`:
+    bytes that the process may hold (where /proc tells). A lost process is replaced when the next item comes. One thread
+    at a time may call `run`; any may call `end`.
     """
 
     def __init__(
         self,
-        function: Callable[[Item], Value],
-        rescue: Callable[[Item], Value] | None = None,
+        function: Function[Item, Value],
+        rescue: Function[Item, Value] | None = None,
         timeout: float | None = None,
         memory: int | None = None,
     ) -> None:
@@ -74,13 +80,19 @@ class Worker(Generic[Item, Value]):
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._items = 0  # that this process was given
+        self._grown = False  # whether `watch` ended it
 
-    def run(self, item: Item, careful: bool = False) -> Answer[Value]:
-        """The answer to one item; `careful` asks the rescue. Raises NoWorkerError."""
+    def run(self, item: Item, careful: bool = False, passed: int = 0) -> Generator[Answer[Value], None, None]:
+        """What comes of one item: a value, or all that the function yields, as it is made, and at last an end.
+
+        `careful` asks the rescue. A None that is yielded is no value, but a sign of life, from which time is counted
+        afresh. The first `passed` values are left out. Left early, it ends the process. Raises NoWorkerError.
+        """
         try:
-            message = pickle.dumps((careful, item), pickle.HIGHEST_PROTOCOL)
+            message = pickle.dumps((careful, item, passed), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
-            return Answer(error=_words(error))
+            yield Answer(error=_words(error))
+            return
         reason = ""
         for _ in range(STARTS):
             pipe = self._ready()
@@ -91,17 +103,39 @@ class Worker(Generic[Item, Value]):
             except _LostError as loss:  # it died while it waited for work: another one shall try
                 reason = str(loss)
                 continue
-            try:
+            yield from self._answers(pipe)
+            return
+        yield Answer(error=reason, lost=True)
+
+    def _answers(self, pipe: Connection) -> Iterator[Answer[Value]]:
+        done = False
+        try:
+            while not done:
                 reply = self._receive(pipe, self.timeout, "decoding")
-            except _LostError as loss:
-                return Answer(error=str(loss), lost=True)
-            if self._items >= ITEMS_PER_PROCESS or self._too_large():
-                self._drop()
-            try:
-                return Answer(*pickle.loads(reply))
-            except Exception as error:
-                return Answer(error=_words(error))
-        return Answer(error=reason, lost=True)
+                try:
+                    answer: Answer[Value] | None = None if reply == ALIVE else Answer(*pickle.loads(reply))
+                except Exception as error:  # who knows what follows it
+                    self._drop(kill=True)
+                    answer = Answer(error=_words(error))
+                done = answer is not None and answer.last
+                if self._too_large() or (done and self._items >= ITEMS_PER_PROCESS):
+                    if not done:
+                        raise _LostError(self._outgrown(pipe))
+                    self._drop()
+                if answer is not None:
+                    yield answer
+        except _LostError as loss:
+            done = True
+            yield Answer(error=str(loss), lost=True)
+        finally:
+            if not done:
+                self._drop(pipe, kill=True)
+
+    def watch(self) -> None:
+        """Ends a process that has grown too large while nobody took its values."""
+        if self._too_large() and self._process is not None:
+            self._grown = True
+            self._process.kill()
 
     def end(self) -> None:
         """Ends the process, also in the middle of an item, and for good."""
@@ -163,15 +197,14 @@ class Worker(Generic[Item, Value]):
                 try:
                     return pipe.recv_bytes()
                 except (OSError, EOFError):
-                    raise _LostError(self._drop(pipe)) from None
+                    raise _LostError(self._outgrown(pipe) if self._grown else self._drop(pipe)) from None
             if ready:
-                raise _LostError(self._drop(pipe))
+                raise _LostError(self._outgrown(pipe) if self._grown else self._drop(pipe))
             if until is not None and time.monotonic() >= until:
                 self._drop(pipe, kill=True)
                 raise _LostError(f"{what or 'starting'} took more than {seconds:g} s")
             if what and self._too_large():
-                self._drop(pipe, kill=True)
-                raise _LostError(f"{what} took more than {(self.memory or 0) / 2**30:.3g} GiB of memory")
+                raise _LostError(self._outgrown(pipe))
 
     def _too_large(self) -> bool:
         if self.memory is None or self._process is None:
@@ -179,10 +212,15 @@ class Worker(Generic[Item, Value]):
         size = resident_bytes(self._process.pid)
         return size is not None and size > self.memory
 
+    def _outgrown(self, pipe: Connection) -> str:
+        self._drop(pipe, kill=True)
+        return f"decoding took more than {(self.memory or 0) / 2**30:.3g} GiB of memory"
+
     def _drop(self, pipe: Connection | None = None, kill: bool = False) -> str:
         """Forgets a process, which is gone or goes now, and says how it ended."""
         pipe, process = pipe or self._pipe, self._process
         self._pipe = self._process = None
+        self._grown = False
         if pipe is not None:
             pipe.close()
         if process is None:
@@ -205,14 +243,27 @@ def resident_bytes(pid: int | None) -> int | None:
         return None
 
 
-def guarded(function: Callable[[Item], Value], item: Item) -> tuple[Value | None, str | None]:
-    """(value, None) or (None, one-line error): not every exception can be sent between processes."""
+def values_of(
+    function: Function[Item, Value], item: Item, passed: int = 0
+) -> Generator[Message[Value], None, None]:
+    """(value, error, last): what a function returns, or what it yields and then an end. Errors are one line each: not
+    every exception can be sent between processes. Instead of the first `passed` values it yields None.
+    """
     try:
-        return function(item), None
+        result = function(item)
+        if not isinstance(result, Iterator):
+            yield (None if passed else result), None, True
+            return
+        with closing(result) if isinstance(result, Generator) else nullcontext():
+            for value in result:
+                left_out = value is not None and passed > 0
+                passed -= left_out
+                yield (None if left_out else value), None, False
+        yield None, None, True
     except EvacapError as error:
-        return None, error.message
+        yield None, error.message, True
     except Exception as error:
-        return None, _words(error)
+        yield None, _words(error), True
 
 
 def _work(pipe: Connection, functions: tuple[Callable[[Any], Any], Callable[[Any], Any] | None]) -> None:
@@ -227,23 +278,32 @@ def _work(pipe: Connection, functions: tuple[Callable[[Any], Any], Callable[[Any
         while True:
             message = pipe.recv_bytes()
             pipe.send_bytes(TAKEN)
-            pipe.send_bytes(_reply(functions, message))
+            for reply in _replies(functions, message):
+                pipe.send_bytes(reply)
     except (OSError, EOFError):  # nobody is there any more
         pass
 
 
-def _reply(functions: tuple[Callable[[Any], Any], Callable[[Any], Any] | None], message: bytes) -> bytes:
+def _replies(
+    functions: tuple[Callable[[Any], Any], Callable[[Any], Any] | None], message: bytes
+) -> Iterator[bytes]:
     try:
-        careful, item = pickle.loads(message)
+        careful, item, passed = pickle.loads(message)
     except Exception as error:
-        return pickle.dumps((None, _words(error)))
+        yield pickle.dumps((None, _words(error), True))
+        return
     function = functions[careful]
     assert function is not None
-    result = guarded(function, item)
-    try:
-        return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        return pickle.dumps((None, _words(error)))
+    for result in values_of(function, item, passed):
+        if result[0] is None and not result[2]:
+            yield ALIVE
+            continue
+        try:
+            reply = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            yield pickle.dumps((None, _words(error), True))
+            return
+        yield reply
 
 
 def _end_with_parent() -> None:

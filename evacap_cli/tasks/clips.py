@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evacap_cli.data.store import Sample
 from evacap_cli.errors import MediaError
 from evacap_cli.features import FeatureSettings, crop_frame, fbank, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
 from evacap_cli.media import READERS, SAMPLE_RATE, find_window, probe, read_audio, read_frames
 
-if TYPE_CHECKING:  # a worker needs nothing that reads manifests
+if TYPE_CHECKING:  # a worker needs nothing that reads manifests or, unless it prepares, stores
     from evacap_cli.data.manifest import Entry
+    from evacap_cli.data.store import Sample
 
 CAREFUL = ("pyav",)
 """Readers for files on which a worker was lost: without decord, which is known to crash and hang."""
@@ -27,11 +27,19 @@ CAREFUL = ("pyav",)
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """How files become clips. `frames`: how many pictures, None for the features' own number, 0 for none."""
+    """How files become clips. `frames`: how many pictures, None for the features' own number, 0 for none.
+
+    segment: seconds of each of the clips that a recording is cut into; None makes one clip of it, its `window`. hop:
+    seconds from the start of one to that of the next, None for `segment`. min_rms: dBFS below which a segment is left
+    out.
+    """
 
     features: FeatureSettings
     frames: int | None = None
     window: str = "loudest"
+    segment: float | None = None
+    hop: float | None = None
+    min_rms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,19 +67,13 @@ def load_clip(
     `start`, `end`: the part in seconds where it is known, of which the features' seconds from its start are taken.
     `pictures`: image files, in order, to look at instead of what the file shows.
     """
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # a worker a core
+    stay_on_one_core()
     features = settings.features
     if start is None and end is None:
         start, end = find_window(path, features.seconds, settings.window)
     else:
         start, end = _part(path, start or 0.0, end, features.seconds)
-    wave = read_audio(path, start, end)
-    if len(wave) < WINDOW_SECONDS * SAMPLE_RATE:
-        raise MediaError(
-            f"only {len(wave) / SAMPLE_RATE * 1000:.0f} ms of sound: shorter than 25 ms, one analysis window"
-        )
-    heard = fbank(torch.from_numpy(wave), features)[0].numpy()
+    heard = hear(read_audio(path, start, end), features)
     frames, error = None, ""
     if settings.frames != 0:
         try:
@@ -88,6 +90,25 @@ def load_clip(
     return Clip(heard, frames, start, end, error)
 
 
+def hear(wave: np.ndarray, features: FeatureSettings) -> np.ndarray:
+    """(T, F) float32, the fbank of a waveform. Raises MediaError for what is too short."""
+    if len(wave) < WINDOW_SECONDS * SAMPLE_RATE:
+        raise too_short(len(wave))
+    return fbank(torch.from_numpy(wave), features)[0].numpy()
+
+
+def too_short(samples: int) -> MediaError:
+    return MediaError(
+        f"only {samples / SAMPLE_RATE * 1000:.0f} ms of sound: shorter than 25 ms, one analysis window"
+    )
+
+
+def stay_on_one_core() -> None:
+    """A worker a core; the process that people started keeps its own."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+
+
 def load_clip_carefully(path: str | Path, settings: ClipSettings) -> Clip:
     """For files on which a worker was lost."""
     return load_clip(path, settings, readers=CAREFUL)
@@ -95,6 +116,8 @@ def load_clip_carefully(path: str | Path, settings: ClipSettings) -> Clip:
 
 def load_entry(entry: Entry, settings: ClipSettings, readers: Sequence[str] = READERS) -> Sample:
     """One clip of a manifest as a sample. Raises MediaError."""
+    from evacap_cli.data.store import Sample
+
     if entry.path is None:
         raise MediaError(entry.error or "there is no file")
     clip = load_clip(entry.path, settings, readers, entry.start, entry.end, entry.pictures)

@@ -214,12 +214,14 @@ class Subject:
     def model(
         self, frames: int, device: torch.device, autocast: torch.dtype | None, compiled: bool
     ) -> CaptionModel:
-        """Packed for inference. UsageError as `plain`."""
-        model = self.plain(frames)
-        if compiled and not self._compiled:
+        """Packed for inference, or compiled, which sees to its own layout. UsageError as `plain`."""
+        model = self.plain(frames).to(device).eval()
+        if not compiled:
+            return pack(model, autocast)
+        if not self._compiled:
             model.compile_blocks()
             self._compiled = True
-        return pack(model.to(device).eval(), autocast)
+        return model
 
     def plain(self, frames: int) -> CaptionModel:
         """UsageError for a number of frames that the model cannot look at."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -82,7 +80,7 @@ def captioned_bad(bad: Path, tiny: Path) -> tuple[int, dict[str, dict[str, str]]
         ("empty.mp4", "failed", "empty"),
         ("text.mp4", "failed", "not a media file"),
         ("truncated.mp4", "failed", "not a media file"),
-        ("gone.mp4", "failed", "No such file"),
+        ("gone.mp4", "failed", "a link to nowhere"),
         ("shortest.wav", "failed", "25 ms"),
     ],
 )
@@ -205,7 +203,7 @@ def test_an_undecodable_picture_is_heard_and_explained(
             ["nowhere.mp4", "not there either.mp4", "*.mkv"],
         ),
         (["CLIP", "-o", "new/folder/o.csv"], 2, ["new/folder", "mkdir -p"]),
-        (["CLIP", "-o", "o.txt"], 2, [".txt", ".csv", ".jsonl"]),
+        (["CLIP", "-o", "o.txt"], 2, [".txt", ".csv", ".jsonl", ".vtt"]),
         (["CLIP", "-o", "."], 2, [".csv"]),
         (["CLIP", "--json"], 2, ["--json", "-o"]),
         (["CLIP", "--model", "demmo"], 2, ["demmo"]),
@@ -219,6 +217,36 @@ def test_an_undecodable_picture_is_heard_and_explained(
             ["--beam 0", "--frames 0", "--timeout 0"],
         ),
         (["CLIP", "--max-words", "5000"], 2, ["5000", "63"]),
+        (
+            ["CLIP", "--max-words", "5000", "--segment", "20"],
+            2,
+            ["--max-words 5000", "63", "--segment 20", "10 s"],
+        ),
+        (
+            [
+                "CLIP",
+                "--hop",
+                "5",
+                "--min-rms",
+                "3",
+                "--merge",
+                "--memory",
+                "-1",
+                "-o",
+                "new/o.csv",
+                "--window",
+                "all",
+            ],
+            2,
+            ["--hop", "--min-rms 3", "--merge", "--segment", "--memory -1", "mkdir -p", "--window all"],
+        ),
+        (["CLIP", "--segment", "0"], 2, ["--segment 0"]),
+        (
+            ["CLIP", "-f", "srt", "--overwrite", "--retry-failed"],
+            2,
+            ["--format", "--overwrite", "--retry-failed", "-o"],
+        ),
+        (["CLIP", "-o", "o.csv", "-f", "doc"], 2, ["doc", "vtt"]),
         (["empty"], 1, ["empty", "no media files"]),
     ],
 )
@@ -228,7 +256,7 @@ def test_wrong_usage_is_named_before_anything_is_decoded(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr("evacap_cli.tasks.captioning.engine.load_clip", None)
+    monkeypatch.setattr("evacap_cli.tasks.captioning.engine.read_source", None)
     given = [str(clip) if arg == "CLIP" else arg for arg in args]
     if "--model" not in given:
         given += ["--model", str(tiny)]
@@ -254,7 +282,7 @@ def test_a_mistake_of_ours_shows_a_traceback_only_on_demand(
     def fail(*args: object) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr("evacap_cli.tasks.captioning.engine.Captioner._describe", fail)
+    monkeypatch.setattr("evacap_cli.tasks.captioning.engine._Batches.take", fail)
     result = evacap("caption", clip, "--model", tiny, *INLINE)
     assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
     assert "ZeroDivisionError: of ours" in result.stderr
@@ -267,38 +295,56 @@ def test_the_old_table_stays_until_the_new_one_is_whole(
 ) -> None:
     out = tmp_path / "o.csv"
     out.write_text("old")
+    args = ("caption", clip, "-o", out, "--model", tiny, *INLINE)
+    result = evacap(*args)
+    assert (result.exit_code, out.read_text()) == (2, "old")
+    assert "--overwrite" in result.stderr
+    assert os.listdir(tmp_path) == ["o.csv"]
 
-    def stop(self: object, *args: object) -> None:
+    def stop(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("evacap_cli.tasks.captioning.outputs.RowFile._append", stop)
-        result = evacap("caption", clip, "-o", out, "--model", tiny, *INLINE)
+        patch.setattr("evacap_cli.data.store.files.make_whole", stop)
+        result = evacap(*args, "--overwrite")
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr
     assert out.read_text() == "old"
-    assert evacap("caption", clip, "-o", out, "--model", tiny, *INLINE).exit_code == 0
+    assert evacap(*args).exit_code == 0
     assert read(out)
-    assert os.listdir(tmp_path) == ["o.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["o.csv", "o.csv.journal"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_ends_and_keeps_its_rows(
-    clip: Path, tiny: Path, tmp_path: Path, sign: signal.Signals
-) -> None:
-    out, part = tmp_path / "o.csv", tmp_path / "o.csv.part"
-    inputs = [clip] * 5000
-    with start("caption", *inputs, "-o", out, "--model", tiny, "--workers", 1, "--batch-size", 1) as process:
-        while process.poll() is None and (not part.exists() or part.read_bytes().count(b"\n") < 3):
-            time.sleep(0.05)
-        os.killpg(process.pid, sign)  # as Ctrl-C does: the workers get it, too
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert b"Traceback" not in stderr
-    assert f"rows are in {part}".encode() in stderr
-    assert not out.exists()
-    assert len(read(part)) >= 2
+def test_run_again_it_says_what_was_there(evacap: Evacap, clip: Path, tiny: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "videos", tmp_path / "o.csv"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(clip.read_bytes())
+    (folder / "b.mp4").write_bytes(b"damaged")
+    args = ("caption", folder, "-o", out, "--model", tiny, *INLINE, "--json")
+    first = evacap(*args)
+    assert (first.exit_code, "from before" in first.stderr) == (3, False)
+    again = evacap(*args)
+    assert again.exit_code == 3
+    assert "2 clips: 1 ok, 0 audio-only, 1 failed; 2 from before; nothing new" in again.stderr
+    assert "failed before" in again.stderr
+    assert "b.mp4" in again.stderr
+    assert "--retry-failed" in again.stderr
+    told = json.loads(again.stdout)
+    assert {name: told[name] for name in ("clips", "ok", "failed", "inputs", "new", "reused", "unused")} == {
+        "clips": 2, "ok": 1, "failed": 1, "inputs": 2, "new": 0, "reused": 2, "unused": 0,
+    }  # fmt: skip
+    write(folder / "c.mp4", 0.5)
+    (folder / "b.mp4").unlink()
+    added = evacap(*args)
+    assert (added.exit_code, json.loads(added.stdout)["reused"], json.loads(added.stdout)["unused"]) == (
+        0,
+        1,
+        1,
+    )
+    assert [Path(row["video"]).name for row in read(out)] == ["a.mp4", "c.mp4"]
+    changed = evacap(*args, "--beam", 2)
+    assert changed.exit_code == 2
+    assert "--beam: 4 then, 2 now" in changed.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes")

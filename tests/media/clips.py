@@ -22,6 +22,8 @@ FAST = {
     "libsvtav1": {"preset": "11"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
 }
+COUNTING = ("mpeg1video", "mpeg2video", "mpeg4", "flv", "wmv2", "gif")
+# AVI counts frames, the clock of MPEG-4 has 16 bits, and others know a few rates only
 TICKS = 90_000  # of the picture's clock, a second
 DARK, SLOPE = 20, 55  # greys: that of 0 s, and how much lighter a second later is
 TOP, BOTTOM = 220, 30  # left half: this grey on top of that one (says which way is up); right half: the time
@@ -133,8 +135,7 @@ def _picture_track(out, codec, fps, size, pixels, gop, options, matrix):  # type
     stream.width, stream.height, stream.pix_fmt = *size, pixels
     stream.codec_context.gop_size = gop
     stream.codec_context.bit_rate = 0 if codec.startswith("lib") else 4_000_000
-    # AVI counts frames, and the clock of MPEG-4 has 16 bits
-    stream.codec_context.time_base = 1 / rate if codec == "mpeg4" else Fraction(1, TICKS)
+    stream.codec_context.time_base = 1 / rate if codec in COUNTING else Fraction(1, TICKS)
     if matrix is not None:
         stream.set_display_matrix(matrix)
     return stream

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evacap_cli.media import AUDIO_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media, probe
+from evacap_cli.media import AUDIO_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, probe
 
 from .clips import write
 
@@ -37,14 +37,6 @@ def test_a_live_recording_has_no_length_in_its_header(tmp_path: Path, suffix: st
         tmp_path / f"clip.{suffix}", 1.5, video=video, audio="libopus", rate=48_000, options={"live": "1"}
     )
     assert probe(path).seconds == pytest.approx(1.5, abs=0.1)
-
-
-def test_media_in_folders(tmp_path: Path) -> None:
-    for name in ("b.mp4", "a.MKV", "sub/c.wav", "sub/notes.txt", ".hidden.mp4", ".cache/d.mp4", "mp4"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [str(path.relative_to(tmp_path)) for path in find_media(tmp_path)]
-    assert found == ["a.MKV", "b.mp4", str(Path("sub", "c.wav"))]
 
 
 def test_suffixes() -> None:

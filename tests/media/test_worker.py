@@ -16,7 +16,7 @@ import pytest
 
 from evacap_cli.media import DecodePool
 from evacap_cli.media import worker as worker_file
-from evacap_cli.media.worker import NoWorkerError, Worker, resident_bytes
+from evacap_cli.media.worker import Answer, NoWorkerError, Worker, resident_bytes
 
 from .test_pool import call
 
@@ -38,8 +38,13 @@ def started(**options: Any) -> Iterator[Worker]:
         worker.end()
 
 
+def run(worker: Worker, item: Any, careful: bool = False) -> Answer:
+    (answer,) = worker.run(item, careful)
+    return answer
+
+
 def process_of(worker: Worker) -> int:
-    answer = worker.run(os.getpid)
+    answer = run(worker, os.getpid)
     assert answer.value is not None
     return answer.value
 
@@ -55,11 +60,11 @@ def test_one_process_for_many_items_until_it_is_old(monkeypatch: pytest.MonkeyPa
 def test_memory_that_grows_ends_the_process_and_the_item() -> None:
     small = partial(hold, 2**20)
     with started(memory=2**30, timeout=30.0) as worker:
-        answer = worker.run(partial(hold, 2**30))
+        answer = run(worker, partial(hold, 2**30))
         assert (answer.error, answer.lost) == ("decoding took more than 1 GiB of memory", True)
-        assert worker.run(good).value == (3, 1)
+        assert run(worker, good).value == (3, 1)
     with started(memory=2**30, timeout=1.0) as worker:
-        assert worker.run(small).error == "decoding took more than 1 s"
+        assert run(worker, small).error == "decoding took more than 1 s"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -71,24 +76,24 @@ def test_a_process_that_dies_between_items_is_replaced() -> None:
         assert first != second
         os.kill(second, signal.SIGSTOP)  # it seems to hang before it takes the item
         threading.Timer(0.5, os.kill, [second, signal.SIGKILL]).start()
-        assert worker.run(good).value == (3, 1)
+        assert run(worker, good).value == (3, 1)
 
 
 def test_items_that_cannot_be_sent() -> None:
     with started() as worker:
-        answer = worker.run(lambda: 1)
+        answer = run(worker, lambda: 1)
         assert answer.error is not None
         assert "pickle" in answer.error
         assert not answer.lost
-        assert worker.run(good).value == (3, 1)
+        assert run(worker, good).value == (3, 1)
 
 
 def test_ended_in_the_middle_of_an_item_and_for_good() -> None:
     worker: Worker = Worker(call)
     threading.Timer(1.0, worker.end).start()
-    assert worker.run(partial(time.sleep, 60)).lost
+    assert run(worker, partial(time.sleep, 60)).lost
     with pytest.raises(NoWorkerError):
-        worker.run(good)
+        run(worker, good)
 
 
 def test_resident_bytes() -> None:

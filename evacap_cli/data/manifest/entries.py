@@ -60,10 +60,10 @@ def read_manifest(path: Path, media: Path | None = None, *, captioned: bool = Tr
     clips = collect(path, table, bases)
     if not clips:
         raise UsageError(f"{path}: has no clips in it", "add rows")
-    return _find_media(clips, bases)
+    return find_entries(clips, bases)
 
 
-def _find_media(clips: list[Clip], bases: Sequence[Path]) -> list[Entry]:
+def find_entries(clips: list[Clip], bases: Sequence[Path]) -> list[Entry]:
     """Looks where the manifest points, then below the first of `bases` for files named by id."""
     matches: list[Match | None] = []
     wanted: dict[str, set[float | None]] = {}

@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from evacap_cli.errors import EvacapError
 
 ASIDE, LOCK = ".tmp", "store.lock"
+LOCK_PLACE = 2**40
 
 
 def make_whole(aside: Path, path: Path) -> None:
@@ -47,15 +49,15 @@ def size_of(path: Path) -> int:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Says which folder could not be written, and why."""
+def disk_errors(place: Path, cure: str = "give another folder") -> Iterator[None]:
+    """Says which folder or file could not be written, and why; `cure` is for disks that are not just full."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
         raise EvacapError(
-            f"{folder}: cannot be written: {error.strerror or error}",
-            "make room; the same command then goes on where it was" if full else "give another folder",
+            f"{place}: cannot be written: {error.strerror or error}",
+            "make room; the same command then goes on where it was" if full else cure,
         ) from error
 
 
@@ -66,17 +68,28 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
     with file:
-        try:
-            if os.name == "nt":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not take_lock(file):
             raise EvacapError(
                 f"{folder}: another run is writing this store", "wait for it, or give another folder"
-            ) from error
+            )
         yield
+
+
+def take_lock(file: IO[Any]) -> bool:
+    """Holds an open file for this process until it is closed, however that happens; False where another one holds it.
+
+    A file system that knows no locks holds nothing.
+    """
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(LOCK_PLACE)  # where nothing is: what is locked, nobody else can read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return os.name != "nt" and error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True

@@ -1,71 +1,39 @@
-"""Files to captions: decoding in worker processes ahead of the model, the model in batches, rows in order."""
+"""Inputs to captions: decoding in worker processes ahead of the model, batches shared across inputs."""
 
 from __future__ import annotations
 
-import math
+import copy
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from evacap_cli.errors import EvacapError, UsageError
-from evacap_cli.features import FeatureSettings, normalize_frames
-from evacap_cli.media import WINDOW_MODES, DecodePool, Outcome
-from evacap_cli.model import Checkpoint, Generation, load_checkpoint
-from evacap_cli.tasks.captioning.outputs import Row, readable_path
-from evacap_cli.tasks.captioning.sources import expand_inputs
-from evacap_cli.tasks.clips import Clip, ClipSettings, load_clip, load_clip_carefully
+from evacap_cli.errors import UsageError
+from evacap_cli.features import FeatureSettings
+from evacap_cli.media import DecodePool, Outcome
+from evacap_cli.model import Checkpoint, load_checkpoint
+from evacap_cli.model.packing import pack
+from evacap_cli.tasks.captioning.batching import Describer, Words
+from evacap_cli.tasks.captioning.options import CaptionOptions, together
+from evacap_cli.tasks.captioning.reading import check_segments, read_source, read_source_carefully
+from evacap_cli.tasks.captioning.rows import Row, readable_path
+from evacap_cli.tasks.captioning.sources import Source, find_sources
+from evacap_cli.tasks.clips import Clip, ClipSettings
 from evacap_cli.tasks.devices import pick_device, pick_precision
 
+__all__ = ["CaptionOptions", "Captioner", "Described", "Words", "describe_sources"]
 
-@dataclass(frozen=True)
-class CaptionOptions:
-    """How to caption; None is what suits the model (`frames`) or the machine (`batch_size`, `workers`)."""
-
-    frames: int | None = None
-    beam: int = 4
-    max_words: int = 20
-    batch_size: int | None = None
-    workers: int | None = None
-    """Decoding processes; 0 decodes in this one, without a time limit."""
-    window: str = "loudest"
-    audio_only: bool = False
-    timeout: float = 300.0
-    """Seconds that decoding one file may take."""
-
-    def __post_init__(self) -> None:
-        wrong = [
-            f"--{name.replace('_', '-')} {value} must be {least} or more"
-            for name, least in (
-                ("frames", 1),
-                ("beam", 1),
-                ("max_words", 1),
-                ("batch_size", 1),
-                ("workers", 0),
-            )
-            if (value := getattr(self, name)) is not None and value < least
-        ]
-        if not self.timeout > 0:
-            wrong.append(f"--timeout {self.timeout:g} must be more than 0")
-        if self.window not in WINDOW_MODES:
-            wrong.append(f"--window {self.window} must be one of {', '.join(WINDOW_MODES)}")
-        if wrong:
-            raise UsageError("; ".join(wrong))
-
-
-class Words(NamedTuple):
-    """What the model says of one clip, as `Row` has it."""
-
-    caption: str
-    score: float
-    gate: float | None
-    entropy: float | None
+NOTHING = "nothing came of it"
+PATIENCE = 4  # batches' worth of decoded clips that come by before a batch that is not full goes, too
+GIB = 2**30
+Described = Callable[[Source, Clip, Row, Words], None]
+"""Is told of every clip that the model described."""
 
 
 @dataclass
@@ -88,7 +56,9 @@ class Captioner:
         """
         chosen = pick_device(device)
         autocast = pick_precision(precision, chosen)
-        return cls(load_checkpoint(model, chosen), chosen, autocast)
+        checkpoint = load_checkpoint(model, chosen)
+        pack(checkpoint.model, autocast)
+        return cls(checkpoint, chosen, autocast)
 
     @overload
     def caption(self, inputs: str | Path, **options: Any) -> Row: ...
@@ -98,106 +68,223 @@ class Captioner:
         """The row of one file; of a list of files, folders and wildcards, the rows of all files.
 
         `options` are those of `CaptionOptions`, with `workers` 0 unless given. A file that cannot be captioned is a
-        row with status `failed`; one that does not exist is a UsageError.
+        row with status `failed`; one that does not exist is a UsageError. With `segment`, give a list.
         """
         chosen = CaptionOptions(**{"workers": 0, **options})
         if not isinstance(inputs, str | Path):
-            return list(self.rows(expand_inputs(inputs), chosen))
+            return [row for _, rows in self.rows(find_sources(inputs), chosen) for row in rows]
+        if chosen.segment is not None:
+            raise UsageError(f"{inputs}: gets a row for each segment", "give a list for a list of rows")
         if Path(inputs).is_dir():
             raise UsageError(f"{inputs}: is a folder", "give a list, of folders or files, for a list of rows")
-        paths = expand_inputs([inputs])
-        if len(paths) > 1:
-            raise UsageError(f"{inputs}: stands for {len(paths)} files", "give a list for a list of rows")
-        return next(self.rows(paths, chosen))
+        sources = find_sources([inputs])
+        if len(sources) > 1:
+            raise UsageError(f"{inputs}: stands for {len(sources)} files", "give a list for a list of rows")
+        return next(self.rows(sources, chosen))[1][0]
 
-    def rows(self, paths: Iterable[Path], options: CaptionOptions) -> Generator[Row, None, None]:
-        """A row for every path, in order, each as soon as its batch is done."""
-        settings = self.check(options)
-        workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
-        size = options.batch_size or (32 if self.device.type == "cuda" else 8)
-        pool: DecodePool[Path, Clip] = DecodePool(
-            workers,
-            partial(load_clip, settings=settings),
-            timeout=options.timeout,
-            ahead=2 * size + workers,
-            rescue=partial(load_clip_carefully, settings=settings),
+    def rows(
+        self,
+        sources: Sequence[Source],
+        options: CaptionOptions,
+        tell: Callable[[str], None] | None = None,
+        described: Described | None = None,
+    ) -> Generator[tuple[Source, list[Row]], None, None]:
+        """Every source with its rows, in order, each as soon as those before it are done.
+
+        A source that is `same_as` an earlier one gets that one's rows. `tell` gets words for people.
+        """
+        left = Counter(original(sources, i) for i in range(len(sources)))
+        done: dict[int, list[Row]] = {}
+        work = (
+            (i, source) for i, source in enumerate(sources) if not source.error and source.same_as is None
         )
-        with pool:
-            waiting: list[Outcome[Path, Clip]] = []
-            for outcome in pool.imap(paths):
-                waiting.append(outcome)
-                # what failed takes no place in a batch, but many failures are not held back either
-                if sum(o.value is not None for o in waiting) == size or len(waiting) == 4 * size:
-                    yield from self._rows(waiting, options)
-                    waiting = []
-            yield from self._rows(waiting, options)
+        place = 0
+
+        def ready() -> Iterator[tuple[Source, list[Row]]]:
+            nonlocal place
+            while place < len(sources):
+                source, first = sources[place], original(sources, place)
+                if sources[first].error:
+                    yield source, [failed_row(source, sources[first].error)]
+                elif first in done:
+                    yield source, named(done[first], source)
+                else:
+                    return
+                place += 1
+                left[first] -= 1
+                if not left[first]:
+                    done.pop(first, None)
+
+        with closing(describe_sources(self, work, options, True, tell, described)) as results:
+            yield from ready()
+            for number, rows in results:
+                done[number] = rows
+                yield from ready()
 
     def check(self, options: CaptionOptions) -> ClipSettings:
         """How clips are read for this model and these options. Raises UsageError where the two do not fit."""
         features = FeatureSettings.from_dict(self.checkpoint.features)
-        model, frames = self.checkpoint.model, options.frames
-        if options.max_words >= (most := model.config.decoder.positions):
-            raise UsageError(
-                f"--max-words {options.max_words}: {self.checkpoint.name} has places for {most - 1}",
-                f"give at most {most - 1}",
-            )
+        model, frames, name = self.checkpoint.model, options.frames, self.checkpoint.name
+        most = model.config.decoder.positions - 1
         if options.audio_only or not model.has_picture:
             frames = 0
-        elif frames not in (None, features.frames) and model.config.encoder.picture_tokens == "tubelet":
-            raise UsageError(
-                f"--frames {frames}: {self.checkpoint.name} looks at {features.frames} frames, in pairs",
-                "leave --frames out, or use a model that looks at frames one by one",
-            )
-        return ClipSettings(features, frames, options.window)
+        settings = ClipSettings(
+            features, frames, options.window, options.segment, options.hop, options.min_rms
+        )
 
-    def _rows(self, outcomes: list[Outcome[Path, Clip]], options: CaptionOptions) -> Iterator[Row]:
-        """Captions of what could be decoded and failed rows between them, in order."""
-        clips = [outcome.value for outcome in outcomes if outcome.value is not None]
-        said = iter(self._describe(clips, options)) if clips else iter(())
-        for outcome in outcomes:
-            video, clip = readable_path(outcome.item), outcome.value
-            if clip is None:
-                yield Row(video, error=" ".join((outcome.error or "").split()))
-                continue
-            deaf_to_picture = clip.frames is None and self.checkpoint.model.has_picture
-            status, error = ("audio-only", clip.picture_error) if deaf_to_picture else ("ok", "")
-            yield Row(video, clip.start, clip.end, *next(said), status, " ".join(error.split()))
+        def words() -> None:
+            if options.max_words > most:
+                raise UsageError(
+                    f"--max-words {options.max_words}: {name} has places for {most}", f"give at most {most}"
+                )
 
-    def _describe(self, clips: Sequence[Clip], options: CaptionOptions) -> list[Words]:
-        """Captions of one batch."""
-        fbank = torch.from_numpy(np.stack([clip.fbank for clip in clips])).to(self.device)
-        pixels, mask = self._pixels(clips)
-        try:
-            with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-                out = self.checkpoint.model.generate(fbank, pixels, mask, options.beam, options.max_words)
-        except torch.OutOfMemoryError as error:
-            raise EvacapError(
-                f"{self.device}: out of memory with {len(clips)} clips at once",
-                f"--batch-size {len(clips) // 2}" if len(clips) > 1 else "--device cpu, or fewer --frames",
-            ) from error
-        return _words(out, self.checkpoint)
+        def pictures() -> None:
+            in_pairs = model.config.encoder.picture_tokens == "tubelet"
+            if frames not in (None, 0, features.frames) and in_pairs:
+                raise UsageError(
+                    f"--frames {frames}: {name} looks at {features.frames} frames, in pairs",
+                    "leave --frames out, or use a model that looks at frames one by one",
+                )
 
-    def _pixels(self, clips: Sequence[Clip]) -> tuple[Tensor | None, Tensor | None]:
-        """Normalised pixels (B, N, 3, S, S) and frame mask bool (B, N); None where no clip has a picture."""
-        shape = next((clip.frames.shape for clip in clips if clip.frames is not None), None)
-        if shape is None:
-            return None, None
-        blank = np.zeros(shape, np.uint8)
-        frames = np.stack([blank if clip.frames is None else clip.frames for clip in clips])
-        seen = torch.tensor([clip.frames is not None for clip in clips], device=self.device)
-        features = FeatureSettings.from_dict(self.checkpoint.features)
-        pixels = normalize_frames(torch.from_numpy(frames).to(self.device), features)
-        return pixels, seen[:, None].expand(pixels.shape[:2])
+        together(words, pictures, partial(check_segments, settings))
+        return settings
 
 
-def _words(out: Generation, checkpoint: Checkpoint) -> list[Words]:
-    captions = map(checkpoint.tokenizer.decode, out.tokens.tolist())
-    numbers = [_numbers(values, len(out.tokens)) for values in (out.gate, out.entropy)]
-    return [Words(*said) for said in zip(captions, out.score.tolist(), *numbers, strict=True)]
+def original(sources: Sequence[Source], number: int) -> int:
+    """The number of the source whose rows source `number` gets: its own, or that of the first with the same content."""
+    while (earlier := sources[number].same_as) is not None:
+        number = earlier
+    return number
 
 
-def _numbers(values: Tensor | None, count: int) -> list[float | None]:
-    """None where a model has no such number, or has none for a clip (NaN)."""
-    if values is None:
-        return [None] * count
-    return [None if math.isnan(value) else value for value in values.tolist()]
+def named(rows: list[Row], source: Source) -> list[Row]:
+    """The rows as those of `source`."""
+    video = readable_path(source.name)
+    return [row if row.video == video else replace(row, video=video) for row in rows]
+
+
+def failed_row(source: Source, error: str) -> Row:
+    return Row(readable_path(source.name), source.start, source.end, error=" ".join(error.split()))
+
+
+def describe_sources(
+    captioner: Captioner,
+    sources: Iterable[tuple[int, Source]],
+    options: CaptionOptions,
+    ordered: bool = False,
+    tell: Callable[[str], None] | None = None,
+    described: Described | None = None,
+) -> Generator[tuple[int, list[Row]], None, None]:
+    """(number, rows) of each of the numbered sources as it is done; sources are taken as they are needed.
+
+    Not `ordered`, nobody waits for what takes long to decode. Clips of all sources share the batches.
+    """
+    settings = captioner.check(options)
+    workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
+    size = options.batch_size or (32 if captioner.device.type == "cuda" else 8)
+    checkpoint, device, autocast = captioner.checkpoint, captioner.device, captioner.autocast
+    describer = Describer(
+        checkpoint, device, autocast, options.beam, options.max_words, size, tell, options.same_frames
+    )
+    batches = _Batches(describer, described)
+    under_way: dict[int, _UnderWay] = {}
+
+    def items() -> Iterator[Source]:
+        for number, source in sources:
+            item = copy.copy(source)  # an object of its own, by which its outcomes are known
+            under_way[id(item)] = _UnderWay(number, item)
+            yield item
+
+    pool: DecodePool[Source, Clip | None] = DecodePool(
+        workers,
+        partial(read_source, settings=settings),
+        timeout=options.timeout,
+        ahead=2 * size + workers,
+        rescue=partial(read_source_carefully, settings=settings),
+        memory=int(options.memory * GIB) or None,
+    )
+    with pool:
+        for outcome in pool.imap(items(), ordered=ordered):
+            source = under_way[id(outcome.item)]
+            if outcome.last:
+                del under_way[id(outcome.item)]
+            yield from batches.take(source, outcome)
+        yield from batches.rest()
+
+
+@dataclass
+class _UnderWay:
+    """A source of which clips may still come (not `ended`) or wait for words (`left` of them)."""
+
+    number: int
+    source: Source
+    rows: list[Row | None] = field(default_factory=list)
+    left: int = 0
+    ended: bool = False
+
+
+class _Waiting(NamedTuple):
+    source: _UnderWay
+    place: int  # of its row
+    clip: Clip
+
+
+class _Batches:
+    """Gathers clips: those with a picture and those without go apart, so that none pays for the others."""
+
+    def __init__(self, describer: Describer, described: Described | None) -> None:
+        self.describer, self.described = describer, described
+        self.waiting: dict[bool, list[_Waiting]] = {True: [], False: []}
+        self.came = 0
+        self.since = {True: 0, False: 0}  # how many had come when the first of those that wait came
+
+    def take(
+        self, source: _UnderWay, outcome: Outcome[Source, Clip | None]
+    ) -> Iterator[tuple[int, list[Row]]]:
+        """One more outcome of a source. Yields the sources that are done by it."""
+        self.came += 1
+        source.ended = outcome.last
+        if (clip := outcome.value) is not None:
+            kind = clip.frames is not None
+            if not self.waiting[kind]:
+                self.since[kind] = self.came
+            self.waiting[kind].append(_Waiting(source, len(source.rows), clip))
+            source.rows.append(None)
+            source.left += 1
+        elif outcome.error is not None:
+            source.rows.append(failed_row(source.source, outcome.error))
+        if source.ended and not source.rows:
+            source.rows.append(failed_row(source.source, NOTHING))
+        if source.ended and not source.left:
+            yield source.number, [row for row in source.rows if row is not None]
+        for kind, waiting in self.waiting.items():
+            late = self.came - self.since[kind] >= PATIENCE * self.describer.size
+            if len(waiting) >= self.describer.size or (waiting and late):
+                yield from self._describe(kind)
+
+    def rest(self) -> Iterator[tuple[int, list[Row]]]:
+        for kind in self.waiting:
+            yield from self._describe(kind)
+
+    def _describe(self, kind: bool) -> Iterator[tuple[int, list[Row]]]:
+        waiting, self.waiting[kind] = self.waiting[kind], []
+        if not waiting:
+            return
+        answers = self.describer.describe([each.clip for each in waiting])
+        for (source, place, clip), said in zip(waiting, answers, strict=True):
+            row = self._row(source.source, clip, said)
+            source.rows[place] = row
+            source.left -= 1
+            if self.described is not None and isinstance(said, Words):
+                self.described(source.source, clip, row, said)
+            if source.ended and not source.left:
+                yield source.number, [row for row in source.rows if row is not None]
+
+    def _row(self, source: Source, clip: Clip, said: Words | str) -> Row:
+        row = Row(readable_path(source.name), clip.start, clip.end)
+        if isinstance(said, str):
+            return replace(row, error=said)
+        deaf = clip.frames is None and self.describer.checkpoint.model.has_picture
+        status, error = ("audio-only", clip.picture_error) if deaf else ("ok", "")
+        numbers = {name: getattr(said, name) for name in ("score", "gate", "entropy", "mismatch")}
+        return replace(row, caption=said.caption, **numbers, status=status, error=" ".join(error.split()))

@@ -1,8 +1,9 @@
-"""The captioning engine from Python: order, batches, frames, long files."""
+"""The captioning engine from Python: order, batches, frames, long files, and a model that fails."""
 
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,19 @@ import pytest
 import torch
 
 from evacap_cli import Captioner
-from evacap_cli.errors import UsageError
+from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import Generation
-from evacap_cli.tasks.captioning.engine import CaptionOptions
-from evacap_cli.tasks.captioning.outputs import Row
-from evacap_cli.tasks.clips import ClipSettings, load_clip
+from evacap_cli.tasks.captioning import engine
+from evacap_cli.tasks.captioning.batching import Describer, Words
+from evacap_cli.tasks.captioning.options import CaptionOptions
+from evacap_cli.tasks.captioning.rows import Row
+from evacap_cli.tasks.captioning.sources import Source, find_sources
+from evacap_cli.tasks.clips import Clip, ClipSettings, load_clip
 
 from ...media.clips import picture, write
+
+INLINE = CaptionOptions(workers=0, batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -81,51 +87,221 @@ def test_rows_do_not_depend_on_batches_and_workers(
         assert row.score == pytest.approx(other.score, abs=1e-4)
 
 
+class Taken(list[Source]):
+    """Sources that count how many of them were taken."""
+
+    taken = 0
+
+    def __iter__(self) -> Iterator[Source]:
+        for source in super().__iter__():
+            self.taken += 1
+            yield source
+
+
 def test_rows_come_while_later_files_are_still_to_be_read(captioner: Captioner, clip: Path) -> None:
-    taken = []
-
-    def paths():
-        for i in range(100):
-            taken.append(i)
-            yield clip
-
-    rows = captioner.rows(paths(), CaptionOptions(batch_size=2, workers=0))
-    assert next(rows).status == "ok"
+    sources = Taken([Source(str(clip), str(clip))] * 100)
+    rows = captioner.rows(sources, CaptionOptions(batch_size=2, workers=0))
+    assert next(rows)[1][0].status == "ok"
     rows.close()
-    assert len(taken) == 2
+    assert sources.taken == 2
 
 
 def test_many_failures_are_not_held_back(captioner: Captioner, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.touch()
-    taken = []
+    sources = Taken([Source(str(bad), str(bad))] * 100)
+    rows = captioner.rows(sources, CaptionOptions(batch_size=2, workers=0))
+    assert next(rows)[1][0].error == "the file is empty"
+    assert sources.taken <= 10
 
-    def paths():
-        for i in range(100):
-            taken.append(i)
-            yield bad
 
-    rows = captioner.rows(paths(), CaptionOptions(batch_size=2, workers=0))
-    assert next(rows).error == "the file is empty"
-    assert len(taken) <= 10
+def test_a_clip_does_not_wait_for_a_batch_that_never_fills(
+    captioner: Captioner, clip: Path, folder: Path
+) -> None:
+    heard = folder / "9.wav"
+    sources = Taken([Source(str(heard), str(heard)), *[Source(str(clip), str(clip))] * 100])
+    rows = captioner.rows(sources, CaptionOptions(batch_size=2, workers=0))
+    assert next(rows)[1][0].status == "audio-only"
+    assert sources.taken <= 10
 
 
 def test_what_the_model_is_given(captioner: Captioner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clip without a picture shares the batch of those that have one, masked."""
-    given = {}
+    """Clips without a picture go apart from those that have one, and pay for no blank ones."""
+    given = []
 
-    def generate(fbank, pixels, mask, beam, max_words):
-        given.update(fbank=fbank, pixels=pixels, mask=mask, beam=beam, max_words=max_words)
+    def generate(fbank, pixels, beam, max_words, same):
+        given.append((fbank.shape, *(x is not None and x.shape for x in (pixels, same)), beam, max_words))
         count = len(fbank)
         return Generation(torch.full((count, 3), 2), torch.zeros(count), torch.zeros(count))
 
     monkeypatch.setattr(captioner.checkpoint.model, "generate", generate)
-    rows = captioner.caption([folder / "0.mp4", folder / "9.wav"], frames=3, beam=2, max_words=7)
-    assert given["fbank"].shape == (2, 1024, 128)
-    assert given["pixels"].shape == (2, 3, 3, 96, 96)
-    assert given["mask"].tolist() == [[True] * 3, [False] * 3]
-    assert (given["beam"], given["max_words"]) == (2, 7)
-    assert [(row.status, row.gate) for row in rows] == [("ok", None), ("audio-only", None)]
+    files = [folder / "0.mp4", folder / "9.wav", folder / "2.mp4"]
+    rows = captioner.caption(files, frames=3, beam=2, max_words=7)
+    assert given == [
+        ((2, 1024, 128), (2, 3, 3, 96, 96), (2, 3), 2, 7), ((1, 1024, 128), False, False, 2, 7),
+    ]  # fmt: skip
+    assert [(row.status, row.gate) for row in rows] == [("ok", None), ("audio-only", None), ("ok", None)]
+
+
+def words(captioner: Captioner, clips: list[Clip], size: int) -> list[Words]:
+    said = Describer(captioner.checkpoint, captioner.device, None, 4, 20, size).describe(clips)
+    assert all(isinstance(each, Words) for each in said)
+    return said  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_words_do_not_depend_on_the_neighbours(captioner: Captioner, pictures: bool) -> None:
+    """In any order and any batch, and far louder neighbours or such with another picture make no difference."""
+    generator = np.random.default_rng(3)
+    clips = []
+    for i in range(9):
+        fbank = generator.normal(0, 1 + i / 3, (1024, 128)).astype(np.float32)
+        fbank[100 * (i + 1) :] = fbank.min()  # the rest is silence
+        frames = generator.integers(0, 256, (4, 3, 96, 96), np.uint8) if pictures else None
+        clips.append(Clip(fbank, frames, 0.0, (i + 1) * 1.0))
+    alone = [words(captioner, [clip], 1)[0] for clip in clips]
+    for size in (2, 4, 9):
+        for _ in range(2):
+            order = generator.permutation(9)
+            for i, said in zip(order, words(captioner, [clips[i] for i in order], size), strict=True):
+                assert said.caption == alone[i].caption
+                assert said.score == pytest.approx(alone[i].score, abs=1e-5)
+                assert said.gate == pytest.approx(alone[i].gate, abs=1e-5)
+                if pictures:
+                    np.testing.assert_allclose(said.gate_curve, alone[i].gate_curve, atol=1e-5)
+    assert len({each.score for each in alone}) == 9
+
+
+def test_curves_over_time(captioner: Captioner) -> None:
+    """The means over frequency, one for every 0.16 s of the clip."""
+    fbank = np.random.default_rng(0).normal(0, 1, (1024, 128)).astype(np.float32)
+    frames = np.zeros((4, 3, 96, 96), np.uint8)
+    long, short = words(captioner, [Clip(fbank, frames, 3.0, 13.0), Clip(fbank, frames, 0.0, 1.0)], 2)
+    rows, columns = captioner.checkpoint.model.config.encoder.audio_grid
+    per_second = columns / 10.24
+    for said, seconds in ((long, 10), (short, 1)):
+        assert said.gate_curve is not None
+        assert said.entropy_curve is not None
+        assert said.gate_curve.shape == said.entropy_curve.shape == (int(np.ceil(seconds * per_second)),)
+        assert said.gate_curve.dtype == np.float32
+    grid = [torch.arange(rows)[:, None].expand(rows, columns), torch.arange(columns).expand(rows, columns)]
+    describer = Describer(captioner.checkpoint, captioner.device, None, 4, 20, 2)
+    (curve,) = describer._curves((grid[0] + 10 * grid[1]).reshape(1, -1), [Clip(fbank, frames, 0.0, 10.0)])
+    assert curve is not None
+    assert curve[:3].tolist() == [(rows - 1) / 2 + 10 * i for i in range(3)]
+
+
+class Tight:
+    """A model that fits so many clips into memory, and fails on some of them whatever there is."""
+
+    def __init__(
+        self, captioner: Captioner, room: int, error: type[Exception], bad: float | None = None
+    ) -> None:
+        self.generate, self.room, self.error, self.bad = captioner.checkpoint.model.generate, room, error, bad
+        self.sizes: list[int] = []
+
+    def __call__(self, fbank: torch.Tensor, *rest: object, **more: object) -> Generation:
+        self.sizes.append(len(fbank))
+        if len(fbank) > self.room:
+            raise self.error("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        if self.bad is not None and self.bad in fbank[:, 0, 0]:
+            raise ZeroDivisionError("in\nthe model")
+        return self.generate(fbank, *rest, **more)
+
+
+def clips_of(values: list[float]) -> list[Clip]:
+    return [Clip(np.full((1024, 128), value, np.float32), None, 0.0, 10.0) for value in values]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+def test_out_of_memory_halves_the_batch_once_and_for_all(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    clips = clips_of([0.1 * i for i in range(8)])
+    alone = [said.caption for said in words(captioner, clips, 1)]
+    model = Tight(captioner, 2, error)
+    monkeypatch.setattr(captioner.checkpoint.model, "generate", model)
+    told: list[str] = []
+    describer = Describer(captioner.checkpoint, captioner.device, None, 4, 20, 8, told.append)
+    for _ in range(2):
+        assert [said.caption for said in describer.describe(clips)] == alone  # type: ignore[union-attr]
+    assert model.sizes == [8, 4, *[2] * 8]
+    assert told == [
+        "cpu: out of memory with 8 clips at once; from here on 4",
+        "cpu: out of memory with 4 clips at once; from here on 2",
+    ]
+
+
+def test_out_of_memory_with_one_clip_costs_that_clip(
+    captioner: Captioner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captioner.checkpoint.model, "generate", Tight(captioner, 0, torch.OutOfMemoryError))
+    rows = captioner.caption([folder], batch_size=4)
+    assert len(rows) == 10
+    assert {row.status for row in rows} == {"failed"}
+    assert "out of memory on it alone" in rows[0].error
+
+
+def test_a_clip_that_the_model_fails_on_costs_itself_alone(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = clips_of([0.1, 0.2, 0.5, 0.3])
+    alone = [said.caption for said in words(captioner, clips, 1)]
+    monkeypatch.setattr(captioner.checkpoint.model, "generate", Tight(captioner, 9, RuntimeError, bad=0.5))
+    said = Describer(captioner.checkpoint, captioner.device, None, 4, 20, 8).describe(clips)
+    assert said[2] == "the model failed on it: ZeroDivisionError: in the model"
+    assert [each.caption for i, each in enumerate(said) if i != 2] == [*alone[:2], alone[3]]  # type: ignore[union-attr]
+
+
+def test_copies_get_the_rows_of_the_first(captioner: Captioner, clip: Path, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "d.mp4"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+    write(tmp_path / "c.mp4", 0.7)
+    sources = find_sources([tmp_path])
+    assert [source.same_as for source in sources] == [None, 0, None, 0]
+    told = []
+    results = list(
+        captioner.rows(sources, INLINE, described=lambda source, *_: told.append(Path(source.name).name))
+    )
+    assert sorted(told) == ["a.mp4", "c.mp4"]
+    rows = [row for _, (row,) in results]
+    assert [Path(row.video).name for row in rows] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    assert rows[0].score == rows[1].score == rows[3].score != rows[2].score
+
+
+def streamed(source: Source, settings: ClipSettings) -> Iterator[Clip]:
+    """A reader of which several clips of a source come, `NAME` having so many, and one of which breaks off."""
+    count = int(source.name.split(".")[0])
+    for i in range(count):
+        fbank = np.full((1024, 128), i / 10, np.float32)
+        yield Clip(fbank, None, 10.0 * i, 10.0 * i + 10)
+    if "broken" in source.name:
+        raise MediaError("the file ends here")
+
+
+def test_clips_of_all_sources_share_batches(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    generate = captioner.checkpoint.model.generate
+    monkeypatch.setattr(engine, "read_source", streamed)
+    monkeypatch.setattr(
+        captioner.checkpoint.model,
+        "generate",
+        lambda fbank, *rest, **more: sizes.append(len(fbank)) or generate(fbank, *rest, **more),
+    )
+    names = ["3", "0", "1", "5.broken", "2"]
+    results = list(
+        captioner.rows([Source(name, name) for name in names], CaptionOptions(workers=0, batch_size=4))
+    )
+    assert [source.name for source, _ in results] == names
+    assert sizes == [4, 4, 3]
+    rows = [rows for _, rows in results]
+    assert [len(each) for each in rows] == [3, 1, 1, 6, 2]
+    for each in rows:
+        assert [row.start for row in each if row.status != "failed"] == [
+            10.0 * i for i in range(len([row for row in each if row.status != "failed"]))
+        ]
+    assert (rows[1][0].status, rows[1][0].error) == ("failed", engine.NOTHING)
+    assert (rows[3][5].status, rows[3][5].error) == ("failed", "the file ends here")
 
 
 def test_half_precision_says_nearly_the_same(captioner: Captioner, tiny: Path, clip: Path) -> None:

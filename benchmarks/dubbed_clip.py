@@ -1,0 +1,68 @@
+"""One clip as it is and dubbed: its sound with another clip's picture, and what the gate makes of both.
+
+    python benchmarks/dubbed_clip.py SOUND.mp4 PICTURE.mp4 -o FOLDER
+
+FOLDER gets dubbed.mp4 (both streams as they are, nothing is encoded anew), what `evacap caption --curves` keeps of the
+two clips, and both.png, their pictures side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import av
+from PIL import Image
+
+from evacap_cli.tasks.captioning.curves import Curves
+from evacap_cli.tasks.captioning.engine import Captioner, CaptionOptions
+from evacap_cli.tasks.captioning.sources import find_sources
+from evacap_cli.tasks.mismatch import probability
+
+
+def dub(sound: Path, picture: Path, out: Path) -> None:
+    """Writes the sound of one file with the picture of another; it ends with the shorter of the two."""
+    with av.open(str(sound)) as heard, av.open(str(picture)) as seen, av.open(str(out), "w") as made:
+        streams = (heard.streams.audio[0], seen.streams.video[0])
+        end = min(float(stream.duration * stream.time_base) for stream in streams if stream.duration)
+        packets = []
+        for stream in streams:
+            copy = made.add_stream_from_template(stream)
+            for packet in stream.container.demux(stream):
+                if packet.dts is not None and packet.pts * packet.time_base < end:
+                    packets.append((float(packet.dts * packet.time_base), packet, copy))
+        for _, packet, copy in sorted(packets, key=lambda item: item[0]):
+            packet.stream = copy
+            made.mux(packet)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sound", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--model", default="demo")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    dubbed = args.out / "dubbed.mp4"
+    dub(args.sound, args.picture, dubbed)
+
+    captioner = Captioner.load(args.model)
+    curves = Curves(args.out, captioner.checkpoint)
+    pictures = []
+    for source, (row,) in captioner.rows(
+        find_sources([args.sound, dubbed]), CaptionOptions(workers=0), described=curves.add
+    ):
+        likely = probability(captioner.checkpoint, row.gate, row.entropy)
+        said = "not calibrated" if likely is None else f"mismatch {likely:.2f}"
+        print(f"{row.video}: {row.caption} (gate {row.gate:.3f}, entropy {row.entropy:.3f}, {said})")
+        pictures.append(Image.open(args.out / f"{source.relative}.png").convert("RGB"))
+    both = Image.new("RGB", (sum(p.width for p in pictures), pictures[0].height))
+    for i, picture in enumerate(pictures):
+        both.paste(picture, (i * pictures[0].width, 0))
+    both.quantize(256, Image.Quantize.FASTOCTREE).save(args.out / "both.png")
+    print(f"{args.out / 'both.png'}: {(args.out / 'both.png').stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

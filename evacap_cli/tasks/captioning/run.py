@@ -1,0 +1,273 @@
+"""Inputs to an output that is whole and in order, whatever happens on the way: what `evacap caption -o` does."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import IO
+
+from evacap_cli.data.store.files import disk_errors
+from evacap_cli.errors import EvacapError
+from evacap_cli.model import Checkpoint
+from evacap_cli.tasks.captioning.engine import (
+    Captioner,
+    CaptionOptions,
+    Described,
+    Words,
+    describe_sources,
+    failed_row,
+    named,
+    original,
+)
+from evacap_cli.tasks.captioning.identity import content_of, order_of, settings_of
+from evacap_cli.tasks.captioning.journal import CURE, Journal
+from evacap_cli.tasks.captioning.outputs import FilePerInput, Output, RowStream
+from evacap_cli.tasks.captioning.rows import Row, merge_rows
+from evacap_cli.tasks.captioning.scribe import Scribe
+from evacap_cli.tasks.captioning.sources import Source
+from evacap_cli.tasks.captioning.target import MOST_FAILED, Report, Target, check_places
+from evacap_cli.tasks.clips import Clip
+
+Group = tuple[Source, list[Row]]
+Progress = Callable[[int, int, Sequence[Row]], None]
+"""Is told how many inputs are done, how many clips were described, and the rows of an input that is done now. Before
+the first clip it is told what was done before."""
+
+
+def caption_files(
+    captioner: Captioner,
+    sources: Sequence[Source],
+    target: Target,
+    options: CaptionOptions,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Report:
+    """Captions what is not captioned yet, and writes all rows in the order of the inputs.
+
+    What is done is kept beside the output as it comes, see `Journal`: stopped, the same call goes on. Raises UsageError
+    when other settings began the output, and EvacapError when another run writes it or the disk refuses; what was
+    finished before stays. `tell` gets words for people.
+    """
+    began = time.monotonic()
+    target = _with_calibration(captioner, target, tell)
+    settings = settings_of(captioner, options, target.curves)
+    output = target.open()
+    assert target.out is not None
+    check_places(output, sources, target)
+    output.check(sources)
+    with Journal(output.journal, target.out, settings, target.overwrite) as journal:
+        run = _Run(captioner, sources, target, output, journal)
+        run.work(options, progress or (lambda *_: None), tell)
+        run.close()
+    run.report.seconds = time.monotonic() - began
+    return run.report
+
+
+def caption_stream(
+    captioner: Captioner,
+    sources: Sequence[Source],
+    target: Target,
+    options: CaptionOptions,
+    file: IO[str],
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Report:
+    """Captions everything, and writes rows as CSV, in order, each as soon as it is there."""
+    began = time.monotonic()
+    captioner.check(options)
+    target = _with_calibration(captioner, target, tell)
+    report, clips = Report(), 0
+
+    def count(*_: object) -> None:
+        nonlocal clips
+        clips += 1
+
+    with (
+        Scribe() as scribe,
+        closing(
+            captioner.rows(sources, options, tell, _curves(captioner, target, options, scribe, count, tell))
+        ) as results,
+        RowStream(file, target.excel, target.mismatch) as table,
+    ):
+        for done, (_, rows) in enumerate(results, 1):
+            rows = dressed(rows, captioner.checkpoint, target)
+            for row in merge_rows(rows) if target.merge else rows:
+                table.write(row)
+                report.counts[row.status] += 1
+            if progress is not None:
+                progress(done, max(1, clips), rows)
+    report.new, report.seconds = len(sources), time.monotonic() - began
+    return report
+
+
+class _Run:
+    """One run over `sources` while it holds their journal."""
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        sources: Sequence[Source],
+        target: Target,
+        output: Output,
+        journal: Journal,
+    ) -> None:
+        assert target.out is not None
+        self.captioner, self.sources, self.target, self.out = captioner, sources, target, target.out
+        self.output, self.journal = output, journal
+        journal.match(sources)
+        self.report = Report(unused=journal.unused)
+        self.look = {"inputs": order_of(sources), "kind": target.kind, "excel": target.excel,
+                     "merge": target.merge, "mismatch": target.mismatch}  # fmt: skip
+        self.copies: dict[int, list[int]] = defaultdict(list)
+        self.todo: set[int] = set()
+        for i, source in enumerate(sources):
+            if source.same_as is not None:
+                self.copies[original(sources, i)].append(i)
+            elif not source.error and (not journal.done(i) or (target.retry_failed and journal.failed(i))):
+                self.todo.add(i)
+
+    def work(self, options: CaptionOptions, progress: Progress, tell: Callable[[str], None] | None) -> None:
+        """Captions what is to be captioned."""
+        self._check_output()
+        sources, clips = self.sources, 0
+        done = len(sources) - sum(1 + len(self.copies.get(i, ())) for i in self.todo)
+        progress(done, 0, [failed_row(source, source.error) for source in sources if source.error])
+        if not self.todo:
+            return
+
+        def count(*_: object) -> None:
+            nonlocal clips
+            clips += 1
+            progress(done, clips, ())
+
+        work = ((i, sources[i]) for i in sorted(self.todo))
+        with (
+            Scribe() as scribe,
+            closing(
+                describe_sources(
+                    self.captioner,
+                    work,
+                    options,
+                    False,
+                    tell,
+                    _curves(self.captioner, self.target, options, scribe, count, tell),
+                )
+            ) as results,
+        ):
+            for number, rows in results:
+                scribe.put(partial(self._keep, number, rows))
+                done += 1 + len(self.copies.get(number, ()))
+                self.report.new += 1
+                progress(done, max(1, clips), rows)
+
+    def close(self) -> None:
+        """Writes the output, if it is not there as it should be, and counts its rows."""
+        told, out, groups = self.journal.finished, self.out, self._groups()
+        whole = told is not None and told["look"] == self.look
+        if isinstance(self.output, FilePerInput):
+            if (last := self.journal.last) and {**last["look"], "inputs": self.look["inputs"]} == self.look:
+                groups = self._missing(self.output, groups)
+        elif self.report.changed or (whole and out.exists()):
+            for _ in groups:
+                pass
+            return
+        if not whole:
+            self.journal.finish(None)
+        with disk_errors(out, CURE):
+            self.output.close(groups)
+            if not whole:
+                self.journal.finish({"look": self.look, "content": content_of(out)})
+
+    def _missing(self, output: FilePerInput, groups: Iterator[Group]) -> Iterator[Group]:
+        """Files that were written once may have been changed by hand since, but somebody may miss one, too."""
+        return (group for group in groups if not output.place(group[0]).exists())
+
+    def _keep(self, number: int, rows: list[Row]) -> None:
+        """What is in the journal is on disk in every other way, too."""
+        with disk_errors(self.out, CURE):
+            for i in (number, *self.copies.get(number, ())):
+                self.output.finished(self.sources[i], self._dressed(rows, self.sources[i]))
+        self.journal.append(number, self.sources[number], rows)
+
+    def _groups(self) -> Iterator[Group]:
+        """All inputs with their rows, which are counted as they pass."""
+        report = self.report
+        for i, source in enumerate(self.sources):
+            first = original(self.sources, i)
+            if error := self.sources[first].error:
+                rows = [failed_row(source, error)]
+            else:
+                rows = self._dressed(self.journal.rows(first, source), source)
+            report.counts.update(row.status for row in rows)
+            if first not in self.todo and not error:
+                report.reused += len(rows)
+                if len(report.failed) < MOST_FAILED:
+                    report.failed += [row for row in rows if row.status == "failed"]
+            yield source, rows
+
+    def _dressed(self, rows: list[Row], source: Source) -> list[Row]:
+        return dressed(named(rows, source), self.captioner.checkpoint, self.target)
+
+    def _check_output(self) -> None:
+        """Whether the output is still as it was written. Raises EvacapError when it is not, but would have to be."""
+        told, out = self.journal.finished, self.out
+        if not told or not out.is_file() or told["content"] == content_of(out):
+            return
+        if self.todo or told["look"] != self.look:
+            raise EvacapError(
+                f"-o {out}: was changed by something else since it was written",
+                "move it away, and the same command goes on; or --overwrite, which captions all afresh",
+            )
+        self.report.changed = True
+
+
+def dressed(rows: list[Row], checkpoint: Checkpoint, target: Target) -> list[Row]:
+    """Rows with what is not the model's word but said of it."""
+    if not target.mismatch:
+        return rows
+    from evacap_cli.tasks.mismatch import probability
+
+    return [replace(row, mismatch=probability(checkpoint, row.gate, row.entropy)) for row in rows]
+
+
+def _with_calibration(captioner: Captioner, target: Target, tell: Callable[[str], None] | None) -> Target:
+    """No column for a model that has nothing to fill it with; a UsageError for curves of one that has no gate."""
+    if target.curves is not None:
+        from evacap_cli.tasks.captioning.curves import check_gate
+
+        check_gate(captioner.checkpoint)
+    if not target.mismatch:
+        return target
+    from evacap_cli.tasks.mismatch import Calibration
+
+    if Calibration.of(captioner.checkpoint) is not None:
+        return target
+    if tell is not None:
+        tell(f"{captioner.checkpoint.name}: is not calibrated, so there is no column `mismatch`")
+    return replace(target, mismatch=False)
+
+
+def _curves(
+    captioner: Captioner,
+    target: Target,
+    options: CaptionOptions,
+    scribe: Scribe,
+    count: Callable[..., None],
+    tell: Callable[[str], None] | None,
+) -> Described:
+    """What is done with every clip that was described."""
+    if target.curves is None:
+        return count
+    from evacap_cli.tasks.captioning.curves import Curves
+
+    curves = Curves(target.curves, captioner.checkpoint, options.segment is not None, tell)
+
+    def draw(source: Source, clip: Clip, row: Row, words: Words) -> None:
+        scribe.put(partial(curves.add, source, clip, row, words))
+        count()
+
+    return draw

@@ -1,0 +1,120 @@
+"""What stands at a path, and all files below a folder, in an order that does not change."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from evacap_cli.media import MEDIA_SUFFIXES
+
+NO_MEDIA, HIDDEN, SPECIAL = "no media", "hidden", "pipes, sockets or devices"
+AGAIN = "links to folders that are looked into anyway"
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+
+
+class Seen(NamedTuple):
+    """What the system says of a path: bytes, modification time in ns, (device, inode); `error` says why it cannot be
+    read."""
+
+    size: int | None = None
+    mtime_ns: int | None = None
+    inode: tuple[int, int] | None = None
+    error: str = ""
+    is_folder: bool = False
+
+
+def look(path: str) -> Seen | None:
+    """What stands at a path, links followed, without opening it; None where nothing of that name is."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if error.errno not in _NOTHING:
+            return Seen(error=f"cannot be read: {error.strerror or error}")
+        return Seen(error="a link to nowhere") if os.path.islink(path) else None
+    except ValueError:  # a name that no file can have
+        return None
+    cause, mode = "", status.st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a device")
+        cause = f"{kind}, not a file"  # reading a pipe could wait for ever
+    elif not status.st_size:
+        cause = "the file is empty"
+    elif not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        cause = f"cannot be read: {os.strerror(errno.EACCES)}"
+    inode = (status.st_dev, status.st_ino)
+    return Seen(status.st_size, status.st_mtime_ns, inode, cause, stat.S_ISDIR(mode))
+
+
+def is_media(name: str) -> bool:
+    """Whether a file's name has a suffix of sound or video, in any case."""
+    return os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
+
+
+def by_parts(path: str) -> str:
+    """Sort key of paths: folder by folder, so that `a/b` comes before `a-b`."""
+    return path.replace("/", "\0")
+
+
+class Tree(NamedTuple):
+    """Files below a folder, as paths relative to it with `/`, sorted `by_parts`; `closed`: those among them that are
+    folders which could not be looked into, and why."""
+
+    files: list[str]
+    closed: dict[str, str]
+
+
+def walk(top: str, wanted: Callable[[str], bool], left_out: Counter[str]) -> Tree:
+    """The files below `top` whose name is `wanted`; what is left out is counted by reason.
+
+    Links to files and folders are followed. Every folder is looked into once, under the name without links where it
+    has one, so that links in a circle end. Links to nowhere are files: somebody meant them to be.
+    """
+    files: list[str] = []
+    closed: dict[str, str] = {}
+    seen: set[tuple[int, int]] = set()
+    folders, links = [""], list[tuple[str, str]]()
+    while folders or links:  # links come last: they may lead to what is found without them
+        below = folders.pop() if folders else heapq.heappop(links)[1]
+        path = f"{top}/{below}" if below else top
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:
+                left_out[AGAIN] += 1
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    name = f"{below}/{entry.name}" if below else entry.name
+                    if entry.name.startswith("."):
+                        left_out[HIDDEN] += 1
+                    elif (kind := _kind(entry)) == "folder":
+                        folders.append(name)
+                    elif kind == "link":
+                        heapq.heappush(links, (by_parts(name), name))
+                    elif not wanted(entry.name):
+                        left_out[NO_MEDIA] += 1
+                    elif kind == "file":
+                        files.append(name)
+                    else:
+                        left_out[SPECIAL] += 1
+        except OSError as error:
+            closed[below] = f"cannot be read: {error.strerror or error}"
+    return Tree(sorted((*files, *closed), key=by_parts), closed)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """folder, link (to a folder), file or special; what cannot be told is a file, and is looked at again as such."""
+    try:
+        if entry.is_dir():
+            return "link" if entry.is_symlink() else "folder"
+        if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+            return "file"
+        return "special"
+    except OSError:  # links that lead to themselves
+        return "file"

@@ -1,0 +1,224 @@
+"""How likely it is that a clip's picture is not of its sound, told from what the model's gate did.
+
+A calibration is a few numbers in a checkpoint's metadata. It weighs whatever numbers of a clip it names as its inputs:
+a fusion that tells of more than gate and entropy needs a calibration with more inputs, and no other code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evacap_cli.errors import EvacapError
+from evacap_cli.tasks.pairing import circle
+
+if TYPE_CHECKING:
+    from evacap_cli.model import Checkpoint
+
+Array = npt.NDArray[np.float64]
+KEY = "mismatch"  # of the metadata
+RIDGE = (
+    1.0  # on the weights of standardised inputs, beside the sum over clips: keeps near twins from fighting
+)
+FOLDS, BINS, DRAWS, MIDDLE = 10, 5, 1000, (0.025, 0.975)
+STEPS, ENOUGH = 100, 1e-10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """P(mismatch) = 1 / (1 + exp(-(bias + sum of weights x inputs))), where both are as likely beforehand."""
+
+    inputs: tuple[str, ...]
+    weights: tuple[float, ...]
+    bias: float
+
+    def probability(self, numbers: Mapping[str, float | None]) -> float | None:
+        """None where a number is not there."""
+        total = self.bias
+        for name, weight in zip(self.inputs, self.weights, strict=True):
+            value = numbers.get(name)
+            if value is None or not math.isfinite(value):
+                return None
+            total += weight * value
+        return float(_sigmoid(total))
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Calibration | None:
+        """A checkpoint's own; None where it has none. Raises EvacapError for one that cannot be understood."""
+        told = checkpoint.metadata.get(KEY)
+        if told is None:
+            return None
+        try:
+            inputs = tuple(map(str, told["inputs"]))
+            weights, bias = tuple(map(float, told["weights"])), float(told["bias"])
+            if len(inputs) != len(weights) or not np.isfinite([*weights, bias]).all():
+                raise ValueError("its weights are not one for each input")
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvacapError(
+                f"{checkpoint.path}: its metadata.{KEY} is damaged ({type(error).__name__}: {error})",
+                "make it again with `evacap weights calibrate`",
+            ) from error
+        return cls(inputs, weights, bias)
+
+
+def probability(
+    checkpoint: Checkpoint, gate: float | None, entropy: float | None, **further: float | None
+) -> float | None:
+    """How likely it is that picture and sound do not belong together, of a clip's mean gate and entropy.
+
+    None for models without a calibration, and for clips without a picture, whose gate is 0.
+    """
+    calibration = Calibration.of(checkpoint)
+    if calibration is None or not gate:
+        return None
+    return calibration.probability({"gate": gate, "entropy": entropy, **further})
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A calibration and how good it is on clips that it was not fitted to.
+
+    auroc: how often a mismatched pair gets the higher number than a matched one; interval: the middle 95 % over draws
+    of clips. brier: mean squared error; saying 0.5 of everything has 0.25. reliability: (mean number, share that is
+    mismatched) by fifths. clips, pairs: matched and mismatched ones.
+    """
+
+    calibration: Calibration
+    auroc: float
+    interval: tuple[float, float]
+    brier: float
+    reliability: list[tuple[float, float]] = field(default_factory=list)
+    clips: int = 0
+    pairs: int = 0
+
+    @property
+    def method(self) -> str:
+        return (
+            f"logistic regression (ridge {RIDGE:g} on standardised inputs, both kinds counted alike); "
+            f"{FOLDS}-fold cross-validation by clip"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint's metadata."""
+        values = asdict(self.calibration)
+        return {
+            "method": self.method,
+            "inputs": list(values["inputs"]),
+            "weights": list(values["weights"]),
+            "bias": values["bias"],
+            "prior": 0.5,
+            "auroc": round(self.auroc, 4),
+            "auroc_interval": [round(end, 4) for end in self.interval],
+            "brier": round(self.brier, 4),
+            "reliability": [[round(said, 4), round(was, 4)] for said, was in self.reliability],
+            "clips": self.clips,
+            "pairs": self.pairs,
+        }
+
+
+def fit(
+    matched: Array, mismatched: Array, inputs: Sequence[str] = ("gate", "entropy"), seed: int = 0
+) -> Fitted:
+    """A calibration from what the model says of N sounds with their own pictures and with others'.
+
+    matched: (N, K), the K inputs of each clip. mismatched: (P, N, K), of the same sounds with P other pictures each.
+    Rows with NaN are left out. Folds and draws are of clips, so that what is said of a sound never judges itself; folds
+    are stretches of the circle in which donors stand near their clips. `seed`: of the draws. Raises ValueError where
+    either kind has fewer than `FOLDS` rows.
+    """
+    count, width = matched.shape
+    values = np.concatenate([matched[None], mismatched]).reshape(-1, width).astype(np.float64)
+    clip = np.tile(np.arange(count), 1 + len(mismatched))
+    wrong = np.repeat([0.0, 1.0], [count, count * len(mismatched)])
+    there = np.isfinite(values).all(axis=1)
+    values, clip, wrong = values[there], clip[there], wrong[there]
+    sizes = np.array([(wrong == kind).sum() for kind in (0, 1)])
+    if sizes.min() < FOLDS:
+        raise ValueError(f"too few pairs: {sizes[0]} matched and {sizes[1]} mismatched")
+    counts = (0.5 / sizes * len(wrong))[
+        wrong.astype(int)
+    ]  # both kinds weigh the same, all together len(wrong)
+
+    place = np.empty(count, np.int64)
+    place[circle(count)] = np.arange(count)
+    fold = (place * FOLDS // count)[clip]
+    said = np.empty(len(wrong))
+    for held_out in range(FOLDS):
+        rest = fold != held_out
+        weights, bias = _regress(values[rest], wrong[rest], counts[rest])
+        said[~rest] = _sigmoid(values[~rest] @ weights + bias)
+
+    weights, bias = _regress(values, wrong, counts)
+    rank = _Ranked(said, wrong)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    drawn = [rank.auroc(counts * times[clip]) for times in draws]
+    low, high = np.nanquantile(drawn, MIDDLE)
+    return Fitted(
+        Calibration(tuple(inputs), tuple(map(float, weights)), float(bias)),
+        rank.auroc(counts),
+        (float(low), float(high)),
+        float(np.average((said - wrong) ** 2, weights=counts)),
+        _reliability(said, wrong, counts),
+        int(sizes[0]),
+        int(sizes[1]),
+    )
+
+
+def _sigmoid(x: Any) -> Any:
+    return 0.5 * (1 + np.tanh(0.5 * x))  # never overflows
+
+
+def _regress(values: Array, wrong: Array, counts: Array) -> tuple[Array, float]:
+    """Weights (K,) and bias, on the inputs as they come, of a logistic regression on standardised ones by Newton."""
+    mean = np.average(values, axis=0, weights=counts)
+    scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=counts))
+    scale[scale < 1e-12] = 1.0
+    x = np.column_stack([np.ones(len(values)), (values - mean) / scale])
+    ridge = np.diag([0.0, *[RIDGE] * values.shape[1]])
+
+    def loss(w: Array) -> float:
+        z = x @ w
+        return float(counts @ (np.logaddexp(0, z) - wrong * z) + w @ ridge @ w / 2)
+
+    w = np.zeros(x.shape[1])
+    for _ in range(STEPS):
+        p = _sigmoid(x @ w)
+        slope = x.T @ (counts * (p - wrong)) + ridge @ w
+        step = np.linalg.solve((x.T * (counts * np.maximum(p * (1 - p), 1e-12))) @ x + ridge, slope)
+        now = loss(w)
+        while loss(w - step) > now and np.abs(step).max() > ENOUGH:
+            step /= 2
+        w = w - step
+        if np.abs(step).max() <= ENOUGH:
+            break
+    weights = w[1:] / scale
+    return weights, float(w[0] - weights @ mean)
+
+
+class _Ranked:
+    """The area under the curve of numbers that are sorted once, for many weights."""
+
+    def __init__(self, said: Array, wrong: Array) -> None:
+        levels, self.level = np.unique(said, return_inverse=True)
+        self.levels, self.wrong = len(levels), wrong.astype(bool)
+
+    def auroc(self, counts: Array) -> float:
+        """NaN where a draw has one kind only."""
+        low, high = (
+            np.bincount(self.level[kind], counts[kind], self.levels) for kind in (~self.wrong, self.wrong)
+        )
+        total = low.sum() * high.sum()
+        return float(high @ (np.cumsum(low) - low / 2) / total) if total else math.nan
+
+
+def _reliability(said: Array, wrong: Array, counts: Array) -> list[tuple[float, float]]:
+    parts = np.array_split(np.argsort(said, kind="stable"), BINS)
+    return [
+        (float(np.average(said[p], weights=counts[p])), float(np.average(wrong[p], weights=counts[p])))
+        for p in parts
+    ]

@@ -1,0 +1,149 @@
+"""Runs that are ended from outside at any moment, as processes of their own."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evacap_cli import Captioner
+from evacap_cli.tasks.captioning.journal import Journal
+from evacap_cli.tasks.captioning.options import CaptionOptions
+from evacap_cli.tasks.captioning.run import caption_files
+from evacap_cli.tasks.captioning.sources import find_sources
+from evacap_cli.tasks.captioning.target import Target
+
+from ..media.clips import write
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
+ROOT = Path(__file__).parents[2]
+CLIPS = 60
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def start(
+    folder: Path, out: Path, tiny: Path, *more: object, script: str = "evacap_cli"
+) -> subprocess.Popen[bytes]:
+    """`evacap caption` of a folder; `script` may be one that reads in another way."""
+    command = [
+        sys.executable,
+        "-m",
+        script,
+        "caption",
+        folder,
+        "-o",
+        out,
+        "--model",
+        tiny,
+        "--workers",
+        1,
+        *more,
+    ]
+    return subprocess.Popen(
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=ENVIRONMENT,
+    )
+
+
+def lines(journal: Path) -> list[bytes]:
+    """Its whole lines but for the header."""
+    return (
+        [line for line in journal.read_bytes().splitlines(True)[1:] if line.endswith(b"\n")]
+        if journal.exists()
+        else []
+    )
+
+
+def wait_for(process: subprocess.Popen[bytes], journal: Path, count: int) -> None:
+    """Until so many inputs are done, or the process is."""
+    while process.poll() is None and len(lines(journal)) < count:
+        time.sleep(0.01)
+
+
+def names(out: Path) -> list[str]:
+    with out.open(encoding="utf-8", newline="") as file:
+        return [Path(row["video"]).name for row in csv.DictReader(file, strict=True) if row["caption"]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Clips that differ in what is in them, if not in what is heard."""
+    clip = write(tmp_path / "clip.mp4", 0.3).read_bytes()
+    (tmp_path / "videos").mkdir()
+    for i in range(CLIPS):
+        (tmp_path / "videos" / f"{i:03d}.mp4").write_bytes(clip + bytes(4 * (i + 1)))
+    return tmp_path / "videos"
+
+
+def test_killed_again_and_again_it_loses_nothing_and_does_nothing_twice(
+    folder: Path, tiny: Path, tmp_path: Path
+) -> None:
+    out, kills = tmp_path / "o.csv", 15
+    command = [sys.executable, "-m", "tests.tasks.captioning.kills", folder, out, tiny, 7, kills]
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert len(seen) == kills
+    for before, after in itertools.pairwise(seen):
+        assert after[: len(before)] == before
+    assert len({len(each) for each in seen}) > kills / 2  # they did not all die at the same place
+    caption_files(
+        Captioner.load(tiny, device="cpu"), find_sources([folder]), Target(out), CaptionOptions(workers=0)
+    )
+    assert names(out) == [f"{i:03d}.mp4" for i in range(CLIPS)]
+    inputs = [line for line in lines(Path(f"{out}.journal")) if b'"rows"' in line]
+    assert len(inputs) == CLIPS  # none was captioned twice
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ended_it_keeps_what_is_done_and_goes_on(
+    folder: Path, tiny: Path, tmp_path: Path, sign: signal.Signals
+) -> None:
+    """Also while a worker hangs: one of two that read."""
+    out, journal = tmp_path / "o.csv", tmp_path / "o.csv.journal"
+    (folder / "000.mp4").rename(folder / "hang.mp4")
+    hanging = ("--workers", 2, "--batch-size", 1, "--timeout", 600)
+    with start(folder, out, tiny, *hanging, script="tests.tasks.captioning.deeds") as process:
+        wait_for(process, journal, 4)
+        os.killpg(process.pid, sign)  # as Ctrl-C does: the workers get it, too
+        began = time.monotonic()
+        _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - began < 30  # of the 600 that the worker would hang
+    assert not out.exists()
+    done = lines(journal)
+    assert len(done) >= 4
+    if sign != signal.SIGKILL:
+        assert process.returncode == 130, stderr
+        assert b"Traceback" not in stderr
+        assert b"the same command goes on" in stderr
+        return
+    with start(folder, out, tiny) as process:
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert lines(journal)[: len(done)] == done
+    assert names(out) == sorted([*(f"{i:03d}.mp4" for i in range(1, CLIPS)), "hang.mp4"])
+
+
+def test_two_on_the_same_output(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    out, journal = tmp_path / "o.csv", tmp_path / "o.csv.journal"
+    with Journal(journal, out, {}):
+        before = journal.read_bytes()
+        with start(folder, out, tiny, "--overwrite") as second:
+            _, stderr = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert b"another run is writing it" in stderr
+    assert journal.read_bytes() == before
+    assert not out.exists()

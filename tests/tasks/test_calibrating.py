@@ -1,0 +1,234 @@
+"""`evacap weights calibrate`, on stores of noise and models of random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from evacap_cli.data.store import Sample, Store, write_store
+from evacap_cli.model import load_checkpoint, packaged_models, resolve_model, save_checkpoint
+from evacap_cli.tasks import calibrating
+from evacap_cli.tasks.calibrating import DONORS, card_section, with_section
+from evacap_cli.tasks.describing import Describer, Describing
+from evacap_cli.tasks.mismatch import Calibration, fit, probability
+from evacap_cli.tasks.pairing import Pairing
+
+from ..conftest import Evacap
+from ..data.toys import Toy
+from .noise import FEATURES, checkpoint
+
+CLIPS, BLIND, DUBBED = 40, 7, 11
+
+
+def make(toy: Toy) -> Sample:
+    """Noise; one clip has no picture, and one is known to be dubbed."""
+    number = int(toy.key.split("-")[1])
+    rng = np.random.default_rng(number)
+    frames = rng.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    extra = {"kind": "dubbed" if number == DUBBED else "matched"}
+    heard = rng.standard_normal((64, 32)).astype(np.float32)
+    return Sample(heard, None if number == BLIND else frames, end=10.0, extra=extra)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("calibrating") / "noise.store"
+    write_store(folder, [Toy(f"clip-{i}", ("a dog",)) for i in range(CLIPS)], make, FEATURES, frames_format="raw",
+                workers=0)  # fmt: skip
+    return folder
+
+
+def saved(folder: Path, fusion: str = "entropy-gate") -> Path:
+    toy = checkpoint(fusion)
+    save_checkpoint(folder / "toy", toy.model, toy.tokenizer, toy.features, {"about": "a toy", "step": 3})
+    return folder / "toy"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_config_and_card_get_it_and_nothing_else_changes(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    before = files_of(model)
+    result = evacap("weights", "calibrate", model, "--data", store, "--about", "forty of noise", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    after = files_of(model)
+    assert set(after) == set(before)
+    assert {name for name in after if after[name] != before[name]} == {"config.yaml", "README.md"}
+    config, older = (yaml.safe_load(files["config.yaml"]) for files in (after, before))
+    note = config["metadata"].pop("mismatch")
+    assert config == older
+    assert set(note) == {
+        "method", "inputs", "weights", "bias", "prior", "auroc", "auroc_interval", "brier", "reliability", "clips",
+        "pairs", "data", "date",
+    }  # fmt: skip
+    assert note["inputs"] == ["gate", "entropy"]
+    # neither the blind clip nor the dubbed one has a picture of its own; as a donor, only the blind one lacks one
+    assert (note["clips"], note["pairs"]) == (CLIPS - 2, DONORS * (CLIPS - 1))
+    assert note["auroc"] == told["auroc"]
+    assert note["auroc_interval"][0] <= note["auroc"] <= note["auroc_interval"][1]
+    assert note["data"].startswith("forty of noise (store ")
+    card = after["README.md"].decode()
+    assert card.startswith(before["README.md"].decode().rstrip())
+    assert f"AUROC {note['auroc']:.3f}" in card
+    assert "forty of noise" in card
+    assert note["method"] in " ".join(card.split())
+
+
+def test_it_is_the_fit_of_what_the_model_says(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    assert evacap("weights", "calibrate", model, "--data", store, "-q", "--seed", 5).exit_code == 0
+    own = load_checkpoint(model)
+    seeds = np.random.default_rng(5).choice(CLIPS - 1, DONORS, replace=False)
+    pairings = [Pairing.draw(CLIPS, int(seed)) for seed in seeds]
+    kept = Store(store)
+    alone, mixed = Describer(own, kept, Describing(beam=2, max_words=5, batch_size=7)).paired(pairings)
+
+    def told(said: object) -> np.ndarray:
+        values = np.column_stack([said.gate, said.entropy])
+        values[said.gate == 0] = np.nan
+        return values
+
+    matched = told(alone)
+    matched[DUBBED] = np.nan
+    found = fit(matched, np.stack(list(map(told, mixed))), seed=5)
+    calibration = Calibration.of(own)
+    assert calibration is not None
+    assert calibration.weights == pytest.approx(found.calibration.weights, rel=1e-3)
+    assert calibration.bias == pytest.approx(found.calibration.bias, rel=1e-3)
+    gate, entropy = float(alone.gate[0]), float(alone.entropy[0])
+    assert probability(own, gate, entropy) == pytest.approx(
+        found.calibration.probability({"gate": gate, "entropy": entropy}), abs=1e-4
+    )
+    first = files_of(model)["config.yaml"]
+    assert evacap("weights", "calibrate", model, "--data", store, "-q", "--seed", 5).exit_code == 0
+    assert files_of(model)["config.yaml"] == first
+
+
+def test_a_gate_without_entropy_is_one_input(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model = saved(tmp_path, "gate")
+    result = evacap("weights", "calibrate", model, "--data", store)
+    assert result.exit_code == 0, result.output
+    assert "AUROC" in result.stderr
+    assert "mismatched in truth" in result.stdout
+    own = load_checkpoint(model)
+    assert own.metadata["mismatch"]["inputs"] == ["gate"]
+    assert 0 < probability(own, 0.5, None) < 1
+    assert probability(own, 0.0, None) is None  # no picture
+
+
+@pytest.mark.parametrize("fusion", ["concat", "audio-only", "cross-attention"])
+def test_models_without_a_gate_are_refused(fusion: str, evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model = saved(tmp_path, fusion)
+    before = files_of(model)
+    result = evacap("weights", "calibrate", model, "--data", store)
+    assert result.exit_code == 2
+    assert "has no gate" in result.stderr
+    assert files_of(model) == before
+
+
+def test_a_copy(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model, out = saved(tmp_path), tmp_path / "copy"
+    before = files_of(model)
+    assert evacap("weights", "calibrate", model, "--data", store, "-o", out, "-q").exit_code == 0
+    assert files_of(model) == before
+    assert (out / "model.safetensors").read_bytes() == before["model.safetensors"]
+    assert "mismatch" in load_checkpoint(out).metadata
+    again = evacap("weights", "calibrate", model, "--data", store, "-o", out)
+    assert again.exit_code == 2
+    assert "is there already" in again.stderr
+    assert (
+        evacap("weights", "calibrate", model, "--data", store, "-o", out, "--overwrite", "-q").exit_code == 0
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "toy"]
+
+
+def test_one_file(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model, one = saved(tmp_path), tmp_path / "one.safetensors"
+    assert evacap("weights", "export", model, "-o", one, "--precision", "fp16", "-q").exit_code == 0
+    before = load_file(one)
+    assert evacap("weights", "calibrate", one, "--data", store, "-q").exit_code == 0
+    after = load_file(one)
+    assert all(
+        torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items()
+    )
+    assert after.keys() == before.keys()
+    own = load_checkpoint(one)
+    assert own.metadata["about"] == "a toy"
+    assert probability(own, 0.5, 0.5) is not None
+    result = evacap("weights", "calibrate", one, "--data", store, "-o", tmp_path / "folder")
+    assert result.exit_code == 2
+    assert "ends in .safetensors" in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_said_first(
+    evacap: Evacap, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved(tmp_path)
+    plain = os.access
+    monkeypatch.setattr(
+        calibrating.os, "access", lambda path, mode: str(path) != str(model) and plain(path, mode)
+    )
+    result = evacap("weights", "calibrate", model, "--data", store)
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
+    assert "-o" in result.stderr
+    result = evacap("weights", "calibrate", model, "--data", store, "-o", tmp_path / "no" / "where")
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
+
+
+def test_too_few_clips(evacap: Evacap, tmp_path: Path) -> None:
+    few = tmp_path / "few.store"
+    write_store(
+        few, [Toy(f"clip-{i}", ("a",)) for i in range(12)], make, FEATURES, frames_format="raw", workers=0
+    )
+    result = evacap("weights", "calibrate", saved(tmp_path), "--data", few)
+    assert result.exit_code == 2
+    assert "too few" in result.stderr
+
+
+NOTE = {
+    "method": "M", "inputs": ["gate", "entropy"], "auroc": 0.6, "auroc_interval": [0.55, 0.65], "brier": 0.24,
+    "reliability": [[0.4, 0.41]], "clips": 10, "pairs": 40, "data": "D", "date": "2026-01-01",
+}  # fmt: skip
+
+
+def test_a_card_has_one_section_of_it() -> None:
+    first, second = card_section(NOTE), card_section({**NOTE, "auroc": 0.7})
+    for card in ("# toy\n\nA toy.\n", "# toy\n\n## Data\nd\n\n## Limits\nl\n", "# toy\n"):
+        once = with_section(card, first)
+        assert once.count("## Mismatch") == 1
+        assert with_section(once, first) == once
+        twice = with_section(once, second)
+        assert "AUROC 0.700" in twice
+        assert "AUROC 0.600" not in twice
+        assert all(line in twice for line in card.splitlines())
+        assert "\n\n\n" not in twice
+        if "## Limits" in card:
+            assert once.index("## Data") < once.index("## Mismatch") < once.index("\n\n## Limits")
+
+
+def test_the_packaged_model_is_calibrated() -> None:
+    """As committed: card and configuration say the same, and the numbers are those of a weak gate."""
+    note = load_checkpoint("demo").metadata["mismatch"]
+    card = (resolve_model("demo") / "README.md").read_text("utf-8")
+    assert card_section(note) in card
+    assert 0.5 < note["auroc_interval"][0] < note["auroc"] < note["auroc_interval"][1]
+    assert note["clips"] >= 256
+    assert all(
+        "mismatch" not in load_checkpoint(name).metadata for name in packaged_models() if name != "demo"
+    )
+    matched, mismatched = (
+        probability(load_checkpoint("demo"), *told) for told in ((0.32, 0.70), (0.26, 0.97))
+    )
+    assert matched < 0.5 < mismatched
