@@ -92,14 +92,12 @@ def _draw_frames(axes: Axes, view: GateView) -> None:
     axes.set_ylim(0, 1)
     if view.frames is None or not len(view.frames):
         words = drawable(f"no picture{f': {view.note}' if view.note else ''}", NAME_SIZE)
-        axes.text(0.5, 0.5, words, family=_families(words), size=9, color="0.4", ha="center", va="center",
+        axes.text(0.5, 0.5, words, family=_families(words), size=NAME_SIZE, color="0.4", ha="center", va="center",
                   transform=axes.transAxes, parse_math=False, usetex=False)  # fmt: skip
         return
     box = axes.get_position()
     seconds = max(view.end - view.start, 1e-3)
-    side = (
-        seconds * (box.height * HIGH) / (box.width * WIDE)
-    )  # seconds that a square as high as the axes takes
+    side = seconds * (box.height * HIGH) / (box.width * WIDE)  # seconds under a square as high as the axes
     times = view.frame_times
     early, late = view.start + side / 2, view.end - side / 2
     whole = [i for i, t in enumerate(times) if early - 1e-6 <= t <= late + 1e-6] or [len(times) // 2]

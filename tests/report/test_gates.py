@@ -118,16 +118,17 @@ HOSTILE = [
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("text", HOSTILE)
 def test_any_text_is_drawn_and_not_obeyed(text: str, view: GateView, tmp_path: Path) -> None:
-    hostile = replace(view, title=text, name=text)
+    hostile = replace(view, title=text, name=text, note=text, frames=None)
     figure = gate_figure(hostile)
-    for shown in figure.texts:
+    texts = [*figure.texts, *axes_of(figure)["frames"].texts]
+    for shown in texts:
         assert not shown.get_parse_math()
         assert all(c.isprintable() for c in shown.get_text().replace("\n", ""))
     draw_gates(hostile, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size == (800, 430)
-    boxes = [shown.get_window_extent() for shown in figure.texts if shown.get_text()]
-    assert all(box.x1 <= 800 and box.y1 <= 430 for box in boxes)
+    boxes = [shown.get_window_extent() for shown in texts if shown.get_text()]
+    assert all(0 <= box.x0 and box.x1 <= 800 and 0 <= box.y0 and box.y1 <= 430 for box in boxes)
     if len(text) > 500:  # and no more is cut than has to be
         assert min(box.x1 for box in boxes) > 700
 

@@ -80,7 +80,12 @@ class Curves:
 
     def place(self, source: Source, clip: Clip) -> Path:
         """What both files are called, without `.npz` and `.png`; always below the folder."""
-        relative = PurePath((source.relative or os.path.basename(source.path)).replace("\0", ""))
+        name = (source.relative or os.path.basename(source.path)).replace("\0", "")
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError:  # halves of characters, which no disk has
+            name = readable_path(name)
+        relative = PurePath(name)
         parts = [part for part in relative.parts if part not in ("..", relative.anchor)] or ["input"]
         if self.segmented:
             parts[-1] += f".{_seconds(clip.start)}-{_seconds(clip.end)}"

@@ -167,6 +167,7 @@ NAMES = {
     "a\0b.mp4": "ab.mp4",
     "犬 $x$ %n\n\x1b[2J.mp4": "犬 $x$ %n\n\x1b[2J.mp4",
     "\udce9.mp4": "\udce9.mp4",
+    "half \ud800.mp4": "half \\ud800.mp4",
     "-rf": "-rf",
     "x" * 200 + ".mp4": "x" * 200 + ".mp4",
 }
