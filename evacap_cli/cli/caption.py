@@ -220,7 +220,7 @@ def caption(
                 meter.begin("caption", len(sources), meter.unit, now)
             for row in rows:
                 if verbose or (row.status == "failed" and not quiet):
-                    say(f"{row.status}: {shown(row.video)}: {row.error or row.caption}")
+                    say(f"{row.status}: {shown(row.video)}: {shown(row.error or row.caption)}")
             meter.update(now, note="" if segment is None else f"{clips} captions")
             done = now
 

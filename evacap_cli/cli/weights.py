@@ -335,10 +335,12 @@ def _print_models(found: list[dict[str, Any]]) -> None:
     for model in found:
         counts = model["parameters"]
         cells = [f"{counts[part] / 1e6:.2f}" if counts[part] else "-" for part in parts]
-        table.add_row(model["name"], f"{_millions(counts['total'])} ({counts['total'] / 1e6:.2f})", *cells)
+        table.add_row(
+            shown(model["name"]), f"{_millions(counts['total'])} ({counts['total'] / 1e6:.2f})", *cells
+        )
     console.print(table)
     for model in found:
-        console.print(f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {model['about']}")
+        console.print(shown(f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {model['about']}"))
 
 
 def _print_published(file: dict[str, Any]) -> None:
@@ -347,4 +349,4 @@ def _print_published(file: dict[str, Any]) -> None:
         f"{shown(file['name'])}: {file['kind']}, {file['tensors']} tensors of {', '.join(file['dtypes'])}, "
         f"{_millions(counts['total'])} ({counts['total'] / 1e6:.2f}) parameters"
     )
-    console.print(f"  {file['about']}")
+    console.print(shown(f"  {file['about']}"))

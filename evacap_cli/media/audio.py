@@ -112,8 +112,8 @@ def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.nd
 def find_window(path: str | Path, seconds: float = 10.0, mode: str = "loudest") -> tuple[float, float]:
     """(start, end) in seconds of the `seconds` of a file that are captioned when it is longer than that.
 
-    `loudest`: where the sound has most energy, to 0.1 s, the earliest of equals; one pass over the sound, or its first 6
-    hours at 48 kHz, which keeps 8 bytes for every 0.1 s. `start` and `middle` need no pass. A shorter file gives (0,
+    `loudest`: where the sound has most energy, to 0.1 s, the earliest of equals; one pass over the sound, or its first
+    6 hours at 48 kHz, which keeps 8 bytes for every 0.1 s. `start` and `middle` need no pass. A shorter file gives (0,
     its own length). Raises ValueError on another mode, NoAudioError and MediaError.
     """
     if mode not in WINDOW_MODES:
@@ -218,8 +218,7 @@ def _from(media: Media, start: float) -> Iterator[Block]:
             yield from blocks
             return
         # The seek went too far, or there is a gap just here: only reading from the beginning tells.
-        with suppress(*READ_ERRORS):
-            media.rewind()
+        media.rewind()
     media.use_only(media.audio)
     yield from _placed(_decoded(media), media.seconds)
 

@@ -23,7 +23,6 @@ LONGEST_MESSAGE = 160  # characters
 LONGEST = 7 * 86_400.0  # seconds: what a file says of later times is not believed
 LAST_TICK = 2**63 - 1
 LARGEST_PICTURE = 8192 * 8192  # pixels; more are not decoded: a small file can claim a frame of gigabytes
-MOST_STREAMS = 256
 
 _DEMUXERS = """
     mov matroska avi asf asf_o flv live_flv mpeg mpegts mpegvideo ogg gif apng nut rm ivr mxf gxf wtv dv dhav nsv ivf
@@ -38,7 +37,6 @@ _DEMUXERS = """
 _SAFELY = {
     "format_whitelist": ",".join(_DEMUXERS.split()),
     "protocol_whitelist": "file",
-    "max_streams": str(MOST_STREAMS),
     "max_pixels": str(LARGEST_PICTURE),
 }
 
@@ -67,14 +65,15 @@ class Media:
             if other is not stream:
                 other.discard = Discard.all
 
-    def packets(self, stream: Stream) -> Iterator[Packet]:
-        """The stream's packets; a file that breaks off ends there."""
+    def packets(self, *streams: Stream) -> Iterator[Packet]:
+        """The streams' packets; a file that breaks off ends there."""
         with suppress(*READ_ERRORS):
-            yield from self.container.demux(stream)
+            yield from self.container.demux(*streams)
 
     def rewind(self) -> None:
-        """To where the file starts."""
-        self.container.seek(self.container.start_time or 0)
+        """To where the file starts; one that can be read only once is left where it is."""
+        with suppress(*READ_ERRORS):
+            self.container.seek(self.container.start_time or 0)
 
     def seek(self, stream: Stream, seconds: float) -> None:
         """To the last entry point at or before `seconds` on this clock; before the first one: to the

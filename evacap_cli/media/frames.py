@@ -15,6 +15,7 @@ from evacap_cli.media.pyav_reader import Cursor, read_with_pyav
 READERS = ("decord", "pyav")
 LONGEST_FOR_DECORD = 600.0  # seconds
 LARGEST_FOR_DECORD = 3840 * 2160  # pixels
+MOST_FOR_DECORD = 1_000_000  # frames that the file claims: room is made for them
 
 
 def read_frames(
@@ -94,6 +95,8 @@ def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
         raise RuntimeError("not asked, the file does not begin as its kind does")
     if media.seconds is None or media.seconds > LONGEST_FOR_DECORD:
         raise RuntimeError("not asked, the file is long")
+    if stream.frames > MOST_FOR_DECORD:
+        raise RuntimeError(f"not asked, the file claims {stream.frames} frames")
     if stream.codec_context and stream.codec_context.width * stream.codec_context.height > LARGEST_FOR_DECORD:
         raise RuntimeError("not asked, the picture is large")
     if stream.start_time is None or stream.time_base is None:

@@ -61,11 +61,7 @@ def _measure(media: Media) -> float:
     their header.
     """
     end = 0.0
-    for stream in (media.audio, media.video):
-        if stream is None:
-            continue
-        media.rewind()
-        for packet in media.packets(stream):
-            if packet.pts is not None and packet.time_base:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - media.origin)
+    for packet in media.packets(*filter(None, (media.audio, media.video))):
+        if packet.pts is not None and packet.time_base:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - media.origin)
     return min(end, LONGEST)

@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 from av.video.frame import VideoFrame
 
-from evacap_cli.media.container import READ_ERRORS, Media, one_line
+from evacap_cli.media.container import LARGEST_PICTURE, READ_ERRORS, Media, one_line
 
 LEAP = 3.0  # seconds ahead from which on seeking is tried instead of decoding all in between
 STEPS_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before the goal at which to try when a seek lands after it
@@ -28,6 +28,9 @@ class Cursor:
         self.media, self.stream = media, media.video
         if self.stream.codec_context is None:
             raise RuntimeError("no decoder for it")
+        width, height = self.stream.codec_context.width, self.stream.codec_context.height
+        if width * height > LARGEST_PICTURE:
+            raise RuntimeError(f"{width} x {height} pixels are more than can be decoded")
         self.stream.codec_context.thread_count = 1
         self.leap = LEAP
         self.error: Exception | None = None
@@ -81,8 +84,7 @@ class Cursor:
                 if landed is not None and landed[0] <= time:
                     break
         else:
-            with suppress(*READ_ERRORS):
-                self.media.rewind()
+            self.media.rewind()
             self.frames = self._decode()
             landed = next(self.frames, None)
         if landed is None:  # a file that can be read once only ends here

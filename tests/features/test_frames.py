@@ -54,6 +54,26 @@ def test_crop_equals_torchvision(height_width: tuple[int, int], kind: str) -> No
     assert (out - floating).abs().mean() < 0.5
 
 
+@pytest.mark.parametrize("height_width", [(1, 20_000), (20_000, 2)])
+def test_a_strip_is_not_blown_up(height_width: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it would be gigabytes; only its middle can be seen."""
+    sizes: list[tuple[int, int]] = []
+    resize = torch.nn.functional.interpolate
+
+    def remembered(pixels: torch.Tensor, size: tuple[int, int], **how: object) -> torch.Tensor:
+        sizes.append(size)
+        return resize(pixels, size, **how)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", remembered)
+    frame = np.zeros((*height_width, 3), np.uint8)
+    frame[tuple(slice(max(0, side // 2 - 20), side // 2 + 20) for side in height_width)] = 200
+    pixels = crop_frame(frame, 224)
+    assert pixels.shape == (3, 224, 224)
+    assert (pixels == 200).all()
+    assert len(sizes) == 1
+    assert max(sizes[0]) <= 32 * 224
+
+
 def test_crop_takes_views() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     turned = np.rot90(frame)

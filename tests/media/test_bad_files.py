@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from evacap_cli.errors import MediaError
-from evacap_cli.media import find_window, probe, read_audio, read_frames
+from evacap_cli.media import audio, container, find_window, probe, pyav_reader, read_audio, read_frames
 
 from .clips import heard, pitch, write
+from .crafted import both, in_matroska, matroska, picture_track, silence, sound, sound_track, wav
 
 READS = {
     "probe": probe,
@@ -151,3 +152,80 @@ def test_both_readers_are_quoted_when_both_fail(tmp_path: Path, capfd) -> None:
     message = refused(lambda path: read_frames(path, [0.0]), path, capfd)
     assert message.startswith("the picture cannot be decoded: decord: ")
     assert "; pyav: " in message
+
+
+@pytest.fixture(scope="module")
+def odd() -> dict[str, bytes]:
+    return dict(in_matroska())
+
+
+def test_a_length_of_years_is_measured(tmp_path: Path, odd: dict[str, bytes]) -> None:
+    path = tmp_path / "a.mkv"
+    for name in ("duration-years", "duration-endless"):
+        path.write_bytes(odd[name])
+        assert probe(path).seconds == pytest.approx(1.0, abs=0.11)
+        assert find_window(path, 2.0)[1] == pytest.approx(1.0, abs=0.11)
+    path.write_bytes(odd["time-years"])  # the packets say the same as the header
+    assert probe(path).seconds == container.LONGEST
+    assert find_window(path, 0.5) == (0.0, 0.5)
+    assert len(read_audio(path, 0.0, 1.0)) == pytest.approx(
+        0.6 * 16_000, abs=160
+    )  # six packets of a tenth, one by one
+
+
+def test_sound_that_starts_years_from_now_starts_at_once(tmp_path: Path, odd: dict[str, bytes]) -> None:
+    path = tmp_path / "a.mkv"
+    path.write_bytes(odd["time-late"])
+    assert len(read_audio(path)) == 16_000
+    path.write_bytes(odd["apart"])  # the picture does
+    assert len(read_audio(path)) == 32_000
+    path.write_bytes(matroska([sound_track(), picture_track()], both(), clock=0))
+    assert len(read_audio(path)) == 16_000
+
+
+def test_gaps_add_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.mkv"
+    blocks = [(1, 50_000 * i, sound()) for i in range(100)]
+    path.write_bytes(matroska([sound_track()], blocks, duration=4_950_100.0))
+    assert len(read_audio(path)) == round(4950.1 * 16_000)
+    monkeypatch.setattr(audio, "LONGEST", 300.0)
+    assert len(read_audio(path)) == round(250.1 * 16_000)
+
+
+def test_the_loudest_is_looked_for_in_so_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.wav"
+    loudness = np.repeat([0.1, 0.3, 0.1, 0.1, 0.9, 0.1], 8000)
+    path.write_bytes(wav((np.frombuffer(sound(6.0), np.int16) * loudness).astype(np.int16).tobytes()))
+    assert find_window(path, 1.0) == (4.0, 5.0)
+    monkeypatch.setattr(audio, "SEARCHED", 4 * 8000)
+    assert find_window(path, 1.0) == (1.0, 2.0)
+    path.write_bytes(silence(80.0))
+    assert find_window(path, 1.0) == (0.0, 1.0)
+
+
+def test_rates_beyond_belief(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    for rate in (1, 99, 1_000_001, 2**31 - 1):
+        path.write_bytes(wav(sound(1.0), rate))
+        with pytest.raises(MediaError, match=f"it claims {rate} samples a second"):
+            read_audio(path)
+    path.write_bytes(wav(sound(1.0), 100))
+    assert len(read_audio(path, 0.0, 2.0)) == 32_000
+
+
+def test_a_packet_of_hours_is_taken_in_parts(tmp_path: Path) -> None:
+    """A hundred samples a second: all of it at 16 kHz would be 160 times as much."""
+    path = tmp_path / "a.mkv"
+    path.write_bytes(matroska([sound_track(rate=100)], [(1, 0, sound(125.0))]))
+    with container.open_media(path) as media:
+        longest = max(len(block.samples) for block in audio._blocks(media, 0.0, None))
+    assert longest <= 100
+    assert len(read_audio(path, 0.0, 2.0)) == 32_000
+
+
+def test_pictures_larger_than_can_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mp4", 0.5)
+    assert len(read_frames(path, [0.1], readers=["pyav"])) == 1
+    monkeypatch.setattr(pyav_reader, "LARGEST_PICTURE", 64 * 48 - 1)
+    with pytest.raises(MediaError, match="64 x 48 pixels are more than can be decoded"):
+        read_frames(path, [0.1], readers=["pyav"])
