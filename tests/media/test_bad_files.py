@@ -12,7 +12,7 @@ from evacap_cli.errors import MediaError
 from evacap_cli.media import audio, container, find_window, probe, pyav_reader, read_audio, read_frames
 
 from .clips import heard, pitch, write
-from .crafted import both, in_matroska, matroska, picture_track, silence, sound, sound_track, wav
+from .crafted import both, in_matroska, jpeg, matroska, picture_track, silence, sound, sound_track, wav
 
 READS = {
     "probe": probe,
@@ -179,8 +179,25 @@ def test_sound_that_starts_years_from_now_starts_at_once(tmp_path: Path, odd: di
     assert len(read_audio(path)) == 16_000
     path.write_bytes(odd["apart"])  # the picture does
     assert len(read_audio(path)) == 32_000
-    path.write_bytes(matroska([sound_track(), picture_track()], both(), clock=0))
+    years = 50 * 365 * 86_400_000
+    path.write_bytes(matroska([sound_track(), picture_track()], [(2, 0, jpeg()), (1, years, sound(1.0))]))
     assert len(read_audio(path)) == 16_000
+    path.write_bytes(odd["time-last"])
+    assert len(read_audio(path, 0.5)) == 8000
+    assert len(read_audio(path, 50.0, 51.0)) == 0
+    (block,) = audio._placed([(1e12, np.ones(8000, np.float32), 8000)], None)
+    assert block.time == 0.0
+
+
+def test_a_file_that_cannot_be_sought_in_is_read_from_its_beginning(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", 3.0, video=None, audio="flac", rate=8000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\x84\0\0\0" + whole[100:])  # without what says how long it is
+    with container.open_media(path) as media:
+        with pytest.raises(PermissionError):
+            media.container.seek(0)
+        media.rewind()
+    assert heard(read_audio(path, 1.5, 1.75)[800:3200]) == pytest.approx(pitch(1.5), abs=30)
 
 
 def test_gaps_add_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,3 +97,10 @@ def test_what_decord_may_open(tmp_path: Path, suffix: str) -> None:
     for text in (b"#EXTM3U\n", b"ffconcat version 1.0\n", b"v=0\r\n", b"<MPD>", b"\xef\xbb\xbf#EXTM3U"):
         path.write_bytes(text + bytes(200))
         assert not opens_only_itself(path)
+
+
+def test_decord_is_not_asked_about_other_beginnings(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nut", 0.5, video="mpeg4", audio=None)
+    assert len(read_frames(path, [0.1])) == 1
+    with pytest.raises(MediaError, match="decord: not asked, the file does not begin as its kind does"):
+        read_frames(path, [0.1], readers=["decord"])
