@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from evacap_cli.cli.common import say, shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.mp4", "a.mp4"),
+        ("fête 🎈 犬.mp4", "fête 🎈 犬.mp4"),
+        ("\x1b[31mred\x1b]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"),
+        ("\x9b31m\x7f\b\r\t\0", r"\x9b31m\x7f\x08\r\t\x00"),
+        ("one\ntwo\u2028three\x85four", r"one\ntwo\u2028three\x85four"),
+        *((f"photo{chr(code)}gpj.mp4", rf"photo\u{code:04x}gpj.mp4") for code in range(0x202A, 0x202F)),
+        *((f"photo{chr(code)}gpj.mp4", rf"photo\u{code:04x}gpj.mp4") for code in range(0x2066, 0x206A)),
+        ("left\u200eright\u200f\u061c\u200b\ufeff", r"left\u200eright\u200f\u061c\u200b\ufeff"),
+        ("tag\U000e0041", r"tag\U000e0041"),
+        (b"\xff\xfe.mp4".decode("utf-8", "surrogateescape"), r"\udcff\udcfe.mp4"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown(text: str, expected: str) -> None:
+    assert shown(text) == expected
+    assert expected.isprintable()
+
+
+def test_what_is_said_keeps_its_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
+    say("error: \x1b[2J\u202e\rb.mp4\n  cure: none")
+    assert capsys.readouterr() == ("", "error: \\x1b[2J\\u202e\\rb.mp4\n  cure: none\n")
