@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.target import Report
 
 MODEL, CLIPS, LONG, OUT = "Model and search", "What is heard and seen", "Long recordings", "Output"
+READING = "evacap_cli.tasks.captioning.reading"
 STATUSES = ("ok", "audio-only", "failed")
 MOST_FAILED = 8
 
@@ -188,6 +189,10 @@ def caption(
 
     Example: evacap caption ./videos -o out.csv
     """
+    from evacap_cli.media import start_ahead
+
+    if workers != 0:
+        start_ahead(READING)  # torch takes its time in both processes: at the same time
     from evacap_cli.tasks.captioning.engine import Captioner
     from evacap_cli.tasks.captioning.options import CaptionOptions, together
     from evacap_cli.tasks.captioning.run import caption_files, caption_stream

@@ -30,8 +30,9 @@ def fbank(waveforms: Tensor | Sequence[Tensor], settings: FeatureSettings) -> Te
     samples, lengths = _as_batch(waveforms)
     size = int(settings.sample_rate * WINDOW_SECONDS)
     hop = int(settings.sample_rate * HOP_SECONDS)
-    # (B, 1); the padding is zero and adds nothing to the sum
-    mean = samples.sum(dim=1, keepdim=True) / lengths.clamp(min=1).unsqueeze(1)
+    # (B, 1); the padding is zero and adds nothing; in double, so that it does not matter how many threads share the sum
+    wide = torch.float32 if samples.device.type == "mps" else torch.float64
+    mean = (samples.sum(dim=1, dtype=wide) / lengths.clamp(min=1)).float().unsqueeze(1)
     most = size + hop * (settings.audio_frames - 1)  # samples behind the last frame that is kept
     samples = samples[:, :most] - mean
     samples = F.pad(samples, (0, max(0, size - samples.shape[1])))

@@ -14,6 +14,7 @@ from evacap_cli.media.probe import (
     MediaInfo,
     probe,
 )
+from evacap_cli.media.worker import start_ahead
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -34,4 +35,5 @@ __all__ = [
     "probe",
     "read_audio",
     "read_frames",
+    "start_ahead",
 ]

@@ -7,6 +7,7 @@ function yields is sent value by value; a pipe that nobody reads makes it wait.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -14,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -38,6 +39,30 @@ Function = Callable[[Item], Value | Iterator[Value | None]]
 Message = tuple[Value | None, str | None, bool]
 
 _STARTING = threading.Lock()  # multiprocessing starts and reaps processes one thread at a time
+_AHEAD: list[tuple[SpawnProcess, Connection]] = []  # that nobody wanted yet
+
+
+def start_ahead(module: str) -> None:
+    """Starts a process for the next worker that wants one: it imports `module` while this one gets ready, too.
+
+    It ends with this process, wanted or not. Where none can be started, the worker that needs one will say so.
+    """
+    with _STARTING, suppress(Exception):
+        _AHEAD.append(_spawn(module))
+
+
+def _spawn(module: str = "") -> tuple[SpawnProcess, Connection]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, module), daemon=True)
+    try:
+        process.start()
+    except Exception:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours
 
 
 class NoWorkerError(Exception):
@@ -149,33 +174,31 @@ class Worker(Generic[Item, Value]):
         for _ in range(STARTS):
             if self._pipe is not None:
                 return self._pipe
-            pipe = self._start()
+            functions, pipe = self._functions(), self._start()
             try:
+                self._send(pipe, functions)
                 self._receive(pipe, START_SECONDS, "")
                 self._pipe, self._items = pipe, 0
             except _LostError:
                 continue
         raise NoWorkerError
 
+    def _functions(self) -> bytes:
+        try:
+            return pickle.dumps(self.functions, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            raise NoWorkerError from error
+
     def _start(self) -> Connection:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, self.functions), daemon=True)
         with self._lock:
             if self._ended:
                 raise NoWorkerError
             try:
                 with _STARTING:
-                    process.start()
-            except (
-                Exception
-            ) as error:  # no more processes, functions that cannot be sent, a script in a worker
-                ours.close()
+                    self._process, pipe = _AHEAD.pop() if _AHEAD else _spawn()
+            except Exception as error:  # no more processes, a script in a worker
                 raise NoWorkerError from error
-            finally:
-                theirs.close()
-            self._process = process
-        return ours
+        return pipe
 
     def _send(self, pipe: Connection, message: bytes) -> None:
         try:
@@ -266,14 +289,17 @@ def values_of(
         yield None, _words(error), True
 
 
-def _work(pipe: Connection, functions: tuple[Callable[[Any], Any], Callable[[Any], Any] | None]) -> None:
+def _work(pipe: Connection, module: str) -> None:
     """What the process does, until its pipe is closed."""
     # Ctrl-C reaches all processes of the group: it is left to the parent, and so is the terminal, on which decord
     # prints complaints past all of its settings; what matters comes back as an error.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if module:
+        importlib.import_module(module)
     try:
+        functions = pickle.loads(pipe.recv_bytes())
         pipe.send_bytes(READY)
         while True:
             message = pipe.recv_bytes()

@@ -11,9 +11,9 @@ from evacap_cli.features import FeatureSettings, fbank
 
 
 def plain(waveform: torch.Tensor, settings: FeatureSettings) -> torch.Tensor:
-    """One clip, the obvious way."""
+    """One clip, the obvious way, but for a mean that is the same on any number of threads: near-silent bins show it."""
     mel = torchaudio.compliance.kaldi.fbank(
-        (waveform - waveform.mean()).unsqueeze(0),
+        (waveform - waveform.double().mean().float()).unsqueeze(0),
         htk_compat=True,
         sample_frequency=16000,
         use_energy=False,
@@ -98,6 +98,20 @@ def test_other_sizes() -> None:
     mel = fbank(waveform, settings)
     assert mel.shape == (1, 100, 64)
     torch.testing.assert_close(mel[0], plain(waveform, settings), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0, 4.0, 10.0])
+def test_equal_on_one_thread_and_on_many(seconds: float) -> None:
+    wave = torch.randn(int(16_000 * seconds), generator=torch.Generator().manual_seed(7)) / 10 + 0.01
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(fbank(wave, FeatureSettings()))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_the_waveform_is_left_alone() -> None:

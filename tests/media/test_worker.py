@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evacap_cli.media import DecodePool
+from evacap_cli.media import DecodePool, start_ahead
 from evacap_cli.media import worker as worker_file
 from evacap_cli.media.worker import Answer, NoWorkerError, Worker, resident_bytes
 
@@ -77,6 +77,31 @@ def test_a_process_that_dies_between_items_is_replaced() -> None:
         os.kill(second, signal.SIGSTOP)  # it seems to hang before it takes the item
         threading.Timer(0.5, os.kill, [second, signal.SIGKILL]).start()
         assert run(worker, good).value == (3, 1)
+
+
+def test_a_process_that_was_started_ahead_is_the_next_workers() -> None:
+    start_ahead("evacap_cli.media.probe")
+    ((ahead, _),) = worker_file._AHEAD
+    with started() as worker:
+        assert process_of(worker) == ahead.pid
+        assert not worker_file._AHEAD
+        with started() as another:
+            assert process_of(another) != ahead.pid
+
+
+@pytest.mark.parametrize("module", ["evacap_cli.media.probe", "no.such.module"])
+def test_a_process_that_was_started_ahead_and_is_gone_is_nobodys_loss(module: str) -> None:
+    start_ahead(module)
+    ((ahead, _),) = worker_file._AHEAD
+    ahead.kill() if module.startswith("evacap") else ahead.join()
+    with started() as worker:
+        assert process_of(worker) != ahead.pid
+
+
+def test_functions_that_cannot_be_sent() -> None:
+    worker: Worker = Worker(lambda item: item)
+    with pytest.raises(NoWorkerError):
+        run(worker, good)
 
 
 def test_items_that_cannot_be_sent() -> None:
