@@ -46,13 +46,17 @@ def packaged_models() -> list[str]:
 
 
 def resolve_model(model: str | Path) -> Path:
-    """A checkpoint's folder or file: a path, or the name of a packaged one. `UsageError` when there is none."""
-    path = Path(model)
-    if path.is_dir() or (path.is_file() and path.suffix == SUFFIX):
+    """A checkpoint's folder or file: a path, or the name of a packaged one. `UsageError` when there is none.
+
+    A folder that is called like a packaged model hides it only if it is a checkpoint.
+    """
+    path, packaged = Path(model), str(model) in packaged_models()
+    hides = not packaged or (path / CONFIG).is_file()
+    if (path.is_dir() and hides) or (path.is_file() and path.suffix == SUFFIX):
         return path
     if _old(path).is_dir():  # a save was stopped between its two renames
         return _old(path)
-    if str(model) in packaged_models():
+    if packaged:
         return Path(str(resources.files("evacap_cli") / "assets" / "models" / str(model)))
     known = ", ".join(packaged_models()) or "none"
     raise UsageError(

@@ -192,3 +192,14 @@ def test_packaged_names_and_folders_are_resolved(tmp_path: Path) -> None:
     assert resolve_model(str(tmp_path)) == tmp_path
     for name in packaged_models():
         assert (resolve_model(name) / CONFIG).is_file()
+
+
+def test_a_folder_named_like_a_packaged_model_hides_it_only_as_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = packaged_models()[0]
+    Path(name).mkdir()
+    assert resolve_model(name).is_absolute()
+    (Path(name) / CONFIG).touch()
+    assert resolve_model(name) == Path(name)
