@@ -21,7 +21,7 @@ class TrainSettings:
     `accumulate` portions. An epoch leaves out the clips that do not fill a batch (others each time).
     """
 
-    epochs: float = 50
+    epochs: float = 50.0
     batch_size: int = 32
     accumulate: int = 1
     lr: float = 1e-4

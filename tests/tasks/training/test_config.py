@@ -30,8 +30,11 @@ def test_the_base_preset_is_the_published_recipe() -> None:
 
 def test_a_file_builds_on_a_preset_and_overrides_lie_over_it(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("base: evacap-tiny\ntraining:\n  lr: 2e-4\n  freeze: [encoder]\n")
-    config = read_config(str(tmp_path / "mine.yaml"), ["training.lr=3e-4", "training.lr_scale.fusion=10"])
-    assert config.training.lr == 3e-4
+    config = read_config(
+        str(tmp_path / "mine.yaml"),
+        ["training.lr=3e-4", "training.lr_scale.fusion=10", "training.epochs=0.5"],
+    )
+    assert (config.training.lr, config.training.epochs) == (3e-4, 0.5)
     assert config.training.freeze == ("encoder",)
     assert config.training.lr_scale == {"fusion": 10.0}
     assert config.model == read_config("evacap-tiny").model
