@@ -11,7 +11,8 @@ from evacap_cli.model.beam import BeamSettings, CachedDecoding, RecomputedDecodi
 from evacap_cli.model.config import ModelConfig
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
 from evacap_cli.model.encoder import Block, TwoTowerEncoder
-from evacap_cli.model.fusion import Fused, build_fusion
+from evacap_cli.model.evidence import shows_something
+from evacap_cli.model.fusion import EvidenceSwitch, Fused, build_fusion
 from evacap_cli.model.losses import gate_stability, semantic_consistency, smoothed_cross_entropy
 
 BOS, EOS, PAD = 1, 2, 0
@@ -27,6 +28,7 @@ class Objective:
     smoothing: float = 0.1
     gate_stability: float = 0.01
     consistency: float = 0.1
+    match: float = 1.0
 
     def total(self, parts: dict[str, Tensor], words: float = 1.0, clips: float = 1.0) -> Tensor:
         """The loss of what `CaptionModel` returns. `words` and `clips`: the batch's shares where it is a portion of a
@@ -36,6 +38,8 @@ class Objective:
             loss = loss + self.gate_stability * clips * parts["gate_stability"]
         if "consistency" in parts:
             loss = loss + self.consistency * clips * parts["consistency"]
+        if "match" in parts:
+            loss = loss + self.match * clips * parts["match"]
         return loss
 
 
@@ -45,7 +49,8 @@ class Generation:
 
     gate and entropy: (B,) means over the sound's tokens, None for models without them; a clip without a picture has
     gate 0 and entropy NaN. beam_score: (B,) the length-penalised score that the search ranked by. gates and entropies:
-    (B, T_a), what the means are of.
+    (B, T_a), what the means are of. evidence: (B,), how likely sound and picture belong together (the mean over windows),
+    and cues: (B, K), what it is made of, NaN for a clip without a picture; None for models that do not compare.
     """
 
     tokens: Tensor
@@ -55,6 +60,8 @@ class Generation:
     entropy: Tensor | None = None
     gates: Tensor | None = None
     entropies: Tensor | None = None
+    evidence: Tensor | None = None
+    cues: Tensor | None = None
 
 
 class CaptionModel(nn.Module):
@@ -66,7 +73,7 @@ class CaptionModel(nn.Module):
         self.has_picture = config.fusion != "audio-only"
         self.unified = config.fusion == "concat"
         self.encoder = TwoTowerEncoder(config.encoder, picture=self.has_picture, unified=self.unified)
-        self.fusion = build_fusion(config.fusion, config.encoder)
+        self.fusion = build_fusion(config)
         self.decoder = TextDecoder(config.decoder, config.encoder.width)
         self.packed: torch.dtype | None = None
         """What the weights were packed as; see `packing.pack`."""
@@ -74,6 +81,16 @@ class CaptionModel(nn.Module):
     @property
     def has_gate(self) -> bool:
         return bool(self.fusion.has_gate)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it asks if sound and picture belong together."""
+        return isinstance(self.fusion, EvidenceSwitch)
+
+    def frames_of(self, picture: Tensor) -> int:
+        """N of encoded pictures or tower tokens (B, T_v, d)."""
+        tokens = picture.shape[1] // self.config.encoder.frame_tokens
+        return tokens * 2 if self.encoder.in_pairs else tokens
 
     @property
     def device(self) -> torch.device:
@@ -134,6 +151,16 @@ class CaptionModel(nn.Module):
                 module.compile()
         self.decoder.step = torch.compile(self.decoder.step)  # type: ignore[method-assign]
 
+    def visible(self, pixels: Tensor, frame_mask: Tensor | None) -> Tensor | None:
+        """bool (B, N), the frames of normalised pixels (B, N, 3, S, S) that the model takes for a picture, None for all.
+
+        `evidence` looks at none that is black, of one colour, or noise; other kinds look at what they are given.
+        """
+        if not self.compares:
+            return frame_mask
+        shown = shows_something(pixels)
+        return shown if frame_mask is None else shown & frame_mask.to(shown.device)
+
     def token_mask(self, frame_mask: Tensor | None, tokens: int) -> Tensor | None:
         """bool (B, N) of frames that exist -> (B, T_v) of picture tokens that do; a tubelet needs both its frames."""
         if frame_mask is None or bool(frame_mask.all()):
@@ -148,11 +175,19 @@ class CaptionModel(nn.Module):
         A clip whose frames are all masked, or a batch without a picture, is heard only.
         """
         mask = None if picture is None else self.token_mask(frame_mask, picture.shape[1])
+        if not self.has_picture:
+            return Fused(audio)
+        if self.compares:
+            return self.fusion(audio, picture, mask, self._tags(audio, picture))
         if not self.unified:
-            return Fused(audio) if not self.has_picture else self.fusion(audio, picture, mask)
+            return self.fusion(audio, picture, mask)
         if mask is not None:
             mask = torch.cat((mask.new_ones(audio.shape[:2]), mask), dim=1)
         return Fused(self.encoder.join(audio, picture, mask), mask)
+
+    def _tags(self, audio: Tensor, picture: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        head = self.encoder.tag_head
+        return None if head is None or picture is None else (head(audio), head(picture))
 
     def logits(self, memory: Fused, tokens: Tensor) -> Tensor:
         """Teacher-forced word logits (B, T, V) for tokens (B, T)."""
@@ -169,14 +204,18 @@ class CaptionModel(nn.Module):
         partners: Tensor | None = None,
         objective: Objective = Objective(),
         towers: bool = False,
+        unseen: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The loss of a batch and what it is made of.
 
         audio: (B, T, F), picture: (B, N, 3, S, S) or None (with `towers`, tower tokens of both instead, for training
         on frozen towers). tokens: int64 (B, L). need_predict: bool (B, L), True for words to be learned. partners:
-        int64 (B,) from `shuffle_partners`. Returns `loss`, `caption`, and where they apply `gate_stability`,
-        `consistency`, `shuffled` (count), `gate_matched`, `gate_shuffled`.
+        int64 (B,) from `shuffle_partners`. unseen: bool (B,), clips that are captioned without their picture. Returns
+        `loss`, `caption`, and where they apply `match`, `gate_stability`, `consistency`, `shuffled` (count),
+        `gate_matched`, `gate_shuffled`.
         """
+        if picture is not None and not towers:
+            frame_mask = self.visible(picture, frame_mask)
         heard, seen = self._heard(audio, towers), self._seen(picture, towers)
         touched = torch.zeros(len(tokens), dtype=torch.bool, device=heard.device)
         given, given_mask = seen, frame_mask
@@ -185,11 +224,17 @@ class CaptionModel(nn.Module):
             touched = partners != torch.arange(len(partners), device=heard.device)
             given = seen[partners]
             given_mask = None if frame_mask is None else frame_mask[partners]
+        if unseen is not None and given is not None:
+            frames = given.new_ones(len(given), self.frames_of(given), dtype=torch.bool)
+            given_mask = (frames if given_mask is None else given_mask) & ~unseen.to(heard.device)[:, None]
         memory = self.fuse(heard, given, given_mask)
         wanted = need_predict[:, 1:]
         logits = self.logits(memory, tokens[:, :-1])
         target = tokens[:, 1:][wanted]
         result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
+        if self.compares and objective.match and seen is not None and len(seen) > 1:
+            mask, tags = self.token_mask(frame_mask, seen.shape[1]), self._tags(heard, seen)
+            result["match"] = self.fusion.match_loss(heard, seen, mask, tags)
         if memory.gate is not None and objective.gate_stability:
             result["gate_stability"] = gate_stability(memory.gate.float(), self.config.encoder.audio_grid)
         if objective.consistency and bool(touched.any()) and seen is not None:
@@ -226,6 +271,10 @@ class CaptionModel(nn.Module):
 
         With `towers`, tower tokens of both instead of fbank and pixels.
         """
+        if pixels is not None and not towers:
+            frame_mask = self.visible(pixels, frame_mask)
+            if frame_mask is not None and not bool(frame_mask.any()):
+                pixels = None  # nothing to see in any clip: the picture tower rests
         heard = self._heard(fbank.to(self.dtype), towers)
         seen = self._seen(None if pixels is None else pixels.to(self.dtype), towers, same)
         return self.describe(
@@ -264,7 +313,10 @@ class CaptionModel(nn.Module):
         gates, entropies = (None if x is None else x.float() for x in (memory.gate, memory.entropy))
         gate, entropy = (None if x is None else x.mean(dim=1) for x in (gates, entropies))
         score = found.logprob / (found.length - 1).clamp(min=1)
-        return Generation(found.tokens, score, found.score, gate, entropy, gates, entropies)
+        evidence = None if memory.evidence is None else memory.evidence.mean(dim=1)
+        return Generation(
+            found.tokens, score, found.score, gate, entropy, gates, entropies, evidence, memory.cues
+        )
 
 
 def build_model(config: ModelConfig) -> CaptionModel:

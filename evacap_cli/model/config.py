@@ -7,7 +7,7 @@ from typing import Any
 
 from evacap_cli.errors import UsageError
 
-FUSIONS = ("entropy-gate", "gate", "cross-attention", "concat", "audio-only")
+FUSIONS = ("entropy-gate", "gate", "cross-attention", "concat", "audio-only", "evidence")
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,37 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
+class EvidenceConfig:
+    """The switch of `fusion: evidence`; other kinds have none."""
+
+    width: int = 128
+    """Of the space in which the matcher compares sound and picture."""
+    threshold: float = 0.5
+    """The picture is let in where it belongs to the sound with at least this probability."""
+    windows: int = 1
+    """Stretches of a clip that are decided on by themselves."""
+
+    def problems(self) -> list[str]:
+        found = _too_small("evidence", self, ("width", "windows"))
+        if not 0 <= self.threshold <= 1:
+            found.append(f"evidence.threshold: {self.threshold} must be between 0 and 1")
+        return found
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A captioner: what the towers, the fusion and the decoder are."""
 
     fusion: str = "entropy-gate"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        return _plain(asdict(self))
+        values = _plain(asdict(self))
+        if self.fusion != "evidence":
+            del values["evidence"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -128,14 +150,15 @@ class ModelConfig:
         problems: list[str] = []
         encoder = _fill(EncoderConfig, values.get("encoder") or {}, "encoder", problems)
         decoder = _fill(DecoderConfig, values.get("decoder") or {}, "decoder", problems)
-        unknown = sorted(set(values) - {"fusion", "encoder", "decoder"})
+        evidence = _fill(EvidenceConfig, values.get("evidence") or {}, "evidence", problems)
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
         problems += [f"model.{name}: no such setting" for name in unknown]
         fusion = values.get("fusion", "entropy-gate")
         if fusion not in FUSIONS:
             problems.append(f"model.fusion: {fusion!r} is none of {', '.join(FUSIONS)}")
         if problems:
             raise UsageError("the model configuration is wrong:\n  " + "\n  ".join(problems))
-        return cls(fusion=fusion, encoder=encoder, decoder=decoder)
+        return cls(fusion=fusion, encoder=encoder, decoder=decoder, evidence=evidence)
 
 
 def _fill(kind: Any, values: Any, where: str, problems: list[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from evacap_cli.model.attention import entropy_attention
-from evacap_cli.model.config import EncoderConfig
+from evacap_cli.model.config import ModelConfig
+from evacap_cli.model.evidence import Evidence
 
 
 @dataclass
@@ -17,13 +19,17 @@ class Fused:
     """What fusion hands to the decoder.
 
     tokens: (B, P, d). mask: bool (B, P), None when every token exists. gate and entropy: (B, T_a) in [0, 1] per audio
-    token, None for kinds without them; clips without a picture have gate 0 and entropy NaN.
+    token, None for kinds without them; clips without a picture have gate 0 and entropy NaN. evidence: (B, W), how likely
+    sound and picture belong together in every window, and cues: (B, K), what the clip's is made of; both NaN for clips
+    without a picture, None for kinds that do not compare.
     """
 
     tokens: Tensor
     mask: Tensor | None = None
     gate: Tensor | None = None
     entropy: Tensor | None = None
+    evidence: Tensor | None = None
+    cues: Tensor | None = None
 
 
 class CrossAttention(nn.Module):
@@ -114,6 +120,107 @@ class EntropyGate(CrossAttention):
         return fused
 
 
+Tags = tuple[Tensor, Tensor]
+"""Tag logits of audio and picture tokens: (B, T_a, C) and (B, T_v, C)."""
+
+
+class EvidenceSwitch(CrossAttention):
+    """Cross-attention behind a switch: A + F where sound and picture belong together, and A itself, untouched, where
+    they do not. In training the picture is always in, and `match_loss` teaches the evidence to tell."""
+
+    has_gate = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        encoder = config.encoder
+        super().__init__(encoder.width, encoder.heads)
+        self.config, self.grid, self.frame_tokens = config.evidence, encoder.audio_grid, encoder.frame_tokens
+        self.evidence = Evidence(encoder, config.evidence)
+
+    def match_loss(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags | None) -> Tensor:
+        return self.evidence.loss(audio, picture, mask, _pooled(tags, mask))
+
+    def forward(
+        self, audio: Tensor, picture: Tensor | None, mask: Tensor | None, tags: Tags | None = None
+    ) -> Fused:
+        """As `CrossAttention`, with the tag logits of all tokens where the encoder has a tag head."""
+        if self.training:
+            return super().forward(audio, picture, mask)
+        if picture is None:
+            fused = self._without_picture(audio)
+            B = len(audio)
+            fused.evidence = audio.new_full((B, self.config.windows), torch.nan, dtype=torch.float32)
+            fused.cues = audio.new_full((B, len(self.evidence.cues)), torch.nan, dtype=torch.float32)
+            return fused
+        windows = self._windows(audio, picture, mask, tags)
+        asked = [self._ask(*window) for window in windows]
+        evidence = torch.stack([self.evidence.probability(cues) for cues in asked], dim=1)  # (B, W)
+        cues = asked[0] if len(asked) == 1 else self._ask(audio, picture, mask, tags)
+        fits = evidence >= self.config.threshold  # False for NaN
+        rows, columns = self.grid
+        gate = torch.cat([
+            fit[:, None, None].expand(-1, rows, part)
+            for fit, part in zip(fits.unbind(1), _parts(columns, fits.shape[1]), strict=True)
+        ], dim=2).flatten(1)  # fmt: skip
+        frames = picture.shape[1] // self.frame_tokens
+        shown = torch.cat([
+            fit[:, None].expand(-1, part * self.frame_tokens)
+            for fit, part in zip(fits.unbind(1), _parts(frames, fits.shape[1]), strict=True)
+        ], dim=1)  # fmt: skip
+        tokens, some = audio, fits.any(dim=1)
+        if bool(some.any()):
+            visible = shown if mask is None else shown & mask
+            looking = None if bool(visible[some].all()) else visible[some]
+            open_ = super().combine(audio[some], picture[some], looking).tokens
+            tokens = audio.clone()
+            tokens[some] = torch.where(gate[some][..., None], open_.to(audio.dtype), audio[some])
+        return Fused(tokens, gate=gate.float(), evidence=evidence, cues=cues)
+
+    def _ask(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags | None) -> Tensor:
+        """Cues (B, K), NaN where there is no picture."""
+        present = None if mask is None else mask.any(dim=1)
+        if present is not None and mask is not None:
+            mask = mask | ~present[:, None]
+        cues = self.evidence(audio, picture, mask, _pooled(tags, mask))
+        return cues if present is None else torch.where(present[:, None], cues, torch.nan)
+
+    def _windows(
+        self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags | None
+    ) -> list[tuple[Tensor, Tensor, Tensor | None, Tags | None]]:
+        """What is compared, a window at a time: tokens of a stretch of sound, and of the frames shown meanwhile."""
+        wanted = min(self.config.windows, self.grid[1], picture.shape[1] // self.frame_tokens)
+        if wanted == 1:
+            return [(audio, picture, mask, tags)]
+
+        def hear(x: Tensor) -> list[Tensor]:
+            return [part.flatten(1, 2) for part in x.unflatten(1, self.grid).tensor_split(wanted, dim=2)]
+
+        def see(x: Tensor) -> list[Tensor]:
+            frames = x.unflatten(1, (-1, self.frame_tokens))
+            return [part.flatten(1, 2) for part in frames.tensor_split(wanted, dim=1)]
+
+        masks = [None] * wanted if mask is None else see(mask)
+        told = [None] * wanted if tags is None else list(zip(hear(tags[0]), see(tags[1]), strict=True))
+        return list(zip(hear(audio), see(picture), masks, told, strict=True))
+
+
+def _pooled(tags: Tags | None, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Logits (B, C) of each side: log-mean-exp over the tokens that exist."""
+    if tags is None:
+        return None
+    heard, seen = (x.float() for x in tags)
+    count: Tensor | int = seen.shape[1]
+    if mask is not None:
+        mask = mask | ~mask.any(dim=1, keepdim=True)
+        seen, count = seen.masked_fill(~mask[..., None], float("-inf")), mask.sum(dim=1, keepdim=True)
+    things = seen.logsumexp(dim=1) - torch.as_tensor(count, device=seen.device).log()
+    return heard.logsumexp(dim=1) - math.log(heard.shape[1]), things
+
+
+def _parts(length: int, windows: int) -> list[int]:
+    """How `tensor_split` shares `length` out."""
+    return [length // windows + (i < length % windows) for i in range(windows)]
+
+
 class Concatenation(nn.Module):
     """AVCap: tokens of both modalities side by side, mixed by the encoder's shared block."""
 
@@ -141,6 +248,8 @@ _KINDS: dict[str, type[nn.Module]] = {
 }
 
 
-def build_fusion(kind: str, encoder: EncoderConfig) -> nn.Module:
-    """The module for a `fusion` setting, sized for an encoder."""
-    return _KINDS[kind](encoder.width, encoder.heads)
+def build_fusion(config: ModelConfig) -> nn.Module:
+    """The module for a `fusion` setting."""
+    if config.fusion == "evidence":
+        return EvidenceSwitch(config)
+    return _KINDS[config.fusion](config.encoder.width, config.encoder.heads)

@@ -15,6 +15,7 @@ _PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("CIDEr", {"validation_cider": "validation"}),
     ("learning rate", {"lr": ""}),
     ("mean gate", {"gate_matched": "own picture", "gate_shuffled": "another clip's picture"}),
+    ("own pair or not", {"match": "cross-entropy"}),
     ("regularisers", {"gate_stability": "gate stability", "consistency": "consistency"}),
 )
 """Title -> the log's names and their labels; a panel without a number is left out."""

@@ -13,7 +13,7 @@ from evacap_cli.report.tables import number
 if TYPE_CHECKING:
     from evacap_cli.tasks.robustness import Sweep
 
-NUMBERS = ("gate", "entropy", "score")
+NUMBERS = ("gate", "entropy", "evidence", "score")
 SHOWN = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
 
 

@@ -1,4 +1,8 @@
-"""`evacap weights calibrate`: a checkpoint learns to say how likely a clip's picture is not of its sound."""
+"""`evacap weights calibrate`: a checkpoint learns to say how likely a clip's picture is not of its sound.
+
+What a model with a gate says is only told (`caption --flag-mismatch`); of a model whose fusion is `evidence` it is also
+what the switch goes by, and so part of its weights.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from evacap_cli.data.store import Store
 from evacap_cli.data.store.files import ASIDE, disk_errors, written_whole
 from evacap_cli.errors import UsageError
 from evacap_cli.model import Checkpoint, load_checkpoint
-from evacap_cli.model.checkpoint import CARD, CONFIG, SUFFIX, replace_folder
+from evacap_cli.model.checkpoint import CARD, CONFIG, SUFFIX, WEIGHTS, replace_folder
 from evacap_cli.tasks.describing import Describer, Describing, Progress, Said
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.mismatch import FOLDS, KEY, Fitted, fit
@@ -54,20 +60,20 @@ def calibrate(
     if not checkpoint.model.has_gate:
         raise UsageError(
             f"{model}: has no gate (its fusion is {checkpoint.model.config.fusion}), which is what tells",
-            "calibrate a model whose fusion is entropy-gate or gate",
+            "calibrate a model whose fusion is evidence, entropy-gate or gate",
         )
     store = Store(data)
     if len(store) < 2 * FOLDS:
         raise UsageError(f"--data {data}: {len(store)} clips are too few", f"give at least {2 * FOLDS}")
     chosen = pick_device(device)
     size = batch_size or (64 if chosen.type == "cuda" else 16)
-    # what is said does not matter here, only what the gate does
+    # what is said does not matter here, only the numbers beside it
     how = Describing(1, 1, size, chosen, pick_precision(precision, chosen))
     seeds = np.random.default_rng(seed).choice(len(store) - 1, DONORS, replace=False)
     pairings = [Pairing.draw(len(store), int(each)) for each in seeds]
     own, mixed = Describer(checkpoint, store, how).paired(pairings, progress)
 
-    inputs = [name for name in NUMBERS if np.isfinite(_number(own, name)).any()]
+    inputs = list(own.cues) or [name for name in NUMBERS if np.isfinite(_number(own, name)).any()]
     matched = _told(own, inputs)
     matched[[store.extra(i).get("kind") == "dubbed" for i in range(len(store))]] = np.nan
     try:
@@ -77,19 +83,26 @@ def calibrate(
     date = datetime.now(timezone.utc).date().isoformat()
     note = {**found.to_dict(), "data": f"{about or data.name} (store {store.fingerprint()})", "date": date}
     with disk_errors(place):
-        _write(checkpoint.path, place, note, card_section(note))
+        _write(checkpoint.path, place, note, card_section(note), _switch(found) if own.cues else {})
     return found, place
 
 
 def _told(said: Said, inputs: list[str]) -> np.ndarray:
-    """(N, K); NaN for clips without a picture, whose gate is 0."""
+    """(N, K); NaN for clips without a picture."""
     values = np.column_stack([_number(said, name) for name in inputs]).astype(np.float64)
-    values[_number(said, "gate") == 0] = np.nan
+    if not said.cues:  # then, and only then, a gate is 0
+        values[_number(said, "gate") == 0] = np.nan
     return values
 
 
+def _switch(found: Fitted) -> dict[str, Tensor]:
+    """The weights of a model that goes by what was found: of a match, where a calibration tells of a mismatch."""
+    weights, bias = torch.tensor(found.calibration.weights), torch.tensor(found.calibration.bias)
+    return {"fusion.evidence.weights": -weights, "fusion.evidence.bias": -bias}
+
+
 def _number(said: Said, name: str) -> np.ndarray:
-    values = getattr(said, name)
+    values = said.cues.get(name, getattr(said, name, None))
     return np.full(len(said.captions), np.nan) if values is None else values
 
 
@@ -116,28 +129,32 @@ def _check_place(checkpoint: Checkpoint, out: Path | None, overwrite: bool) -> P
     return out
 
 
-def _write(source: Path, place: Path, note: dict[str, Any], section: str) -> None:
-    """The checkpoint at `source` with its note, at `place`: whole, or as it was."""
+def _write(source: Path, place: Path, note: dict[str, Any], section: str, state: dict[str, Tensor]) -> None:
+    """The checkpoint at `source` with its note, and `state` over its weights, at `place`: whole, or as it was."""
     if source.is_file():
         with safe_open(source, "pt") as file:
             about = file.metadata()
         config = json.loads(about["config"])
         config["metadata"] = {**(config.get("metadata") or {}), KEY: note}
         with written_whole(place) as aside:
-            save_file(load_file(source), aside, {**about, "config": json.dumps(config)})
+            save_file(load_file(source) | state, aside, {**about, "config": json.dumps(config)})
             aside.chmod(0o644)  # the library writes for its owner alone
         return
     if place != source:
         aside = place.with_name(place.name + ASIDE)
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(source, aside)
-        _annotate(aside, note, section)
+        _annotate(aside, note, section, state)
         replace_folder(aside, place)
     else:
-        _annotate(place, note, section)
+        _annotate(place, note, section, state)
 
 
-def _annotate(folder: Path, note: dict[str, Any], section: str) -> None:
+def _annotate(folder: Path, note: dict[str, Any], section: str, state: dict[str, Tensor]) -> None:
+    if state:
+        with written_whole(folder / WEIGHTS) as aside:
+            save_file(load_file(folder / WEIGHTS) | state, aside)
+            aside.chmod(0o644)  # the library writes for its owner alone
     config = yaml.safe_load((folder / CONFIG).read_text("utf-8"))
     config["metadata"] = {**(config.get("metadata") or {}), KEY: note}
     with written_whole(folder / CONFIG) as aside:
@@ -161,11 +178,17 @@ def with_section(card: str, section: str) -> str:
     return f"{card.rstrip()}\n\n{section}"
 
 
+def _listed(inputs: list[str]) -> str:
+    if "matcher" in inputs:
+        return ", ".join(inputs)
+    return f"mean {' and mean '.join(inputs)}"
+
+
 def card_section(note: dict[str, Any]) -> str:
     """What the card says of a calibration."""
     low, high = note["auroc_interval"]
     facts = (
-        f"Method: {note['method']}. Inputs: mean {' and mean '.join(note['inputs'])} of a clip.",
+        f"Method: {note['method']}. Inputs: {_listed(note['inputs'])} of a clip.",
         f"Data: {note['data']}, {note['date']}: {note['clips']:,} clips with their own pictures, {note['pairs']:,} "
         "pairs of a clip's sound with another one's picture.",
         f"AUROC {note['auroc']:.3f} (95 %: {low:.3f}-{high:.3f}): of a matched and a mismatched pair, the mismatched "

@@ -35,18 +35,23 @@ class Describing:
 
 @dataclass
 class Said:
-    """What a model said of N clips. score, gate, entropy: float (N,); the latter two None for models without a gate,
-    entropy NaN for clips without a picture."""
+    """What a model said of N clips. score, gate, entropy, evidence: float (N,); the latter three None for models that
+    have none, entropy and evidence NaN for clips without a picture. cues: what evidence is made of, by name."""
 
     captions: list[str]
     score: np.ndarray
     gate: np.ndarray | None
     entropy: np.ndarray | None
+    evidence: np.ndarray | None = None
+    cues: dict[str, np.ndarray] = field(default_factory=dict)
 
     def reordered(self, rows: np.ndarray) -> Said:
         """What was said of clip `rows[i]`, as clip i's."""
-        gate, entropy = (None if values is None else values[rows] for values in (self.gate, self.entropy))
-        return Said([self.captions[row] for row in rows], self.score[rows], gate, entropy)
+        gate, entropy, evidence = (
+            None if values is None else values[rows] for values in (self.gate, self.entropy, self.evidence)
+        )
+        cues = {name: values[rows] for name, values in self.cues.items()}
+        return Said([self.captions[row] for row in rows], self.score[rows], gate, entropy, evidence, cues)
 
 
 @dataclass
@@ -171,9 +176,10 @@ class Describer:
             return None
         pixels = normalize_frames(frames.to(self.how.device), self.features)
         every = torch.ones(frames.shape[:2], dtype=torch.bool) if mask is None else mask
+        shown = self.model.visible(pixels, every.to(self.how.device))
         with self._autocast():
             tokens = self.model.encode_picture(pixels, same_frames(frames.to(self.how.device)))
-            return _Half(tokens, every.to(self.how.device))
+            return _Half(tokens, shown)
 
     @torch.inference_mode()
     def _describe(self, sound: _Half, picture: _Half | None) -> Generation:
@@ -192,16 +198,25 @@ class _Words:
     def __init__(self, clips: int, checkpoint: Checkpoint) -> None:
         self.decode = checkpoint.tokenizer.decode
         self.captions = [""] * clips
-        self.numbers = {name: np.full(clips, math.nan) for name in ("score", "gate", "entropy")}
-        self.gated = checkpoint.model.has_gate
+        model = checkpoint.model
+        self.cues = model.fusion.evidence.cues if model.compares else ()
+        told = ("score", *(("gate", "entropy") if model.has_gate else ()))
+        names = (*told, "evidence", *self.cues) if model.compares else told
+        self.numbers = {name: np.full(clips, math.nan) for name in names}
 
     def put(self, rows: np.ndarray, out: Generation) -> None:
         for row, tokens in zip(rows.tolist(), out.tokens.tolist(), strict=True):
             self.captions[row] = self.decode(tokens)
-        for name, values in (("score", out.score), ("gate", out.gate), ("entropy", out.entropy)):
-            if values is not None:
-                self.numbers[name][rows] = values.float().cpu().numpy()
+        values: dict[str, Tensor | None] = {
+            "score": out.score, "gate": out.gate, "entropy": out.entropy, "evidence": out.evidence,
+        }  # fmt: skip
+        if out.cues is not None:
+            values |= dict(zip(self.cues, out.cues.unbind(1), strict=True))
+        for name, numbers in values.items():
+            if numbers is not None:
+                self.numbers[name][rows] = numbers.float().cpu().numpy()
 
     def said(self) -> Said:
-        gate, entropy = (self.numbers[name] if self.gated else None for name in ("gate", "entropy"))
-        return Said(self.captions, self.numbers["score"], gate, entropy)
+        gate, entropy, evidence = (self.numbers.get(name) for name in ("gate", "entropy", "evidence"))
+        cues = {name: self.numbers[name] for name in self.cues}
+        return Said(self.captions, self.numbers["score"], gate, entropy, evidence, cues)

@@ -199,7 +199,8 @@ def write_evaluation(found: Sequence[Evaluated], folder: Path, page: str) -> Non
             aside.write_text(text, "utf-8")
     for each in found:
         said, per_clip = each.said, each.scores.per_clip
-        numbers = {"score": said.score, "gate": said.gate, "entropy": said.entropy, **per_clip}
+        told = {"score": said.score, "gate": said.gate, "entropy": said.entropy, "evidence": said.evidence}
+        numbers = {**told, **per_clip}
         with (
             written_whole(folder / f"predictions-{file_name(each.name)}.csv") as aside,
             aside.open("w", newline="", encoding="utf-8") as file,

@@ -234,6 +234,7 @@ def _places(options: SweepOptions, pairings: list[Pairing]) -> list[tuple[float,
 NUMBERS: dict[str, Callable[[Said], np.ndarray]] = {  # the higher, the likelier that a clip is as it was
     "gate": lambda said: _or_nan(said.gate, said),
     "entropy": lambda said: -_or_nan(said.entropy, said),
+    "evidence": lambda said: _or_nan(said.evidence, said),
     "score": lambda said: said.score,
 }
 
@@ -249,7 +250,8 @@ def _by_kind(store: Store, own: Said, plain: Scores) -> dict[str, dict[str, floa
     for kind in sorted(set(kinds) - {""}):
         rows = kinds == kind
         found[kind] = {"clips": float(rows.sum())}
-        for name, values in (("gate", own.gate), ("entropy", own.entropy), ("score", own.score)):
+        told = {"gate": own.gate, "entropy": own.entropy, "evidence": own.evidence, "score": own.score}
+        for name, values in told.items():
             if values is not None:
                 found[kind][name] = float(np.nanmean(values[rows]))
         values_of = part(plain, [store.keys[i] for i in np.flatnonzero(rows)], rows).values

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,18 +46,33 @@ class Recordings:
     licenses: tuple[str, ...]
 
 
-@lru_cache(maxsize=4)
-def world_of(seed: int, recordings: Recordings | None = None) -> World:
-    if recordings is None:
-        return World(seed)
-    folder = Path(recordings.folder)
-    return World(seed, recordings=folder, folds=recordings.folds, licenses=recordings.licenses)
+Kinds = tuple[float, float, float, float]
+"""Weights of matched, off-screen, dubbed and distractor clips."""
 
 
-def make_sample(scene: Scene, settings: FeatureSettings, recordings: Recordings | None = None) -> Sample:
+@lru_cache(maxsize=8)
+def world_of(seed: int, recordings: Recordings | None = None, kinds: Kinds | None = None) -> World:
+    given: dict[str, Any] = {}
+    if recordings is not None:
+        given = {
+            "recordings": Path(recordings.folder),
+            "folds": recordings.folds,
+            "licenses": recordings.licenses,
+        }
+    if kinds is not None:
+        given |= dict(zip(("matched", "off_screen", "dubbed", "distractor"), kinds, strict=True))
+    return World(seed, **given)
+
+
+def make_sample(
+    scene: Scene,
+    settings: FeatureSettings,
+    recordings: Recordings | None = None,
+    kinds: Kinds | None = None,
+) -> Sample:
     """Sound and pictures of a scene, as features; no codec in between."""
     torch.set_num_threads(1)
-    world = world_of(scene.seed, recordings)
+    world = world_of(scene.seed, recordings, kinds)
     script = world.script(scene.number)
     wave = torch.from_numpy(render_audio(script, world.recordings))
     frames = [

@@ -22,7 +22,7 @@ TIGHT = ("out of memory", "can't allocate memory", "alloc_failed")
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """What the model says of one clip, as `Row` has it.
+    """What the model says of one clip, as `Row` has it; `mismatch` of models that compare sound and picture.
 
     gate_curve, entropy_curve: float32 (columns,), the means over frequency of gate and entropy, one for every column of
     the sound's tokens that is within the clip; None for models without them, or a clip without a picture.
@@ -113,11 +113,12 @@ class Describer:
 
     def _words(self, out: Generation, clips: Sequence[Clip]) -> list[Words]:
         captions = map(self.checkpoint.tokenizer.decode, out.tokens.tolist())
-        numbers = [_numbers(values, len(clips)) for values in (out.gate, out.entropy)]
+        doubt = None if out.evidence is None else 1 - out.evidence
+        numbers = [_numbers(values, len(clips)) for values in (out.gate, out.entropy, doubt)]
         curves = [self._curves(values, clips) for values in (out.gates, out.entropies)]
         return [
-            Words(caption, score, gate, entropy, None, *curve)
-            for caption, score, gate, entropy, *curve in zip(
+            Words(caption, score, gate, entropy, mismatch, *curve)
+            for caption, score, gate, entropy, mismatch, *curve in zip(
                 captions, out.score.tolist(), *numbers, *curves, strict=True
             )
         ]

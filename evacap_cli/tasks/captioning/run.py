@@ -231,6 +231,8 @@ def dressed(rows: list[Row], checkpoint: Checkpoint, target: Target) -> list[Row
         return rows
     from evacap_cli.tasks.mismatch import probability
 
+    if checkpoint.model.compares:  # its own word
+        return rows
     return [replace(row, mismatch=probability(checkpoint, row.gate, row.entropy)) for row in rows]
 
 

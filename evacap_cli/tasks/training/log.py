@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evacap_cli.tasks.training.distributed import Ranks
 
-MEANS = ("caption", "gate_stability", "consistency", "gate_matched", "gate_shuffled")
+MEANS = ("caption", "gate_stability", "consistency", "gate_matched", "gate_shuffled", "match")
 COUNTS = ("shuffled", "clips")
 
 
@@ -25,7 +25,7 @@ class Tally:
         """The parts of a portion's loss, over `clips` with `words` to learn."""
         shuffled = float(parts["shuffled"]) if "shuffled" in parts else 0.0
         weights = {"caption": words, "gate_stability": clips, "consistency": shuffled,
-                   "gate_matched": clips - shuffled, "gate_shuffled": shuffled}  # fmt: skip
+                   "gate_matched": clips - shuffled, "gate_shuffled": shuffled, "match": clips}  # fmt: skip
         for place, name in enumerate(MEANS):
             if name in parts:
                 self.sums[2 * place] += parts[name].detach().double() * weights[name]

@@ -91,7 +91,9 @@ class _Run:
         self.settings, self.ranks, self.workers, self.device = settings, ranks, workers, device
         self.tokenizer, self.train_data, self.validation = tokenizer, train, validation
         self.out, self.identity, self.metadata = out, identity, metadata
-        self.objective = Objective(settings.smoothing, settings.gate_stability, settings.consistency)
+        self.objective = Objective(
+            settings.smoothing, settings.gate_stability, settings.consistency, settings.match
+        )
         self.dtype = pick_precision(settings.precision, device)
         freeze(model, settings.freeze)
         self.model = model.to(device)
@@ -238,12 +240,14 @@ class _Run:
             torch.manual_seed(_mix(settings.seed, self.step, ranks.rank, place))
             audio, picture, mask = batch.inputs(self.device, self.train_data.features)
             partners = shuffle_partners(len(batch), settings.sms, per_batch=settings.sms_per_batch)
+            dropped = settings.modality_dropout
+            unseen = torch.rand(len(batch)) < dropped if dropped else None
             last = place == len(batches) - 1
             together = nullcontext() if last or ranks.world == 1 else self.parallel.no_sync()  # type: ignore[operator]
             with together:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                     parts = self.parallel(audio, picture, tokens.to(self.device), wanted.to(self.device), mask,
-                                          partners, self.objective, batch.towers)  # fmt: skip
+                                          partners, self.objective, batch.towers, unseen)  # fmt: skip
                 loss = self.objective.total(parts, words[place] / words_in_all, len(batch) / clips_in_all)
                 # the processes' gradients are averaged, where they should be added
                 self.scaler.scale(loss * ranks.world).backward()

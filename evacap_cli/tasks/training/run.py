@@ -14,6 +14,7 @@ from evacap_cli.data.store import Store
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import (
     CaptionModel,
+    Checkpoint,
     ModelConfig,
     Tokenizer,
     build_model,
@@ -182,22 +183,43 @@ def _start(
     """The tokenizer and the model a run begins with: fresh, with published parts, or those of a checkpoint."""
     if options.init is not None:
         checkpoint = load_checkpoint(options.init)
-        if checkpoint.model.config.fusion != settings.model.fusion:
-            raise UsageError(
-                f"--init {options.init}: its fusion is {checkpoint.model.config.fusion}, "
-                f"the run's {settings.model.fusion}"
-            )
-        return checkpoint.tokenizer, checkpoint.model
+        if checkpoint.model.config.fusion == settings.model.fusion:
+            return checkpoint.tokenizer, checkpoint.model
+        return checkpoint.tokenizer, _refitted(checkpoint, settings, told)
     if options.vocab is not None or options.init_decoder is not None:
         tokenizer = Tokenizer.from_vocab(find_vocabulary(options.vocab))
     else:
         captions = [text for i in range(len(store)) for text in store.captions(i)]
         tokenizer = Tokenizer.train(captions, settings.model.decoder.vocab_size)
-    torch.manual_seed(settings.training.seed)
-    decoder = replace(settings.model.decoder, vocab_size=len(tokenizer))
-    config: ModelConfig = replace(settings.model, decoder=decoder)
-    model = CaptionModel(config, tokenizer.bos, tokenizer.eos, tokenizer.pad)
+    model = _fresh(settings, tokenizer)
     for file, load in ((options.init_encoder, import_cav_mae), (options.init_decoder, import_git)):
         if file is not None:
             told.note(f"{file}: {load(file, model, options.allow).summary()}")
     return tokenizer, model
+
+
+def _fresh(settings: RunConfig, tokenizer: Tokenizer) -> CaptionModel:
+    torch.manual_seed(settings.training.seed)
+    decoder = replace(settings.model.decoder, vocab_size=len(tokenizer))
+    config: ModelConfig = replace(settings.model, decoder=decoder)
+    return CaptionModel(config, tokenizer.bos, tokenizer.eos, tokenizer.pad)
+
+
+def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> CaptionModel:
+    """A fresh model of the run's fusion with all that a checkpoint of another fusion has in common with it.
+
+    UsageError where a part that both have is of another size.
+    """
+    model = _fresh(settings, checkpoint.tokenizer)
+    known, wanted = checkpoint.model.state_dict(), model.state_dict()
+    taken = {name: value for name, value in known.items() if name in wanted}
+    if other := [name for name, value in taken.items() if value.shape != wanted[name].shape]:
+        raise UsageError(
+            f"--init {checkpoint.path}: {len(other)} of its parts are of another size, the first is {other[0]}",
+            f"train a preset of its sizes: it was {checkpoint.metadata.get('preset', 'made otherwise')}",
+        )
+    model.load_state_dict(taken, strict=False)
+    fresh = sorted({".".join(name.split(".")[:2]) for name in wanted if name not in taken})
+    told.note(f"{checkpoint.path}: a {checkpoint.model.config.fusion} model; {len(taken)} of {len(wanted)} tensors "
+              f"taken over, {', '.join(fresh) or 'nothing'} begins afresh")  # fmt: skip
+    return model

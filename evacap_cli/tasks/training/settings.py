@@ -49,6 +49,10 @@ class TrainSettings:
     smoothing: float = 0.1
     gate_stability: float = 0.01
     consistency: float = 0.1
+    match: float = 1.0
+    """Weight of telling which pairs of a batch belong together, for `evidence`; other kinds do not have it."""
+    modality_dropout: float = 0.0
+    """Share of clips that are captioned without their picture."""
     max_words: int = 40
     stop_on: str = "loss"
     """What `best` is best in, on the validation clips: `loss` or `cider` (captions by beam search, scored)."""
@@ -97,10 +101,10 @@ class TrainSettings:
             if not getattr(self, name) > 0:
                 problems.append(f"training.{name}: {getattr(self, name)} must be above 0")
         for name in ("start_lr", "final_lr", "warmup_epochs", "weight_decay", "clip_norm", "freq_mask", "time_mask",
-                     "gate_stability", "consistency", "patience", "save_every", "seed"):  # fmt: skip
+                     "gate_stability", "consistency", "match", "patience", "save_every", "seed"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 problems.append(f"training.{name}: {getattr(self, name)} must not be below 0")
-        for name in ("sms", "smoothing"):
+        for name in ("sms", "smoothing", "modality_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"training.{name}: {getattr(self, name)} must be between 0 and 1")
         for name in ("ema", *(f"betas.{i}" for i in range(2))):
