@@ -87,6 +87,11 @@ class CaptionModel(nn.Module):
         """Whether it asks if sound and picture belong together."""
         return isinstance(self.fusion, EvidenceSwitch)
 
+    @property
+    def cues(self) -> tuple[str, ...]:
+        """The names of what `evidence` is made of; none for other kinds."""
+        return self.fusion.evidence.cues if isinstance(self.fusion, EvidenceSwitch) else ()
+
     def frames_of(self, picture: Tensor) -> int:
         """N of encoded pictures or tower tokens (B, T_v, d)."""
         tokens = picture.shape[1] // self.config.encoder.frame_tokens
@@ -152,7 +157,7 @@ class CaptionModel(nn.Module):
         self.decoder.step = torch.compile(self.decoder.step)  # type: ignore[method-assign]
 
     def visible(self, pixels: Tensor, frame_mask: Tensor | None) -> Tensor | None:
-        """bool (B, N), the frames of normalised pixels (B, N, 3, S, S) that the model takes for a picture, None for all.
+        """bool (B, N), the frames of normalised pixels (B, N, 3, S, S) that the model takes for a picture; None: all.
 
         `evidence` looks at none that is black, of one colour, or noise; other kinds look at what they are given.
         """
@@ -232,7 +237,7 @@ class CaptionModel(nn.Module):
         logits = self.logits(memory, tokens[:, :-1])
         target = tokens[:, 1:][wanted]
         result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
-        if self.compares and objective.match and seen is not None and len(seen) > 1:
+        if isinstance(self.fusion, EvidenceSwitch) and objective.match and seen is not None and len(seen) > 1:
             mask, tags = self.token_mask(frame_mask, seen.shape[1]), self._tags(heard, seen)
             result["match"] = self.fusion.match_loss(heard, seen, mask, tags)
         if memory.gate is not None and objective.gate_stability:

@@ -66,7 +66,7 @@ class Evidence(nn.Module):
         self.hear, self.see = _Side(encoder.width, config.width), _Side(encoder.width, config.width)
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.offset = nn.Parameter(torch.tensor(-5.0))
-        self.cues = ("cosine", "best", "matcher")
+        self.cues: tuple[str, ...] = ("cosine", "best", "matcher")
         if encoder.tag_classes:
             self.cues += ("tags",)
             self.tag_pairs = nn.Parameter(torch.eye(encoder.tag_classes))

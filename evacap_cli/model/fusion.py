@@ -19,9 +19,9 @@ class Fused:
     """What fusion hands to the decoder.
 
     tokens: (B, P, d). mask: bool (B, P), None when every token exists. gate and entropy: (B, T_a) in [0, 1] per audio
-    token, None for kinds without them; clips without a picture have gate 0 and entropy NaN. evidence: (B, W), how likely
-    sound and picture belong together in every window, and cues: (B, K), what the clip's is made of; both NaN for clips
-    without a picture, None for kinds that do not compare.
+    token, None for kinds without them; clips without a picture have gate 0 and entropy NaN. evidence: (B, W), how
+    likely sound and picture belong together in every window, and cues: (B, K), what the clip's is made of; both NaN for
+    clips without a picture, None for kinds that do not compare.
     """
 
     tokens: Tensor

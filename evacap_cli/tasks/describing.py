@@ -199,7 +199,7 @@ class _Words:
         self.decode = checkpoint.tokenizer.decode
         self.captions = [""] * clips
         model = checkpoint.model
-        self.cues = model.fusion.evidence.cues if model.compares else ()
+        self.cues = model.cues
         told = ("score", *(("gate", "entropy") if model.has_gate else ()))
         names = (*told, "evidence", *self.cues) if model.compares else told
         self.numbers = {name: np.full(clips, math.nan) for name in names}
