@@ -50,7 +50,7 @@ class Generation:
     gate and entropy: (B,) means over the sound's tokens, None for models without them; a clip without a picture has
     gate 0 and entropy NaN. beam_score: (B,) the length-penalised score that the search ranked by. gates and entropies:
     (B, T_a), what the means are of. evidence: (B,), how likely sound and picture belong together (the mean over
-    windows), and cues: (B, K), what it is made of, NaN for a clip without a picture; None for models that do not compare.
+    windows that show something), and cues: (B, K), what it is made of, NaN for a clip without a picture; None for models that do not compare.
     """
 
     tokens: Tensor
@@ -318,7 +318,7 @@ class CaptionModel(nn.Module):
         gates, entropies = (None if x is None else x.float() for x in (memory.gate, memory.entropy))
         gate, entropy = (None if x is None else x.mean(dim=1) for x in (gates, entropies))
         score = found.logprob / (found.length - 1).clamp(min=1)
-        evidence = None if memory.evidence is None else memory.evidence.mean(dim=1)
+        evidence = None if memory.evidence is None else memory.evidence.nanmean(dim=1)
         return Generation(
             found.tokens, score, found.score, gate, entropy, gates, entropies, evidence, memory.cues
         )

@@ -46,12 +46,12 @@ class _Side(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """tokens: (B, T, d), mask: bool (B, T) -> (B, size)."""
-        tokens = self.norm(tokens)
+        tokens = self.norm(tokens.to(self.norm.weight.dtype))
         scores = self.look(tokens).float()
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], float("-inf"))
         pooled = scores.softmax(dim=1).transpose(1, 2) @ tokens.float()  # (B, POOLS, d)
-        return normalize(self.mlp(pooled.flatten(1)).float(), dim=-1)
+        return normalize(self.mlp(pooled.flatten(1).to(tokens.dtype)).float(), dim=-1)
 
 
 class Evidence(nn.Module):

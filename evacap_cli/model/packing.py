@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from evacap_cli.model.evidence import Evidence
+
 if TYPE_CHECKING:
     from evacap_cli.model.captioner import CaptionModel
 
@@ -35,30 +37,38 @@ def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
     """Makes `model` quick, and fit for inference alone: its state can no longer be saved. Done before, nothing happens.
 
     `precision`: the autocast type it will run under, None for fp32. On a CPU every linear layer becomes a
-    `PackedLinear`; elsewhere their weights are stored in `precision`. Norms, embeddings and the vocabulary's logits
-    stay fp32. Raises ValueError for a model that was packed for another precision.
+    `PackedLinear`; elsewhere their weights are stored in `precision`. Norms, embeddings, the vocabulary's logits
+    and what `Evidence` compares stay fp32. Raises ValueError for a model that was packed for another precision.
     """
     dtype = precision or torch.float32
     on_cpu = model.device.type == "cpu" and torch.backends.mkldnn.is_available()
     if on_cpu and model.packed not in (None, dtype):
         raise ValueError(f"the model is packed as {model.packed}: load it again for {dtype}")
     if not on_cpu:
-        for layer in model.modules():
-            if isinstance(layer, nn.Linear):
-                layer.weight.data = layer.weight.data.to(dtype)
+        for module, name in _linear(model):
+            layer = getattr(module, name)
+            layer.weight.data = layer.weight.data.to(dtype)
         return model
     if model.packed is None:
-        _replace(model, dtype)
+        for module, name in _linear(model):
+            setattr(module, name, _packed(getattr(module, name), dtype))
         decoder = model.decoder
         decoder.vocabulary = PackedLinear(decoder.words.weight, decoder.output_bias, torch.float32)
         model.packed = dtype
     return model
 
 
-def _replace(module: nn.Module, dtype: torch.dtype) -> None:
+def _linear(module: nn.Module) -> list[tuple[nn.Module, str]]:
+    """The linear layers to be laid out: whose part each is, and as what."""
+    found: list[tuple[nn.Module, str]] = []
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            bias = child.weight.new_zeros(child.out_features) if child.bias is None else child.bias
-            setattr(module, name, PackedLinear(child.weight, bias, dtype))
-        else:
-            _replace(child, dtype)
+            found.append((module, name))
+        elif not isinstance(child, Evidence):
+            found += _linear(child)
+    return found
+
+
+def _packed(layer: nn.Linear, dtype: torch.dtype) -> PackedLinear:
+    bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+    return PackedLinear(layer.weight, bias, dtype)
