@@ -49,8 +49,9 @@ class Generation:
 
     gate and entropy: (B,) means over the sound's tokens, None for models without them; a clip without a picture has
     gate 0 and entropy NaN. beam_score: (B,) the length-penalised score that the search ranked by. gates and entropies:
-    (B, T_a), what the means are of. evidence: (B,), how likely sound and picture belong together (the mean over
-    windows that show something), and cues: (B, K), what it is made of, NaN for a clip without a picture; None for models that do not compare.
+    (B, T_a), what the means are of. evidence: (B,), how likely sound and picture belong together (the mean over windows
+    that show something), and cues: (B, K), what it is made of, NaN for a clip without a picture; None for models that
+    do not compare.
     """
 
     tokens: Tensor

@@ -111,6 +111,8 @@ def _check_place(checkpoint: Checkpoint, out: Path | None, overwrite: bool) -> P
     source = checkpoint.path
     if out is None:
         places = [source.parent] if source.is_file() else [source, source / CONFIG]
+        if checkpoint.model.compares:  # the folder is replaced as a whole
+            places.append(source.resolve().parent)
         if not all(os.access(place, os.W_OK) for place in places):
             raise UsageError(f"{source}: cannot be written", "name a copy with -o")
         return source
@@ -140,7 +142,8 @@ def _write(source: Path, place: Path, note: dict[str, Any], section: str, state:
             save_file(load_file(source) | state, aside, {**about, "config": json.dumps(config)})
             aside.chmod(0o644)  # the library writes for its owner alone
         return
-    if place != source:
+    if place != source or state:  # weights and what is said of them must not part
+        place = place.resolve()
         aside = place.with_name(place.name + ASIDE)
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(source, aside)

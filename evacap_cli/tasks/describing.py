@@ -198,11 +198,8 @@ class _Words:
     def __init__(self, clips: int, checkpoint: Checkpoint) -> None:
         self.decode = checkpoint.tokenizer.decode
         self.captions = [""] * clips
-        model = checkpoint.model
-        self.cues = model.cues
-        told = ("score", *(("gate", "entropy") if model.has_gate else ()))
-        names = (*told, "evidence", *self.cues) if model.compares else told
-        self.numbers = {name: np.full(clips, math.nan) for name in names}
+        self.cues = checkpoint.model.cues
+        self.numbers = {"score": np.full(clips, math.nan)}
 
     def put(self, rows: np.ndarray, out: Generation) -> None:
         for row, tokens in zip(rows.tolist(), out.tokens.tolist(), strict=True):
@@ -214,9 +211,10 @@ class _Words:
             values |= dict(zip(self.cues, out.cues.unbind(1), strict=True))
         for name, numbers in values.items():
             if numbers is not None:
-                self.numbers[name][rows] = numbers.float().cpu().numpy()
+                place = self.numbers.setdefault(name, np.full(len(self.captions), math.nan))
+                place[rows] = numbers.float().cpu().numpy()
 
     def said(self) -> Said:
         gate, entropy, evidence = (self.numbers.get(name) for name in ("gate", "entropy", "evidence"))
-        cues = {name: self.numbers[name] for name in self.cues}
+        cues = {name: self.numbers[name] for name in self.cues if name in self.numbers}
         return Said(self.captions, self.numbers["score"], gate, entropy, evidence, cues)

@@ -10,6 +10,7 @@ import torch
 from evacap_cli.data.store import Sample, Store, write_store
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel, Checkpoint, DecoderConfig, EncoderConfig, ModelConfig, Tokenizer
+from evacap_cli.model.fusion import EvidenceSwitch
 
 from ..data.toys import Toy
 
@@ -17,12 +18,18 @@ FEATURES = FeatureSettings(mel_bins=32, audio_frames=64, image_size=32, frames=2
 CLIPS = 7
 WORDS = ("a dog barks", "rain falls on a roof", "an engine idles")
 WITHOUT_PICTURE = 4
+OPENING = 5.0
+
+
+def pictures(rng: np.random.Generator) -> np.ndarray:
+    """uint8 (2, 3, 32, 32): two frames of squares, each of a colour of its own."""
+    return rng.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8).repeat(4, axis=2).repeat(4, axis=3)
 
 
 def make(toy: Toy) -> Sample:
     number = int(toy.key.split("-")[1])
     rng = np.random.default_rng(number)
-    frames = None if number == WITHOUT_PICTURE else rng.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    frames = None if number == WITHOUT_PICTURE else pictures(rng)
     return Sample(rng.standard_normal((64, 32)).astype(np.float32), frames, end=10.0)
 
 
@@ -45,4 +52,6 @@ def checkpoint(fusion: str, folder: Path = Path("toy")) -> Checkpoint:
     with torch.no_grad():  # fresh weights say the same of everything
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
+        if isinstance(model.fusion, EvidenceSwitch):  # open for some
+            model.fusion.evidence.bias.fill_(OPENING)
     return Checkpoint("toy", folder, model, tokenizer, FEATURES.to_dict())

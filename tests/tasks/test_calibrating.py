@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from evacap_cli.data.store import Sample, Store, write_store
 from evacap_cli.model import load_checkpoint, packaged_models, resolve_model, save_checkpoint
 from evacap_cli.tasks import calibrating
 from evacap_cli.tasks.calibrating import DONORS, card_section, with_section
-from evacap_cli.tasks.describing import Describer, Describing
+from evacap_cli.tasks.describing import Describer, Describing, Said
 from evacap_cli.tasks.mismatch import Calibration, fit, probability
 from evacap_cli.tasks.pairing import Pairing
 
 from ..conftest import Evacap
 from ..data.toys import Toy
-from .noise import FEATURES, checkpoint
+from .noise import FEATURES, checkpoint, pictures
 
 CLIPS, BLIND, DUBBED = 40, 7, 11
 
@@ -31,7 +31,7 @@ def make(toy: Toy) -> Sample:
     """Noise; one clip has no picture, and one is known to be dubbed."""
     number = int(toy.key.split("-")[1])
     rng = np.random.default_rng(number)
-    frames = rng.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    frames = pictures(rng)
     extra = {"kind": "dubbed" if number == DUBBED else "matched"}
     heard = rng.standard_normal((64, 32)).astype(np.float32)
     return Sample(heard, None if number == BLIND else frames, end=10.0, extra=extra)
@@ -126,6 +126,123 @@ def test_a_gate_without_entropy_is_one_input(evacap: Evacap, store: Path, tmp_pa
     assert probability(own, 0.0, None) is None  # no picture
 
 
+def heard_and_seen(path: Path, store: Path, seed: int = 0) -> tuple[Said, list[Said]]:
+    """What a checkpoint says of each clip with its own picture and with the donors'."""
+    seeds = np.random.default_rng(seed).choice(CLIPS - 1, DONORS, replace=False)
+    how = Describing(beam=1, max_words=3, batch_size=16)
+    pairings = [Pairing.draw(CLIPS, int(each)) for each in seeds]
+    return Describer(load_checkpoint(path), Store(store), how).paired(pairings)
+
+
+def assert_goes_by_its_calibration(path: Path, store: Path, tolerance: float = 1e-5) -> None:
+    """The evidence is that of a match where the calibration tells of a mismatch, of the same cues."""
+    own = load_checkpoint(path)
+    calibration = Calibration.of(own)
+    assert calibration is not None
+    evidence = own.model.fusion.evidence
+    assert evidence.weights.tolist() == pytest.approx([-w for w in calibration.weights], rel=10 * tolerance)
+    assert evidence.bias.item() == pytest.approx(-calibration.bias, rel=10 * tolerance)
+    own_pictures, others = heard_and_seen(path, store)
+    for said in (own_pictures, *others):
+        for clip in range(CLIPS):
+            numbers = {name: float(values[clip]) for name, values in said.cues.items()}
+            mismatch = calibration.probability(numbers)
+            if mismatch is None:
+                assert np.isnan(said.evidence[clip])
+                assert said.gate[clip] == 0
+            else:
+                assert said.evidence[clip] == pytest.approx(1 - mismatch, abs=10 * tolerance)
+                assert said.gate[clip] == (said.evidence[clip] >= 0.5)
+    assert np.nanstd(own_pictures.evidence) > 0.01  # else a wrong sign would not be seen
+    assert abs(np.nanmean(own_pictures.evidence - 0.5)) > 20 * tolerance
+
+
+def test_a_switch_goes_by_what_was_found(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model = saved(tmp_path, "evidence")
+    before = files_of(model)
+    own, mixed = heard_and_seen(model, store)
+    assert evacap("weights", "calibrate", model, "--data", store, "-q").exit_code == 0
+    after = files_of(model)
+    assert {name for name in after if after[name] != before[name]} == {
+        "config.yaml", "README.md", "model.safetensors",
+    }  # fmt: skip
+    assert after.keys() == before.keys()
+    was, now = (load(files["model.safetensors"]) for files in (before, after))
+    changed = {name for name in now if not torch.equal(now[name], was[name])}
+    assert changed == {"fusion.evidence.weights", "fusion.evidence.bias"}
+    assert now.keys() == was.keys()
+
+    def told(said: Said) -> np.ndarray:
+        return np.column_stack(list(said.cues.values()))
+
+    matched = told(own)
+    matched[DUBBED] = np.nan
+    found = fit(matched, np.stack(list(map(told, mixed)))).calibration
+    note = load_checkpoint(model).metadata["mismatch"]
+    assert note["inputs"] == ["cosine", "best", "matcher"]
+    assert note["weights"] == pytest.approx(found.weights, rel=1e-3)
+    assert note["bias"] == pytest.approx(found.bias, rel=1e-3)
+    assert (note["clips"], note["pairs"]) == (CLIPS - 2, DONORS * (CLIPS - 1))
+    assert "Inputs: cosine, best, matcher of a clip." in " ".join(after["README.md"].decode().split())
+    assert_goes_by_its_calibration(model, store)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy"]  # nothing is left beside it
+    assert evacap("weights", "calibrate", model, "--data", store, "-q").exit_code == 0
+    assert load_checkpoint(model).metadata["mismatch"] == note  # of the cues, which are what they were
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_switch_in_one_file(precision: str, evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model, one = saved(tmp_path, "evidence"), tmp_path / "one.safetensors"
+    assert evacap("weights", "export", model, "-o", one, "--precision", precision, "-q").exit_code == 0
+    before = load_file(one)
+    assert evacap("weights", "calibrate", one, "--data", store, "-q").exit_code == 0
+    after = load_file(one)
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"fusion.evidence.weights", "fusion.evidence.bias"}
+    assert_goes_by_its_calibration(one, store)
+
+
+def test_a_copy_of_a_switch(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    model, out = saved(tmp_path, "evidence"), tmp_path / "copy"
+    before = files_of(model)
+    assert evacap("weights", "calibrate", model, "--data", store, "-o", out, "-q").exit_code == 0
+    assert files_of(model) == before
+    assert_goes_by_its_calibration(out, store)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("act", ["save_file", "with_section", "replace_folder"])
+def test_a_switch_is_calibrated_wholly_or_not_at_all(
+    act: str, single: bool, evacap: Evacap, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails while weights are written, after they are, or at the very end."""
+    if single and act != "save_file":
+        pytest.skip("one file has no more than that")
+    model = saved(tmp_path, "evidence")
+    if single:
+        evacap("weights", "export", model, "-o", tmp_path / "one.safetensors", "-q")
+        model = tmp_path / "one.safetensors"
+
+    def content() -> dict[str, bytes]:
+        return {model.name: model.read_bytes()} if single else files_of(model)
+
+    def fails(*given: object) -> None:
+        if act == "save_file":
+            Path(given[1]).write_bytes(b"half")  # type: ignore[arg-type]
+        raise OSError(28, "No space left on device")
+
+    before = content()
+    monkeypatch.setattr(calibrating, act, fails)
+    result = evacap("weights", "calibrate", model, "--data", store)
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert content() == before
+    monkeypatch.undo()
+    assert evacap("weights", "calibrate", model, "--data", store, "-q").exit_code == 0
+    assert_goes_by_its_calibration(model, store)
+
+
 @pytest.mark.parametrize("fusion", ["concat", "audio-only", "cross-attention"])
 def test_models_without_a_gate_are_refused(fusion: str, evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model = saved(tmp_path, fusion)
@@ -182,6 +299,13 @@ def test_a_place_that_cannot_be_written_is_said_first(
     assert result.exit_code == 2
     assert "cannot be written" in result.stderr
     assert "-o" in result.stderr
+    switch = saved(tmp_path / "switches", "evidence")  # whose folder is replaced
+    monkeypatch.setattr(
+        calibrating.os, "access", lambda path, mode: str(path) != str(switch.parent) and plain(path, mode)
+    )
+    result = evacap("weights", "calibrate", switch, "--data", store)
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
     result = evacap("weights", "calibrate", model, "--data", store, "-o", tmp_path / "no" / "where")
     assert result.exit_code == 2
     assert "does not exist" in result.stderr

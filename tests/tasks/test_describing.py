@@ -9,7 +9,7 @@ import torch
 from evacap_cli.data.store import Store
 from evacap_cli.errors import UsageError
 from evacap_cli.features import normalize_frames
-from evacap_cli.model import Checkpoint
+from evacap_cli.model import Checkpoint, Generation
 from evacap_cli.tasks import changes
 from evacap_cli.tasks.describing import Describer, Describing
 from evacap_cli.tasks.pairing import Pairing
@@ -22,16 +22,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return noise_store(tmp_path_factory.mktemp("describing") / "store")
 
 
-def one(at: Checkpoint, store: Store, sound: int, picture: int) -> tuple[str, float]:
-    """Caption and score of one sound with one picture, by the plain way through the model."""
+def one(at: Checkpoint, store: Store, sound: int, picture: int) -> Generation:
+    """What is said of one sound with one picture, by the plain way through the model."""
     fbank = torch.from_numpy(store.fbank([sound])).float()
     seen = bool(store.has_picture([picture])[0])
     pixels = normalize_frames(torch.from_numpy(store.frames([picture])), FEATURES) if seen else None
-    out = at.model.generate(fbank, pixels if at.model.has_picture else None, beam=2, max_words=8)
-    return at.tokenizer.decode(out.tokens[0].tolist()), float(out.score[0])
+    return at.model.generate(fbank, pixels if at.model.has_picture else None, beam=2, max_words=8)
 
 
-@pytest.mark.parametrize("fusion", ["entropy-gate", "concat", "audio-only"])
+@pytest.mark.parametrize("fusion", ["entropy-gate", "concat", "audio-only", "evidence"])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 16])
 def test_every_pair_is_what_it_is_alone(fusion: str, batch_size: int, store: Store) -> None:
     at, pairings = checkpoint(fusion), [Pairing.draw(CLIPS, seed) for seed in (2, 0, CLIPS - 2)]
@@ -41,15 +40,27 @@ def test_every_pair_is_what_it_is_alone(fusion: str, batch_size: int, store: Sto
     for clip in range(CLIPS):
         given = [(said, int(pairing.donor[clip])) for said, pairing in zip(mixed, pairings, strict=True)]
         for said, donor in ((own, clip), (alone, clip), *given):
-            caption, score = one(at, store, clip, donor)
-            assert said.captions[clip] == caption
-            assert said.score[clip] == pytest.approx(score, abs=1e-4)
-    if fusion == "entropy-gate":
+            out = one(at, store, clip, donor)
+            assert said.captions[clip] == at.tokenizer.decode(out.tokens[0].tolist())
+            assert said.score[clip] == pytest.approx(float(out.score[0]), abs=1e-4)
+            if out.evidence is not None and out.cues is not None:
+                assert said.evidence[clip] == pytest.approx(float(out.evidence[0]), abs=1e-5, nan_ok=True)
+                told = [values[clip] for values in said.cues.values()]
+                assert told == pytest.approx(out.cues[0].tolist(), abs=1e-5, nan_ok=True)
+    if fusion in ("entropy-gate", "evidence"):
         assert own.gate is not None
         assert own.gate[WITHOUT_PICTURE] == 0
         assert np.isfinite(own.gate).all()
     else:
         assert own.gate is None
+    assert (own.entropy is not None) == (fusion == "entropy-gate")
+    if fusion == "evidence":
+        assert 0 < own.gate.sum() < CLIPS - 1
+        assert np.isnan(own.evidence).nonzero()[0].tolist() == [WITHOUT_PICTURE]
+        assert tuple(own.cues) == at.model.cues == ("cosine", "best", "matcher")
+    else:
+        assert own.evidence is None
+        assert own.cues == {}
     if fusion != "audio-only":
         assert np.abs(own.score - mixed[0].score).max() > 1e-4
 
@@ -92,6 +103,41 @@ def test_changes_of_the_picture(store: Store) -> None:
         assert said.score[WITHOUT_PICTURE] == pytest.approx(own.score[WITHOUT_PICTURE], abs=1e-5)
     assert (noise.score == same.score).all()
     assert (noise.score != other.score).any()
+
+
+def test_pictures_that_show_nothing_are_shut_out(store: Store) -> None:
+    at = checkpoint("evidence")
+    at.model.fusion.evidence.bias.fill_(50.0)  # whatever it sees is let in
+    describer = Describer(at, store, Describing(beam=2, max_words=8, batch_size=4))
+    own, black, frozen, dropped, noise = describer.changed(
+        [changes.black(), changes.freeze(), changes.drop_video(), changes.noise(0)]
+    )
+    seen = np.arange(CLIPS) != WITHOUT_PICTURE
+    for said in (own, frozen):
+        assert said.gate.tolist() == seen.tolist()
+    for said in (black, dropped, noise):
+        assert not said.gate.any()
+        assert np.isnan(said.evidence).all()
+        assert all(np.isnan(values).all() for values in said.cues.values())
+        assert said.captions == dropped.captions
+        assert said.score == pytest.approx(dropped.score, abs=1e-5)
+
+
+def test_what_was_said_is_reordered_as_a_whole(store: Store) -> None:
+    rows = np.array([6, 0, 5, 1, WITHOUT_PICTURE, 2, 3])
+    for fusion in ("evidence", "entropy-gate", "concat"):
+        said = Describer(checkpoint(fusion), store, Describing(beam=1, max_words=4)).alone()
+        other = said.reordered(rows)
+        assert other.captions == [said.captions[row] for row in rows]
+        assert other.cues.keys() == said.cues.keys()
+        numbers = [
+            (getattr(said, name), getattr(other, name)) for name in ("score", "gate", "entropy", "evidence")
+        ]
+        numbers += [(said.cues[name], other.cues[name]) for name in said.cues]
+        for before, after in numbers:
+            assert (before is None) == (after is None)
+            if before is not None:
+                assert after.tolist() == pytest.approx([before[row] for row in rows], nan_ok=True)
 
 
 def test_noise_is_as_loud_as_it_says() -> None:
