@@ -7,15 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from evacap_cli.model import CaptionModel, DecoderConfig, EncoderConfig, ModelConfig
+from evacap_cli.model.fusion import EvidenceSwitch
 
 ENCODER = EncoderConfig(
     audio_frames=64, mel_bins=32, image_size=32, frames=3, width=32, depth=1, heads=2, tag_classes=0
 )
 """8 tokens of sound, 4 a frame."""
 DECODER = DecoderConfig(vocab_size=23, width=32, layers=2, heads=2, feedforward=64, positions=64)
-PICTURES = ("entropy-gate", "gate", "cross-attention", "concat")
+PICTURES = ("entropy-gate", "gate", "cross-attention", "concat", "evidence")
 """The kinds of fusion that look."""
 
 
@@ -35,6 +37,8 @@ def random_model(fusion: str, seed: int = 0, **encoder: Any) -> CaptionModel:
         model.decoder.positions.weight.mul_(60)
         for name, parameter in model.fusion.named_parameters():
             parameter.mul_(4 if name == "out.weight" else 1)
+        if isinstance(model.fusion, EvidenceSwitch):  # open for about half of the clips
+            model.fusion.evidence.bias.fill_(5.6)
         for layer in model.decoder.stack:
             for part in (layer.qkv, layer.out, layer.widen, layer.narrow):
                 part.weight.mul_(8)
@@ -44,9 +48,16 @@ def random_model(fusion: str, seed: int = 0, **encoder: Any) -> CaptionModel:
 
 
 def random_clips(batch: int, seed: int = 0, frames: int = 3) -> tuple[Tensor, Tensor]:
-    """fbank (B, 64, 32) and pixels (B, N, 3, 32, 32)."""
+    """fbank (B, 64, 32) and pixels (B, N, 3, 32, 32), as smooth as pictures are."""
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 64, 32, generator=g), torch.randn(batch, frames, 3, 32, 32, generator=g)
+    return torch.randn(batch, 64, 32, generator=g), smooth_pictures(batch, frames, 32, g)
+
+
+def smooth_pictures(batch: int, frames: int, size: int, generator: torch.Generator) -> Tensor:
+    """(B, N, 3, S, S), of about the deviation 1."""
+    coarse = torch.randn(batch * frames, 3, 8, 8, generator=generator)
+    pixels = interpolate(coarse, (size, size), mode="bilinear") * 1.5
+    return pixels.unflatten(0, (batch, frames))
 
 
 def random_words(batch: int, length: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,15 @@ from evacap_cli.model import captioner as captioner_module
 from evacap_cli.model.decoder import TextDecoder
 from evacap_cli.model.losses import gate_stability, semantic_consistency
 
-from .samples import PICTURES, fresh_model, greatest_error, random_clips, random_model, random_words
+from .samples import (
+    PICTURES,
+    fresh_model,
+    greatest_error,
+    random_clips,
+    random_model,
+    random_words,
+    smooth_pictures,
+)
 
 Record = Callable[[str, object], None]
 PLAIN = Objective(smoothing=0.1, gate_stability=0.0, consistency=0.0)
@@ -49,15 +57,19 @@ def test_a_masked_picture_is_no_picture(fusion: str) -> None:
     everywhere = model.generate(fbank, pixels, torch.zeros_like(mask))
     assert torch.equal(mixed.tokens[1], none.tokens[0])
     assert torch.equal(everywhere.tokens, model.generate(fbank).tokens)
-    assert model.has_gate == (fusion in ("entropy-gate", "gate"))
+    assert model.has_gate == (fusion in ("entropy-gate", "gate", "evidence"))
     for out, row in ((mixed, 1), (none, 0), (everywhere, 2)):
         assert (out.gate is not None) == model.has_gate
         assert (out.entropy is not None) == (fusion == "entropy-gate")
+        assert (out.evidence is not None) == (out.cues is not None) == (fusion == "evidence")
         if out.gate is not None:
             assert out.gate[row] == 0
         if out.entropy is not None:
             assert out.entropy[row].isnan()
-    for numbers in (mixed.gate, mixed.entropy):
+        if out.evidence is not None and out.cues is not None:
+            assert out.evidence[row].isnan()
+            assert out.cues[row].isnan().all()
+    for numbers in (mixed.evidence if fusion == "evidence" else mixed.gate, mixed.entropy):
         if numbers is not None:
             assert ((numbers[::2] > 0) & (numbers[::2] < 1)).all()
 
@@ -211,7 +223,7 @@ def test_every_parameter_learns(preset: str) -> None:
     model, size = build_model(chosen), chosen.encoder
     g = torch.Generator().manual_seed(0)
     fbank = torch.randn(2, size.audio_frames, size.mel_bins, generator=g)
-    pixels = torch.randn(2, size.frames, 3, size.image_size, size.image_size, generator=g)
+    pixels = smooth_pictures(2, size.frames, size.image_size, g)
     tokens = torch.randint(3, chosen.decoder.vocab_size, (2, 7), generator=g)
     need = torch.ones_like(tokens, dtype=torch.bool)
     result = model(fbank, pixels, tokens, need, partners=torch.tensor([1, 1]))
@@ -225,10 +237,12 @@ def test_every_parameter_learns(preset: str) -> None:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_only_the_tagging_head_is_left_out_of_captioning(fusion: str) -> None:
+    """Unless its tags are compared."""
     model = fresh_model(fusion, tag_classes=5).train()
     model(**batch_of(), partners=PARTNERS)["loss"].backward()
     missing = {name for name, p in model.named_parameters() if p.grad is None}
-    assert missing == {f"encoder.tag_head.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
+    head = {f"encoder.tag_head.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
+    assert missing == (set() if fusion == "evidence" else head)
 
 
 def test_four_clips_are_learned_by_heart(record_property: Record) -> None:

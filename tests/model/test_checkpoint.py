@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +15,17 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import (
     FUSIONS,
     CaptionModel,
+    ModelConfig,
     Tokenizer,
     load_checkpoint,
     packaged_models,
     resolve_model,
     save_checkpoint,
 )
-from evacap_cli.model.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
+from evacap_cli.model.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS, export_checkpoint
+from evacap_cli.model.config import EvidenceConfig
 
-from .samples import DECODER, fresh_model, random_clips, random_model
+from .samples import DECODER, ENCODER, fresh_model, random_clips, random_model
 
 FEATURES = {"frames": 3, "window": "hamming"}
 
@@ -54,6 +58,38 @@ def test_a_loaded_model_says_the_same(fusion: str, tmp_path: Path) -> None:
     assert not any(p.is_meta for p in loaded.model.parameters())
 
 
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_a_switch_keeps_what_it_goes_by(single: bool, dtype: torch.dtype | None, tmp_path: Path) -> None:
+    """Its settings, weights and bias, as a folder and as one file."""
+    encoder = replace(ENCODER, tag_classes=5)
+    config = ModelConfig("evidence", encoder, DECODER, EvidenceConfig(width=24, threshold=0.375, windows=2))
+    torch.manual_seed(0)
+    model: Any = CaptionModel(config).eval()
+    evidence = model.fusion.evidence
+    with torch.no_grad():
+        evidence.weights.copy_(torch.tensor([1.5, -2.0, 0.25, 0.5]))
+        evidence.bias.fill_(0.5)
+    save_checkpoint(tmp_path / "mine", model, tokenizer_of(), FEATURES, dtype=None if single else dtype)
+    path = tmp_path / "mine"
+    if single:
+        path = tmp_path / "one.safetensors"
+        export_checkpoint(load_checkpoint(tmp_path / "mine"), path, dtype)
+    loaded: Any = load_checkpoint(path).model
+    assert loaded.config == config
+    assert loaded.cues == ("cosine", "best", "matcher", "tags")
+    assert loaded.fusion.evidence.weights.tolist() == [1.5, -2.0, 0.25, 0.5]
+    assert loaded.fusion.evidence.bias.item() == 0.5
+    ours, theirs = (each.generate(*random_clips(4, 9)) for each in (model, loaded))
+    assert ours.evidence.isfinite().all()
+    assert ours.evidence.std() > 1e-4
+    tolerance = 0.0 if dtype is None else 5e-3
+    torch.testing.assert_close(theirs.evidence, ours.evidence, rtol=0, atol=tolerance)
+    if dtype is None:
+        assert torch.equal(theirs.cues, ours.cues)
+        assert torch.equal(theirs.tokens, ours.tokens)
+
+
 def test_the_folder_is_what_it_should_be(tmp_path: Path) -> None:
     path, model = saved(tmp_path)
     assert {file.name for file in path.iterdir()} == {CONFIG, WEIGHTS, TOKENIZER, CARD}
@@ -78,10 +114,11 @@ def test_a_half_precision_file_is_half_as_large_and_still_speaks(tmp_path: Path)
     assert out.score.isfinite().all()
 
 
+@pytest.mark.parametrize("fusion", ["entropy-gate", "evidence"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_weights_can_be_loaded_in_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_weights_can_be_loaded_in_half_precision(fusion: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """And then take features in full precision, as they come."""
-    loaded = load_checkpoint(saved(tmp_path)[0], dtype=dtype).model
+    loaded = load_checkpoint(saved(tmp_path, fusion)[0], dtype=dtype).model
     assert {p.dtype for p in loaded.parameters()} == {dtype}
     assert loaded.generate(*random_clips(2)).score.isfinite().all()
 

@@ -9,7 +9,7 @@ from evacap_cli.model import CaptionModel, load_checkpoint
 from evacap_cli.model.config import FUSIONS
 from evacap_cli.model.packing import PackedLinear, pack
 
-from .samples import random_model
+from .samples import random_clips, random_model, smooth_pictures
 
 CLIPS = 5
 
@@ -17,8 +17,7 @@ CLIPS = 5
 def inputs(model: CaptionModel) -> tuple[torch.Tensor, torch.Tensor | None]:
     config, g = model.config.encoder, torch.Generator().manual_seed(5)
     fbank = torch.randn(CLIPS, config.audio_frames, config.mel_bins, generator=g)
-    frames = config.frames
-    pixels = torch.randn(CLIPS, frames, 3, config.image_size, config.image_size, generator=g)
+    pixels = smooth_pictures(CLIPS, config.frames, config.image_size, g)
     return fbank, pixels if model.has_picture else None
 
 
@@ -40,7 +39,9 @@ def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) 
     fbank, pixels = inputs(model)
     plain = model.generate(fbank, pixels, max_words=6, min_words=6)
     assert pack(pack(model, precision), precision) is model  # the second time nothing happens
-    assert not any(type(layer) is torch.nn.Linear for layer in model.modules())
+    plainly = {name for name, layer in model.named_modules() if type(layer) is torch.nn.Linear}
+    assert all(name.startswith("fusion.evidence.") for name in plainly)
+    assert bool(plainly) == (fusion == "evidence")
     with torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
         found = model.generate(fbank, pixels, max_words=6, min_words=6)
         if precision is None:
@@ -50,6 +51,22 @@ def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) 
     torch.testing.assert_close(found.score, plain.score, rtol=0, atol=tolerance)
     if precision is None:
         assert torch.equal(found.tokens, plain.tokens)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_elsewhere_weights_are_stored_in_the_precision(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: linear weights are halved, but for those that compare, and captions come of them."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    model = pack(random_model(fusion, 3), torch.bfloat16)
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            compares = name.startswith("fusion.evidence.")
+            assert layer.weight.dtype == (torch.float32 if compares else torch.bfloat16), name
+    fbank, pixels = random_clips(CLIPS)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.generate(fbank, pixels if model.has_picture else None, max_words=6)
+    assert found.score.isfinite().all()
+    assert found.evidence is None or found.evidence.isfinite().all()
 
 
 def test_another_precision_needs_the_weights_again() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from evacap_cli.model import (
     parameter_counts,
     preset_names,
 )
+from evacap_cli.model.config import EvidenceConfig
 from evacap_cli.model.presets import merge, preset_from_dict, resolve
 
 BASE = [name for name in preset_names() if name.endswith("-base")]
@@ -48,6 +51,7 @@ def test_the_names() -> None:
         "evacap-no-gate-base",
         "evacap-no-sms-base",
         "evacap-no-sms-no-entropy-base",
+        "evidence-base",
     }
     assert {load_preset(name).model.fusion for name in BASE} == set(FUSIONS)
 
@@ -76,6 +80,9 @@ def test_every_base_preset_has_a_small_one_of_its_kind(name: str) -> None:
     assert base.model.fusion == tiny.model.fusion
     for setting in ("sms", "smoothing", "gate_stability", "consistency"):
         assert base.training[setting] == tiny.training[setting]
+    for setting in ("match", "modality_dropout"):
+        assert base.training.get(setting) == tiny.training.get(setting)
+        assert (setting in base.training) == (base.model.fusion == "evidence")
     with torch.device("meta"):
         assert parameter_counts(build_model(tiny.model))["total"] < 12e6
 
@@ -86,6 +93,27 @@ def test_the_paper_and_the_published_baseline() -> None:
     assert (evacap.model.encoder.tokens_for(18), evacap.features["window"]) == (3528, "hamming")
     assert (avcap.model.encoder.picture_tokens, avcap.model.encoder.frames) == ("tubelet", 8)
     assert avcap.features["window"] == "hanning"
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_only_what_compares_has_a_section_on_evidence(fusion: str) -> None:
+    config = ModelConfig(fusion, evidence=EvidenceConfig(width=64, threshold=0.7, windows=3))
+    values = config.to_dict()
+    assert ("evidence" in values) == (fusion == "evidence")
+    read = ModelConfig.from_dict(values)
+    assert read.to_dict() == values
+    if fusion == "evidence":
+        assert values["evidence"] == {"width": 64, "threshold": 0.7, "windows": 3}
+        assert read == config
+
+
+def test_the_switch_is_overridden_as_other_settings() -> None:
+    mine = {"base": "evidence-tiny", "model": {"evidence": {"windows": 2}}}
+    preset, base = preset_from_dict("mine", resolve(mine)).model, load_preset("evidence-tiny").model
+    assert preset.evidence == replace(base.evidence, windows=2)
+    assert (preset.encoder, preset.decoder) == (base.encoder, base.decoder)
+    assert base.encoder == load_preset("evacap-tiny").model.encoder
+    assert base.encoder.audio_grid == (1, 32)
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
@@ -120,6 +148,7 @@ def test_every_problem_is_reported_at_once() -> None:
         "colour": 1,
         "encoder": {"width": 770, "image_size": 225, "picture_tokens": "cubes", "frames": 0},
         "decoder": {"layers": "six", "depth": 3, "dropout": "much"},
+        "evidence": {"threshold": 2, "windows": 0},
     }
     with pytest.raises(UsageError) as caught:
         ModelConfig.from_dict(wrong)
@@ -127,6 +156,8 @@ def test_every_problem_is_reported_at_once() -> None:
     for part in ("glue", "model.colour", "width", "225", "'cubes'", "frames"):
         assert part in message
     for part in ("decoder.layers: 'six'", "decoder.depth", "known: vocab_size", "decoder.dropout: 'much'"):
+        assert part in message
+    for part in ("evidence.threshold: 2.0", "evidence.windows: 0"):
         assert part in message
 
 
@@ -149,6 +180,15 @@ def test_every_problem_is_reported_at_once() -> None:
         ({"encoder": {"stem": "conv", "audio_patch": [32, 4]}}, "patch sides"),
         ({"encoder": "big"}, "encoder: 'big' is not a section"),
         ({"decoder": [1]}, r"decoder: \[1\] is not a section"),
+        ({"evidence": {"threshold": 2}}, r"evidence\.threshold: 2\.0 must be between 0 and 1"),
+        ({"evidence": {"threshold": -0.1}}, r"evidence\.threshold: -0\.1"),
+        ({"evidence": {"threshold": "nan"}}, r"evidence\.threshold: nan"),
+        ({"evidence": {"threshold": "half"}}, r"evidence\.threshold: 'half' is not a number"),
+        ({"evidence": {"windows": 0}}, r"evidence\.windows: 0 is less than 1"),
+        ({"evidence": {"windows": 1.5}}, r"evidence\.windows: 1\.5 is not a whole number"),
+        ({"evidence": {"width": 0}}, r"evidence\.width: 0"),
+        ({"evidence": {"heads": 2}}, r"evidence\.heads: no such setting \(known: width, threshold, windows"),
+        ({"evidence": "yes"}, "evidence: 'yes' is not a section"),
     ],
 )
 def test_a_wrong_setting_is_a_usage_error(values: dict[str, object], message: str) -> None:

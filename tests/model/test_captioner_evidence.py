@@ -1,0 +1,270 @@
+"""The captioner whose fusion is `evidence`: shut, it is the audio-only one to the bit, and it shuts where it should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from evacap_cli.model import CaptionModel, Generation, ModelConfig, Objective
+from evacap_cli.model.packing import pack
+
+from .samples import DECODER, ENCODER, PICTURES, random_clips, random_model, random_words
+
+ALONE = Objective(smoothing=0.1, gate_stability=0.0, consistency=0.0, match=0.0)
+CLIPS, SEED = 6, 2
+WAYS = ("plain", "autocast", "packed", "packed bf16")
+
+
+def model_of(**settings: Any) -> CaptionModel:
+    """`settings`: of its switch."""
+    model: Any = random_model("evidence", SEED)
+    model.fusion.config = replace(model.fusion.config, **settings)
+    return model
+
+
+def with_fusion(model: CaptionModel, fusion: str) -> CaptionModel:
+    """The captioner of another fusion that has the same weights, all of which `model` has."""
+    other = CaptionModel(ModelConfig(fusion, ENCODER, DECODER)).eval()
+    known = model.state_dict()
+    other.load_state_dict({name: known[name] for name in other.state_dict()})
+    return other
+
+
+def spoken(model: CaptionModel, fbank: Tensor, pixels: Tensor | None, way: str = "plain") -> Generation:
+    half = torch.bfloat16 if way in ("autocast", "packed bf16") else None
+    if way.startswith("packed"):
+        pack(model, half)
+    with torch.autocast("cpu", half, enabled=half is not None):
+        return model.generate(fbank, pixels, max_words=8)
+
+
+def assert_equal_to_the_bit(ours: Generation, theirs: Generation, rows: Tensor) -> None:
+    words = min(ours.tokens.shape[1], theirs.tokens.shape[1])
+    assert torch.equal(ours.tokens[rows, :words], theirs.tokens[rows, :words])
+    assert not ours.tokens[rows, words:].any()  # pad
+    assert not theirs.tokens[rows, words:].any()
+    assert torch.equal(ours.score[rows], theirs.score[rows])
+    assert torch.equal(ours.beam_score[rows], theirs.beam_score[rows])
+
+
+def black(pixels: Tensor) -> Tensor:
+    return torch.full_like(pixels, -1.8)
+
+
+def noise(pixels: Tensor) -> Tensor:
+    return torch.randn(pixels.shape, generator=torch.Generator().manual_seed(5))
+
+
+def frozen_noise(pixels: Tensor) -> Tensor:
+    return noise(pixels[:, :1]).expand_as(pixels)
+
+
+# ---- shut and open
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_shut_it_is_the_audio_only_captioner_to_the_bit(way: str) -> None:
+    """In a batch in which some clips are open."""
+    model = model_of()
+    alone = with_fusion(model, "audio-only")
+    fbank, pixels = random_clips(CLIPS, SEED)
+    half = torch.bfloat16 if way in ("autocast", "packed bf16") else None
+    ours, theirs = spoken(model, fbank, pixels, way), spoken(alone, fbank, None, way)
+    assert ours.gate is not None
+    shut = ours.gate == 0
+    assert 0 < shut.sum() < CLIPS
+    assert ((ours.gate == 0) | (ours.gate == 1)).all()
+    assert_equal_to_the_bit(ours, theirs, shut)
+    assert (ours.score != theirs.score)[~shut].all()
+    with torch.inference_mode(), torch.autocast("cpu", half, enabled=half is not None):
+        heard = model.encode_audio(fbank)
+        tokens = model.fuse(heard, model.encode_picture(pixels)).tokens
+        assert torch.equal(heard, alone.encode_audio(fbank))
+    assert torch.equal(tokens[shut], heard[shut])
+
+
+@pytest.mark.parametrize("way", ["plain", "autocast"])
+def test_open_it_is_cross_attention(way: str) -> None:
+    model = model_of(threshold=0.0)
+    fbank, pixels = random_clips(CLIPS, SEED)
+    ours = spoken(model, fbank, pixels, way)
+    theirs = spoken(with_fusion(model, "cross-attention"), fbank, pixels, way)
+    assert ours.gate is not None
+    assert ours.gate.all()
+    assert torch.equal(ours.tokens, theirs.tokens)
+    torch.testing.assert_close(ours.score, theirs.score)
+
+
+def test_a_shut_clip_does_not_change_with_its_picture() -> None:
+    """Nor its neighbours, when a picture that shows nothing takes its place."""
+    model = model_of()
+    fbank, pixels = random_clips(CLIPS, SEED)
+    before = spoken(model, fbank, pixels)
+    assert before.gate is not None
+    shut = before.gate == 0
+    for other in (black(pixels), noise(pixels), frozen_noise(pixels)):
+        given = torch.where(shut[:, None, None, None, None], other, pixels)
+        after = spoken(model, fbank, given)
+        assert torch.equal(after.gate, before.gate)
+        assert_equal_to_the_bit(after, before, torch.ones(CLIPS, dtype=torch.bool))
+        assert after.evidence is not None
+        assert after.evidence.isnan().tolist() == shut.tolist()
+
+
+# ---- pictures that show nothing
+
+
+@pytest.mark.parametrize("emptied", [black, noise, frozen_noise])
+def test_where_nothing_is_to_be_seen_it_is_shut_by_rule(
+    emptied: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the evidence would say; and where that is so of all clips, the picture tower rests."""
+    model, looks = model_of(threshold=0.0), []
+    tower = model.encoder.picture_tower
+    monkeypatch.setattr(model.encoder, "picture_tower", lambda x: (looks.append(len(x)), tower(x))[1])
+    fbank, pixels = random_clips(CLIPS, SEED)
+    alone = spoken(with_fusion(model, "audio-only"), fbank, None)
+    nothing = spoken(model, fbank, emptied(pixels))
+    assert looks == []
+    assert_equal_to_the_bit(nothing, alone, torch.ones(CLIPS, dtype=torch.bool))
+    mixed = pixels.clone()
+    mixed[1::2] = emptied(pixels)[1::2]
+    some = spoken(model, fbank, mixed)
+    assert looks
+    for out, rows in ((nothing, range(CLIPS)), (some, range(1, CLIPS, 2))):
+        for row in rows:
+            assert out.gate is not None
+            assert out.evidence is not None
+            assert out.cues is not None
+            assert out.gate[row] == 0
+            assert out.evidence[row].isnan()
+            assert out.cues[row].isnan().all()
+    assert_equal_to_the_bit(some, alone, torch.arange(CLIPS) % 2 == 1)
+    assert some.gate is not None
+    assert some.gate[::2].all()
+
+
+@pytest.mark.parametrize("emptied", [black, noise])
+def test_a_frame_that_shows_nothing_is_as_if_it_were_not_there(emptied: Any) -> None:
+    model = model_of(threshold=0.0)
+    fbank, pixels = random_clips(CLIPS, SEED)
+    mask = torch.ones(CLIPS, 3, dtype=torch.bool)
+    mask[0, 1], mask[2, :2] = False, False
+    given = torch.where(mask[..., None, None, None], pixels, emptied(pixels))
+    assert torch.equal(model.visible(given, None), mask)
+    ours, theirs = model.generate(fbank, given), model.generate(fbank, pixels, mask)
+    assert torch.equal(ours.tokens, theirs.tokens)
+    assert torch.equal(ours.score, theirs.score)
+    assert torch.equal(ours.cues, theirs.cues)
+    mask[4] = False  # and a mask that is given holds as well
+    assert torch.equal(model.visible(given, mask), mask)
+    other = random_model("cross-attention", SEED)
+    assert other.visible(given, None) is None
+    assert other.visible(given, mask) is mask
+
+
+def test_a_window_that_shows_nothing_does_not_spoil_the_others() -> None:
+    model = model_of(windows=2, threshold=0.0)
+    fbank, pixels = random_clips(CLIPS, SEED)
+    pixels[1, 2] = black(pixels[1, 2])  # all that the second window has
+    out = model.generate(fbank, pixels)
+    with torch.inference_mode():
+        heard, seen = model.encode_audio(fbank), model.encode_picture(pixels)
+        evidence = model.fuse(heard, seen, model.visible(pixels, None)).evidence
+    assert evidence is not None
+    assert out.evidence is not None
+    assert out.gate is not None
+    assert evidence.isnan().nonzero().tolist() == [[1, 1]]
+    assert out.evidence[1] == evidence[1, 0]
+    torch.testing.assert_close(out.evidence[2:], evidence[2:].mean(dim=1))
+    assert out.gate.tolist() == [1.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+
+# ---- the loss
+
+
+def batch_of() -> dict[str, Tensor]:
+    fbank, pixels = random_clips(CLIPS, SEED)
+    tokens, need = random_words(CLIPS, 9, SEED)
+    return {"audio": fbank, "picture": pixels, "tokens": tokens, "need_predict": need}
+
+
+def learning(fusion: str = "evidence") -> CaptionModel:
+    """In training, but for dropout."""
+    model = random_model(fusion, SEED).train()
+    model.decoder.eval()
+    return model
+
+
+@pytest.mark.parametrize("fusion", PICTURES)
+def test_unseen_pictures_are_as_if_they_were_not_there(fusion: str) -> None:
+    model, data = learning(fusion), batch_of()
+    unseen = torch.tensor([True, False, True, False, False, False])
+    mask = torch.ones(CLIPS, 3, dtype=torch.bool)
+    mask[3, 1:] = False
+    ours = model(**data, frame_mask=mask, unseen=unseen, objective=ALONE)
+    theirs = model(**data, frame_mask=mask & ~unseen[:, None], objective=ALONE)
+    other = model(**data, frame_mask=mask, objective=ALONE)
+    assert ours["caption"].item() == theirs["caption"].item()
+    assert abs(ours["caption"].item() - other["caption"].item()) > 1e-4
+
+
+def test_unseen_pictures_learn_nothing_from_the_captions() -> None:
+    model, data = learning(), batch_of()
+    data["picture"].requires_grad_()
+    unseen = torch.tensor([True, False, True, False, False, True])
+    model(**data, unseen=unseen, objective=ALONE)["loss"].backward()
+    assert data["picture"].grad is not None
+    assert [bool(rows.any()) for rows in data["picture"].grad] == (~unseen).tolist()
+    model.eval()
+    alone = with_fusion(model, "audio-only")(**data, objective=ALONE)
+    none = learning()(**data, unseen=torch.ones(CLIPS, dtype=torch.bool), objective=ALONE)
+    assert none["loss"].item() == alone["loss"].item()
+
+
+def test_every_clip_is_compared_with_its_own_picture() -> None:
+    """Whether captioned without it, or from another's."""
+    model, data = learning(), batch_of()
+    mask = torch.ones(CLIPS, 3, dtype=torch.bool)
+    mask[0, 1:], mask[4] = False, False
+    objective = Objective(0.1, 0.0, 0.0, match=0.7)
+    heard, seen = model.encode_audio(data["audio"]), model.encode_picture(data["picture"])
+    wanted = model.fusion.evidence.loss(heard, seen, mask.repeat_interleave(4, dim=1), None)
+    partners, unseen = torch.tensor([0, 4, 2, 1, 4, 5]), torch.arange(CLIPS) % 2 == 0
+    for changes in ({}, {"partners": partners}, {"unseen": unseen}, {"partners": partners, "unseen": unseen}):
+        result = model(**data, frame_mask=mask, objective=objective, **changes)
+        assert result["match"].item() == pytest.approx(wanted.item(), rel=1e-5)
+        assert result["loss"].item() == pytest.approx((result["caption"] + 0.7 * wanted).item(), rel=1e-5)
+        assert result["shuffled"] == (2 if "partners" in changes else 0)
+    assert "match" not in model(**data, objective=ALONE)
+    assert "match" not in learning("cross-attention")(**data, objective=objective)
+    assert "match" not in model(**(data | {"picture": None}), objective=objective)
+
+
+def test_frames_that_show_nothing_are_not_compared() -> None:
+    model, data = learning(), batch_of()
+    whole = model(**data)
+    mask = torch.ones(CLIPS, 3, dtype=torch.bool)
+    mask[2], mask[3, 0] = False, False
+    given = torch.where(mask[..., None, None, None], data["picture"], noise(data["picture"]))
+    ours, theirs = model(**(data | {"picture": given})), model(**data, frame_mask=mask)
+    for name in ("caption", "match"):
+        assert ours[name].item() == theirs[name].item()
+        assert abs(ours[name].item() - whole[name].item()) > 1e-4
+
+
+@pytest.mark.parametrize("tag_classes", [0, 5])
+def test_gradients_reach_everything(tag_classes: int) -> None:
+    model = random_model("evidence", SEED, tag_classes=tag_classes).train()
+    unseen = torch.tensor([True] + [False] * (CLIPS - 1))
+    model(**batch_of(), unseen=unseen, partners=torch.tensor([0, 4, 2, 1, 4, 5]))["loss"].backward()
+    still = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert still == set()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    fitted = {"fusion.evidence.weights", "fusion.evidence.bias"}
+    assert fitted.isdisjoint(dict(model.named_parameters()))
+    assert fitted <= set(model.state_dict())
