@@ -1,0 +1,136 @@
+"""The arms: what is trained on the frozen towers, all alike but for what they are about.
+
+An arm starts from its seed's words, an audio-only captioner, as the paper's starts from GIT, and trains as many steps
+as any other. Towers stay as they are; `concat`, whose only fusion is the encoder's shared block, trains that block.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import variants
+from safetensors.torch import load_file
+
+from evacap_cli.features import FeatureSettings
+from evacap_cli.model import CaptionModel, Tokenizer, build_model, load_preset
+from evacap_cli.tasks.batches import TowerBatches
+from evacap_cli.tasks.training import TrainSettings, fit
+
+WORDS_EPOCHS, EPOCHS = 6.0, 2.0
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`training`: over the preset's. `after`: the arm whose end it starts from, else the seed's words. `change`: of the
+    fusion, before training."""
+
+    preset: str
+    training: dict[str, Any] = field(default_factory=dict)
+    after: str = "words"
+    change: Callable[[CaptionModel], None] | None = None
+
+
+ARMS = {
+    "words": Arm("audio-tiny", {"epochs": WORDS_EPOCHS, "lr": 1e-3}, after=""),
+    "audio-only": Arm("audio-tiny"),
+    "evidence": Arm("evidence-tiny", {"modality_dropout": 0.0, "freeze": ["decoder"]}, after="audio-only"),
+    "evidence-one-decoder": Arm("evidence-tiny"),
+    "cross-attention": Arm("evacap-no-gate-tiny"),
+    "concat": Arm("avcap-tiny"),
+    "entropy-sms-0.05": Arm("evacap-tiny"),
+    "entropy-sms-0": Arm("evacap-no-sms-tiny"),
+    "gate-sms-0.05": Arm("evacap-no-entropy-tiny"),
+    "gate-sms-0": Arm("evacap-no-sms-no-entropy-tiny"),
+    "entropy-sms-0.5": Arm("evacap-tiny", {"sms": 0.5}),
+    "entropy-sms-1": Arm("evacap-tiny", {"sms": 1.0}),
+    "entropy-steep": Arm("evacap-tiny", change=variants.start(-8.0, 4.0)),
+    "entropy-reversed": Arm("evacap-tiny", change=variants.start(8.0, -4.0)),
+    "entropy-per-head": Arm("evacap-tiny", change=variants.per_head),
+    "entropy-sharp": Arm("evacap-tiny", change=variants.sharp),
+    "cross-attention-sms-0.5": Arm("evacap-no-gate-tiny", {"sms": 0.5}),
+}
+OURS = ("evidence", "evidence-one-decoder")
+EXTRA = {name for name in ARMS if name.startswith("entropy-") and "sms" not in name}
+"""The entropy's fair chance: not of the paper."""
+
+
+def folder_of(work: Path, name: str, seed: int) -> Path:
+    return work / "arms" / f"{name}-{seed}"
+
+
+def build(name: str, towers: dict[str, torch.Tensor], words: int, seed: int) -> CaptionModel:
+    """An arm's model before training, on the towers' weights; `words`: size of the vocabulary."""
+    arm = ARMS[name]
+    config = load_preset(arm.preset).model
+    tags = towers["tag_head.1.weight"].shape[0]
+    encoder = replace(config.encoder, tag_classes=tags if config.fusion == "evidence" else 0)
+    torch.manual_seed(1000 + seed)
+    model = build_model(replace(config, encoder=encoder, decoder=replace(config.decoder, vocab_size=words)))
+    known = dict(towers)
+    if model.unified:  # the joint norms start as the sound's
+        known |= {k.replace(".a.", ".joint."): v for k, v in known.items() if ".a." in k}
+    model.encoder.load_state_dict({k: v for k, v in known.items() if k in model.encoder.state_dict()})
+    if arm.change:
+        arm.change(model)
+    return model
+
+
+def trained(name: str, work: Path, towers: dict[str, torch.Tensor], words: int, seed: int) -> CaptionModel:
+    """An arm as it was after its last step, and calibrated where it is of `evidence`."""
+    model = build(name, towers, words, seed)
+    folder = folder_of(work, name, seed)
+    model.load_state_dict(load_file(folder / "last" / "model.safetensors"))
+    if model.compares and (folder / "calibration.json").exists():
+        found = json.loads((folder / "calibration.json").read_text())
+        evidence = model.fusion.evidence
+        evidence.weights.copy_(-torch.tensor(found["weights"]))  # of a match, where the file has a mismatch's
+        evidence.bias.copy_(-torch.tensor(found["bias"]))
+    return model.eval()
+
+
+def train(name: str, seed: int, work: Path, towers: dict[str, torch.Tensor], tokenizer: Tokenizer,
+          features: FeatureSettings, captions: Callable[[int], list[str]], device: str,
+          scale: float) -> None:  # fmt: skip
+    """Trains an arm, or goes on with it. `scale`: of the epochs, for a trial."""
+    arm, folder = ARMS[name], folder_of(work, name, seed)
+    if (folder / "done.json").exists():
+        return
+    model = build(name, towers, len(tokenizer), seed)
+    if arm.after:
+        known = load_file(folder_of(work, arm.after, seed) / "last" / "model.safetensors")
+        own = model.state_dict()
+        model.load_state_dict(
+            {k: v for k, v in known.items() if k in own and not k.startswith("encoder.")}, strict=False
+        )
+    fusion = any(True for _ in model.fusion.parameters())
+    values = {
+        **load_preset(arm.preset).training, "precision": "bf16", "noise": False, "freq_mask": 0, "time_mask": 0,
+        "epochs": EPOCHS, "lr": 5e-4, "lr_scale": {"fusion": 2.0} if fusion else {}, "seed": seed, "save_minutes": 1.0,
+        **arm.training,
+    }  # fmt: skip
+    values["epochs"] *= scale
+    values["freeze"] = [*_frozen(model), *arm.training.get("freeze", ())]
+    data = TowerBatches(work / "tokens-train", features, captions, picture=model.has_picture)
+    started = time.monotonic()
+    settings = TrainSettings.from_dict(values)
+    summary = fit(model, tokenizer, data, settings, folder, device=device, metadata={"preset": arm.preset})
+    spent = {
+        "seconds": round(time.monotonic() - started, 1),
+        "steps": summary["steps"],
+        "loss": summary["loss"],
+    }
+    (folder / "done.json").write_text(json.dumps(spent))
+
+
+def _frozen(model: CaptionModel) -> list[str]:
+    """The parts of the encoder that stay as they are."""
+    parts = {name.split(".")[0] for name, _ in model.encoder.named_parameters()}
+    kept = {"blocks_u", "norms"} if model.unified else set()
+    return sorted(f"encoder.{part}" for part in parts - kept)
