@@ -10,7 +10,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from evacap_cli.cli.app import app
 from evacap_cli.model import load_checkpoint
 from evacap_cli.tasks.importing import Imported, empty_model, save_part
 
@@ -172,6 +174,67 @@ def test_begins_with_published_parts(
     for part in ("encoder", "decoder"):
         for name, value in load_file(tmp_path / f"{part}.safetensors").items():
             assert torch.equal(trained[name], value), name
+
+
+@pytest.fixture(scope="module")
+def hears(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained checkpoint that only hears."""
+    run = tmp_path_factory.mktemp("hears")
+    result = CliRunner().invoke(app, ["train", "audio-tiny", "--data", str(manifest), "-o", str(run), *SMALL])
+    assert result.exit_code == 0, result.output
+    return run / "last"
+
+
+def test_begins_with_what_a_checkpoint_of_another_fusion_has(
+    evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
+) -> None:
+    """Frozen, the decoder stays what it was; so does the hearing, at a learning rate of 0."""
+    result = evacap("train", "evidence-tiny", "--init", hears, "--data", manifest, "-o", tmp_path / "run", *SMALL,
+                    "training.freeze=[decoder]", "training.lr_scale.encoder=0")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    before, run = load_checkpoint(hears), load_checkpoint(tmp_path / "run" / "last")
+    was, now = before.model.state_dict(), run.model.state_dict()
+    assert was.keys() < now.keys()
+    assert {name.split(".")[0] for name in was} == {"encoder", "decoder"}
+    assert all(torch.equal(now[name], value) for name, value in was.items())
+    assert run.tokenizer.to_text() == before.tokenizer.to_text()
+    assert run.model.config.fusion == "evidence"
+    told = " ".join(result.stderr.split())
+    assert f"its fusion is audio-only; {len(was)} of {len(now)} tensors taken over" in told
+    assert "fusion.evidence" in told.split("taken over, afresh:")[1]
+
+
+def test_what_is_taken_over_learns_on(evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path) -> None:
+    """Back from the switch to hearing alone."""
+    args = ("--data", manifest, *SMALL)
+    first = evacap("train", "evidence-tiny", "--init", hears, "-o", tmp_path / "a", *args)
+    assert first.exit_code == 0, first.output
+    second = evacap("train", "audio-tiny", "--init", tmp_path / "a" / "last", "-o", tmp_path / "b", *args)
+    assert second.exit_code == 0, second.output
+    assert "taken over, afresh: none" in " ".join(second.stderr.split())
+    states = [load_checkpoint(path).model.state_dict() for path in (hears, tmp_path / "b" / "last")]
+    assert states[0].keys() == states[1].keys()
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("model.decoder.feedforward=64", "decoder.layers.0"),
+        ("model.encoder.mlp_ratio=1", "encoder.blocks_a.0"),
+    ],
+)
+def test_a_checkpoint_of_another_fusion_and_size_is_refused(
+    evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path, change: str, part: str
+) -> None:
+    result = evacap("train", "evidence-tiny", "--init", hears, "--data", manifest, "-o", tmp_path / "run", *SMALL,
+                    change)  # fmt: skip
+    assert result.exit_code == 2, result.output
+    told = " ".join(result.stderr.split())
+    assert f"--init {hears}" in told.replace(" ", "").replace("--init", "--init ")
+    assert "of its parts are of another size, the first is " + part in told
+    assert "it was audio-tiny" in told
+    assert not (tmp_path / "run" / "last").exists()
 
 
 @pytest.mark.parametrize("missing", ["--data", "--out"])

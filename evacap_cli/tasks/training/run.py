@@ -220,6 +220,6 @@ def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> Captio
         )
     model.load_state_dict(taken, strict=False)
     fresh = sorted({".".join(name.split(".")[:2]) for name in wanted if name not in taken})
-    told.note(f"{checkpoint.path}: a {checkpoint.model.config.fusion} model; {len(taken)} of {len(wanted)} tensors "
-              f"taken over, {', '.join(fresh) or 'nothing'} begins afresh")  # fmt: skip
+    told.note(f"{checkpoint.path}: its fusion is {checkpoint.model.config.fusion}; {len(taken)} of {len(wanted)} "
+              f"tensors taken over, afresh: {', '.join(fresh) or 'none'}")  # fmt: skip
     return model

@@ -9,6 +9,7 @@ import yaml
 
 from evacap_cli.errors import UsageError
 from evacap_cli.model import preset_names
+from evacap_cli.tasks.training import TrainSettings
 from evacap_cli.tasks.training.config import read_config
 
 
@@ -26,6 +27,29 @@ def test_the_base_preset_is_the_published_recipe() -> None:
     assert (s.lr, s.start_lr, s.final_lr, s.warmup_epochs, s.epochs) == (1e-4, 2e-7, 1e-6, 1, 50)
     assert (s.betas, s.weight_decay, s.smoothing, s.sms) == ((0.95, 0.999), 5e-7, 0.1, 0.05)
     assert (s.freq_mask, s.time_mask, s.noise, s.gate_stability, s.consistency) == (48, 192, True, 0.01, 0.1)
+
+
+def test_the_recipe_of_the_switch() -> None:
+    """The decoder sees the clip's own picture or none, and every batch teaches which belong together."""
+    for size in ("tiny", "base"):
+        config = read_config(f"evidence-{size}", ["model.evidence.windows=2", "training.match=0.5"])
+        s = config.training
+        assert (s.sms, s.modality_dropout, s.match, s.gate_stability, s.consistency) == (0, 0.35, 0.5, 0, 0)
+        assert config.model.evidence.windows == 2
+        assert config.to_dict()["model"]["evidence"]["windows"] == 2
+    assert read_config("evacap-tiny").training.modality_dropout == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("modality_dropout", (-0.01, 1.01, float("nan"))), ("match", (-0.01, float("nan")))],
+)
+def test_ranges_of_what_teaches_the_switch(name: str, values: tuple[float, ...]) -> None:
+    for value in values:
+        with pytest.raises(UsageError, match=rf"training\.{name}: "):
+            TrainSettings.from_dict({name: value})
+    for value in (0.0, 1.0):
+        assert getattr(TrainSettings.from_dict({name: value}), name) == value
 
 
 def test_a_file_builds_on_a_preset_and_overrides_lie_over_it(tmp_path: Path) -> None:
@@ -49,6 +73,9 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "training.speed=9": "training.speed",
         "training.betas=[1,2,3]": "training.betas",
         "training.ema=1": "training.ema",
+        "training.match=-1": "training.match: -1.0 must not be below 0",
+        "training.modality_dropout=1.5": "training.modality_dropout: 1.5 must be between 0 and 1",
+        "model.evidence.threshold=2": "evidence.threshold: 2.0 must be between 0 and 1",
         "training.accumulate=7": "training.accumulate",
         "training.freeze=3": "training.freeze",
         "nonsense": "nonsense",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from evacap_cli.errors import EvacapError, UsageError
-from evacap_cli.model import Tokenizer, load_checkpoint
+from evacap_cli.model import FUSIONS, Tokenizer, load_checkpoint
 from evacap_cli.tasks.training import TrainSettings, fit
 from evacap_cli.tasks.training.groups import freeze, parameter_groups
 from evacap_cli.tasks.training.words import encode_captions
@@ -81,7 +81,7 @@ def test_reports_what_shuffling_did(tokenizer: Tokenizer, tmp_path: Path) -> Non
     assert all("consistency" in line for line in log if line["shuffled"] > 0)
 
 
-@pytest.mark.parametrize("fusion", ["concat", "audio-only", "gate", "cross-attention"])
+@pytest.mark.parametrize("fusion", ["concat", "audio-only", "gate", "cross-attention", "evidence"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_fusion_trains(tokenizer: Tokenizer, tmp_path: Path, fusion: str, precision: str) -> None:
     changed = settings(epochs=6, precision=precision)
@@ -135,7 +135,7 @@ def test_portions_of_a_step_add_up_to_it(tokenizer: Tokenizer, tmp_path: Path) -
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("fusion", ["entropy-gate", "gate", "cross-attention", "concat", "audio-only"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_checkpointing_changes_no_number(tokenizer: Tokenizer, tmp_path: Path, fusion: str) -> None:
     models = []
     for checkpointing in (False, True):
