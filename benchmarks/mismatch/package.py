@@ -37,7 +37,7 @@ MODELS = {
     "audio-demo": "audio-only",
 }
 ABOUT = {
-    "demo": "The picture behind a switch on evidence that it belongs to the sound, small; shut, it says what `audio-demo` says",
+    "demo": "The picture behind a switch on evidence that it belongs to the sound, small; shut, it is `audio-demo`",
     "entropy-demo": "EVACap as printed, small: the picture is let in by a gate on attention entropy",
     "avcap-demo": "AVCap, small: tokens of sound and picture side by side",
     "audio-demo": "Audio only, small: no picture at all",

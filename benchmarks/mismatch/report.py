@@ -285,7 +285,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     about = ", ".join(f"{k} {v}" for k, v in found["about"].items() if isinstance(v, int | str | list))
-    head = f"# Mismatch: what was measured\n\n{about}. Means over seeds, 95 % over draws of clips and seeds in brackets."
+    means = "Means over seeds, 95 % over draws of clips and seeds in brackets."
+    head = f"# Mismatch: what was measured\n\n{about}. {means}"
     (args.out / "tables.md").write_text(f"{head}\n\n{Pages(found).text()}", "utf-8")
     draw(found, scored, fitting(store), args.out / "mismatch.png")
     print(f"{args.out}: results.json, tables.md, mismatch.png")
