@@ -238,7 +238,7 @@ class CaptionModel(nn.Module):
         logits = self.logits(memory, tokens[:, :-1])
         target = tokens[:, 1:][wanted]
         result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
-        if isinstance(self.fusion, EvidenceSwitch) and objective.match and seen is not None and len(seen) > 1:
+        if isinstance(self.fusion, EvidenceSwitch) and objective.match and seen is not None:
             mask, tags = self.token_mask(frame_mask, seen.shape[1]), self._tags(heard, seen)
             result["match"] = self.fusion.match_loss(heard, seen, mask, tags)
         if memory.gate is not None and objective.gate_stability:

@@ -240,6 +240,8 @@ def test_every_clip_is_compared_with_its_own_picture() -> None:
         assert result["match"].item() == pytest.approx(wanted.item(), rel=1e-5)
         assert result["loss"].item() == pytest.approx((result["caption"] + 0.7 * wanted).item(), rel=1e-5)
         assert result["shuffled"] == (2 if "partners" in changes else 0)
+    one = {name: values[:1] for name, values in data.items()}  # which makes no pairs
+    assert model(**one, objective=objective)["match"].item() == 0
     assert "match" not in model(**data, objective=ALONE)
     assert "match" not in learning("cross-attention")(**data, objective=objective)
     assert "match" not in model(**(data | {"picture": None}), objective=objective)

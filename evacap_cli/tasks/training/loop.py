@@ -95,7 +95,9 @@ class _Run:
             settings.smoothing, settings.gate_stability, settings.consistency, settings.match
         )
         self.dtype = pick_precision(settings.precision, device)
-        freeze(model, settings.freeze)
+        # parameters that nothing teaches would make processes wait for one another
+        untaught = ("fusion.evidence",) if model.compares and not settings.match else ()
+        freeze(model, (*settings.freeze, *untaught))
         self.model = model.to(device)
         self.model.set_checkpointing(settings.checkpointing)
         self.ema = (

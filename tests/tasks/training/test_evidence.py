@@ -75,7 +75,12 @@ def test_without_comparison_nothing_is_said_of_it(
     fit(model, tokenizer, Colours(8), settings(**{**SWITCH, **changes}), tmp_path)
     assert all("match" not in line for line in log_of(tmp_path))
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
-    assert {name for name in before if name.startswith("fusion.evidence.")} <= still
+    compares = {name: p for name, p in model.named_parameters() if name.startswith("fusion.evidence.")}
+    assert set(compares) <= still
+    assert bool(compares) == (fusion == "evidence")
+    assert not any(
+        p.requires_grad for p in compares.values()
+    )  # or several processes would wait for their gradients
     assert "fusion.out.weight" not in still
 
 
