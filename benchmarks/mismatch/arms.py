@@ -19,29 +19,32 @@ from safetensors.torch import load_file
 
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel, Tokenizer, build_model, load_preset
+from evacap_cli.model.decoder import TextDecoder
 from evacap_cli.tasks.batches import TowerBatches
 from evacap_cli.tasks.training import TrainSettings, fit
 
-WORDS_EPOCHS, EPOCHS = 6.0, 2.0
+WORDS_EPOCHS, EPOCHS = 5.0, 1.5
 SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """`training`: over the preset's. `after`: the arm whose end it starts from, else the seed's words. `change`: of the
-    fusion, before training."""
+    """`training`: over the preset's. `after`: the arm whose end it starts from, else the seed's words; a decoder of its
+    own for what is seen starts from the words. `change`: of the fusion, before training. `decoders`: of `evidence`."""
 
     preset: str
     training: dict[str, Any] = field(default_factory=dict)
     after: str = "words"
     change: Callable[[CaptionModel], None] | None = None
+    decoders: int = 2
 
 
 ARMS = {
     "words": Arm("audio-tiny", {"epochs": WORDS_EPOCHS, "lr": 1e-3}, after=""),
     "audio-only": Arm("audio-tiny"),
-    "evidence": Arm("evidence-tiny", {"modality_dropout": 0.0, "freeze": ["decoder"]}, after="audio-only"),
-    "evidence-one-decoder": Arm("evidence-tiny"),
+    "evidence": Arm("evidence-tiny", {"freeze": ["decoder"]}, after="audio-only"),
+    "evidence-frozen": Arm("evidence-tiny", {"freeze": ["decoder"]}, after="audio-only", decoders=1),
+    "evidence-one-decoder": Arm("evidence-tiny", {"modality_dropout": 0.35}, decoders=1),
     "cross-attention": Arm("evacap-no-gate-tiny"),
     "concat": Arm("avcap-tiny"),
     "entropy-sms-0.05": Arm("evacap-tiny"),
@@ -54,9 +57,8 @@ ARMS = {
     "entropy-reversed": Arm("evacap-tiny", change=variants.start(8.0, -4.0)),
     "entropy-per-head": Arm("evacap-tiny", change=variants.per_head),
     "entropy-sharp": Arm("evacap-tiny", change=variants.sharp),
-    "cross-attention-sms-0.5": Arm("evacap-no-gate-tiny", {"sms": 0.5}),
 }
-OURS = ("evidence", "evidence-one-decoder")
+OURS = ("evidence", "evidence-frozen", "evidence-one-decoder")
 EXTRA = {name for name in ARMS if name.startswith("entropy-") and "sms" not in name}
 """The entropy's fair chance: not of the paper."""
 
@@ -71,8 +73,10 @@ def build(name: str, towers: dict[str, torch.Tensor], words: int, seed: int) -> 
     config = load_preset(arm.preset).model
     tags = towers["tag_head.1.weight"].shape[0]
     encoder = replace(config.encoder, tag_classes=tags if config.fusion == "evidence" else 0)
+    evidence = replace(config.evidence, decoders=arm.decoders)
+    decoder = replace(config.decoder, vocab_size=words)
     torch.manual_seed(1000 + seed)
-    model = build_model(replace(config, encoder=encoder, decoder=replace(config.decoder, vocab_size=words)))
+    model = build_model(replace(config, encoder=encoder, decoder=decoder, evidence=evidence))
     known = dict(towers)
     if model.unified:  # the joint norms start as the sound's
         known |= {k.replace(".a.", ".joint."): v for k, v in known.items() if ".a." in k}
@@ -104,11 +108,9 @@ def train(name: str, seed: int, work: Path, towers: dict[str, torch.Tensor], tok
         return
     model = build(name, towers, len(tokenizer), seed)
     if arm.after:
-        known = load_file(folder_of(work, arm.after, seed) / "last" / "model.safetensors")
-        own = model.state_dict()
-        model.load_state_dict(
-            {k: v for k, v in known.items() if k in own and not k.startswith("encoder.")}, strict=False
-        )
+        load_words(model.decoder, folder_of(work, arm.after, seed))
+        if model.picture_decoder is not None:
+            load_words(model.picture_decoder, folder_of(work, "words", seed))
     fusion = any(True for _ in model.fusion.parameters())
     values = {
         **load_preset(arm.preset).training, "precision": "bf16", "noise": False, "freq_mask": 0, "time_mask": 0,
@@ -127,6 +129,14 @@ def train(name: str, seed: int, work: Path, towers: dict[str, torch.Tensor], tok
         "loss": summary["loss"],
     }
     (folder / "done.json").write_text(json.dumps(spent))
+
+
+def load_words(decoder: TextDecoder, folder: Path) -> None:
+    """A decoder goes on from that of another arm."""
+    known = load_file(folder / "last" / "model.safetensors")
+    decoder.load_state_dict(
+        {k.removeprefix("decoder."): v for k, v in known.items() if k.startswith("decoder.")}
+    )
 
 
 def _frozen(model: CaptionModel) -> list[str]:

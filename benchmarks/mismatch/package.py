@@ -122,9 +122,10 @@ def main() -> None:
             "training": trained["training"],
             "steps": done["steps"],
             "seconds": done["seconds"],
-            "after": {"words": "the words' end", "audio-only": "`audio-demo`, whose words it keeps"}[
-                arms.ARMS[arm].after
-            ],
+            "after": {
+                "words": "the words' end",
+                "audio-only": "the words' end; sounds alone keep the words of `audio-demo`",
+            }[arms.ARMS[arm].after],
             "minutes": minutes,
             "seed": seed,
             "towers": {key.replace(" ", "_"): value for key, value in towers.items()},

@@ -19,7 +19,7 @@ import torch
 from detection import auroc, number, reliability, with_off_screen
 from figures import draw
 from pairs import SEED
-from scores import TWO_DECODERS, Scored, add_scores, fitting, read
+from scores import Scored, add_scores, fitting, read
 from world import SETS, world
 
 from evacap_cli.data.store import Store
@@ -38,16 +38,15 @@ TABLE_2 = {"entropy-sms-0": (0.650, 0.172), "entropy-sms-0.05": (0.649, 0.170), 
            "entropy-sms-1": (0.622, 0.166)}  # fmt: skip
 """The paper's CIDEr and SPICE."""
 SHARES = (0.0, 0.05, 0.5, 1.0)
-OURS = ("evidence", TWO_DECODERS, "evidence-one-decoder")
 PLAIN = ("BLEU_1", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr", "recall", "source")
 Cell = tuple[float, float, float]
 
 
 def thorough() -> set[tuple[str, str]]:
     """Where METEOR, SPICE and SPIDEr are worth their time."""
-    own = {(arm, "own") for arm in (*PAPER, *TABLE_2, *OURS)}
-    shuffled = {(arm, "any") for arm in ("concat", "entropy-sms-0.05", "audio-only", *OURS)}
-    return own | shuffled | {(arm, "unlike") for arm in ("audio-only", *OURS)}
+    own = {(arm, "own") for arm in (*PAPER, *TABLE_2, *arms.OURS)}
+    shuffled = {(arm, "any") for arm in ("concat", "entropy-sms-0.05", "audio-only", *arms.OURS)}
+    return own | shuffled | {(arm, "unlike") for arm in ("audio-only", *arms.OURS)}
 
 
 def sweep(scored: Scored, arm: str, clips: int) -> None:
@@ -201,7 +200,7 @@ class Pages:
         ]
         self.section("Table 2: SMS in training", ["arm", *PLAIN, "paper's CIDEr", "SPICE"], rows)
         rows = []
-        for arm in ("concat", "entropy-sms-0.05", "audio-only", *OURS):
+        for arm in ("concat", "entropy-sms-0.05", "audio-only", *arms.OURS):
             preset = {"concat": "avcap", "entropy-sms-0.05": "evacap"}.get(arm, "")
             for share_of in SHARES if arm in self.values else ():
                 printed = SHUFFLED.get(preset, {}).get(share_of)

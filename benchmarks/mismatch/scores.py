@@ -22,9 +22,6 @@ from evacap_cli.tasks.evaluation import score
 QUICK = ("BLEU_1", "BLEU_4", "ROUGE_L", "CIDEr")
 ALL = ("BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
 DRAWS, MIDDLE = 1000, (0.025, 0.975)
-TWO_DECODERS = "evidence-two-decoders"
-"""Not an arm: where the switch of `evidence` is open, what `cross-attention` says, else what `audio-only` says."""
-
 Said = dict[str, dict[str, list]]
 """By condition; see `measure.py`."""
 
@@ -90,28 +87,7 @@ def read(work: Path, name: str, seeds: Sequence[int]) -> Scored:
             said |= {
                 (arm, seed): json.loads(file.read_text()) for seed, file in zip(seeds, files, strict=True)
             }
-    for seed in seeds:
-        if ("evidence", seed) in said and ("cross-attention", seed) in said:
-            said[TWO_DECODERS, seed] = _two_decoders(
-                *(said[n, seed] for n in ("evidence", "cross-attention", "audio-only"))
-            )
     return Scored(said)
-
-
-def _two_decoders(switch: Said, open_: Said, shut: Said) -> Said:
-    found: Said = {}
-    for condition, told in open_.items():
-        gates = switch[condition]["gate"]
-        pairs = zip(gates, told["captions"], shut[condition]["captions"], strict=True)
-        found[condition] = {
-            **{
-                name: switch[condition][name]
-                for name in ("rows", "gate", "evidence", "cues")
-                if name in switch[condition]
-            },
-            "captions": [seen if gate > 0 else heard for gate, seen, heard in pairs],
-        }
-    return found
 
 
 def fitting(store: Store) -> np.ndarray:

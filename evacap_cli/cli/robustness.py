@@ -12,15 +12,13 @@ from evacap_cli.cli.evaluate import BatchSize, Beam, JavaProgram, MaxWords, Metr
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
 
-DEMOS = ("demo", "avcap-demo", "audio-demo")
+DEMOS = ("demo", "entropy-demo", "avcap-demo", "audio-demo")
 
 
 def robustness(
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Checkpoint or packaged model. Repeatable.", show_default="demo, avcap-demo and audio-demo"
-        ),
+        typer.Option(help="Checkpoint or packaged model. Repeatable.", show_default="the packaged ones"),
     ] = None,
     data: Annotated[
         Path | None,

@@ -6,7 +6,7 @@ does not copy anything: which slots it may see is a boolean table, and only that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,15 @@ class Hypotheses:
     length: Tensor
     logprob: Tensor
     score: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Hypotheses], rows: Sequence[Tensor]) -> Hypotheses:
+        """Those of all clips in their order, where part i is of the clips in `rows[i]`, bool (B,)."""
+        place = torch.cat([some.nonzero()[:, 0] for some in rows]).argsort()
+        values = (
+            torch.cat([getattr(part, name) for part in parts])[place] for name in cls.__dataclass_fields__
+        )
+        return cls(*values)
 
 
 def beam_search(step: Callable[[Tensor, int], Tensor], reorder: Callable[[Tensor], None], batch: int,

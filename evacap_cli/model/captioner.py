@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from evacap_cli.model.beam import BeamSettings, CachedDecoding, RecomputedDecoding, beam_search
+from evacap_cli.model.beam import BeamSettings, CachedDecoding, Hypotheses, RecomputedDecoding, beam_search
 from evacap_cli.model.config import ModelConfig
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
 from evacap_cli.model.encoder import Block, TwoTowerEncoder
@@ -76,6 +76,11 @@ class CaptionModel(nn.Module):
         self.encoder = TwoTowerEncoder(config.encoder, picture=self.has_picture, unified=self.unified)
         self.fusion = build_fusion(config)
         self.decoder = TextDecoder(config.decoder, config.encoder.width)
+        self.picture_decoder: TextDecoder | None = None
+        """Of `evidence`: speaks where the picture is in, so that `decoder` speaks of sounds alone."""
+        if self.compares and config.evidence.decoders == 2:
+            self.picture_decoder = TextDecoder(config.decoder, config.encoder.width)
+            self.start_alike()
         self.packed: torch.dtype | None = None
         """What the weights were packed as; see `packing.pack`."""
 
@@ -87,6 +92,22 @@ class CaptionModel(nn.Module):
     def compares(self) -> bool:
         """Whether it asks if sound and picture belong together."""
         return isinstance(self.fusion, EvidenceSwitch)
+
+    @property
+    def decoders(self) -> list[TextDecoder]:
+        return [self.decoder] if self.picture_decoder is None else [self.decoder, self.picture_decoder]
+
+    def start_alike(self) -> None:
+        """The decoder that sees begins with the words of the one that does not."""
+        if self.picture_decoder is not None:
+            self.picture_decoder.load_state_dict(self.decoder.state_dict())
+
+    def _speakers(self, memory: Fused) -> list[tuple[TextDecoder, Tensor | None]]:
+        """Which decoder speaks of which clips, bool (B,), None for all."""
+        seeing, open_ = self.picture_decoder, memory.open
+        if seeing is None or open_ is None or not bool(open_.any()):
+            return [(self.decoder, None)]
+        return [(seeing, None)] if bool(open_.all()) else [(self.decoder, ~open_), (seeing, open_)]
 
     @property
     def cues(self) -> tuple[str, ...]:
@@ -147,7 +168,9 @@ class CaptionModel(nn.Module):
 
     def set_checkpointing(self, wanted: bool) -> None:
         """In training, blocks keep only what they were given and compute the rest again: less memory, more time."""
-        self.encoder.checkpointing = self.decoder.checkpointing = wanted
+        self.encoder.checkpointing = wanted
+        for decoder in self.decoders:
+            decoder.checkpointing = wanted
 
     def compile_blocks(self) -> None:
         """`torch.compile` for the blocks of towers and decoder, one after another as they are first used, and for the
@@ -155,7 +178,8 @@ class CaptionModel(nn.Module):
         for module in self.modules():
             if isinstance(module, Block | DecoderLayer):
                 module.compile()
-        self.decoder.step = torch.compile(self.decoder.step)  # type: ignore[method-assign]
+        for decoder in self.decoders:
+            decoder.step = torch.compile(decoder.step)  # type: ignore[method-assign]
 
     def visible(self, pixels: Tensor, frame_mask: Tensor | None) -> Tensor | None:
         """bool (B, N), the frames of normalised pixels (B, N, 3, S, S) that the model takes for a picture; None: all.
@@ -197,8 +221,18 @@ class CaptionModel(nn.Module):
 
     def logits(self, memory: Fused, tokens: Tensor) -> Tensor:
         """Teacher-forced word logits (B, T, V) for tokens (B, T)."""
-        prefix = self.decoder.encode_prefix(memory.tokens, memory.mask)
-        return self.decoder.logits(self.decoder.hidden(prefix, memory.mask, tokens))
+
+        def said(decoder: TextDecoder, memory: Fused, tokens: Tensor) -> Tensor:
+            prefix = decoder.encode_prefix(memory.tokens, memory.mask)
+            return decoder.logits(decoder.hidden(prefix, memory.mask, tokens))
+
+        parts, places = [], []
+        for decoder, rows in self._speakers(memory):
+            if rows is None:
+                return said(decoder, memory, tokens)
+            parts.append(said(decoder, memory.some(rows), tokens[rows]))
+            places.append(rows.nonzero()[:, 0])
+        return torch.cat(parts)[torch.cat(places).argsort()]
 
     def forward(
         self,
@@ -238,6 +272,14 @@ class CaptionModel(nn.Module):
         logits = self.logits(memory, tokens[:, :-1])
         target = tokens[:, 1:][wanted]
         result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
+        learns = any(parameter.requires_grad for parameter in self.decoder.parameters())
+        if (
+            self.training and self.picture_decoder is not None and learns
+        ):  # each decoder learns from every clip
+            alone = self.logits(Fused(heard), tokens[:, :-1])[wanted]
+            result["caption"] = (
+                result["caption"] + smoothed_cross_entropy(alone, target, objective.smoothing)
+            ) / 2
         if isinstance(self.fusion, EvidenceSwitch) and objective.match and seen is not None:
             mask, tags = self.token_mask(frame_mask, seen.shape[1]), self._tags(heard, seen)
             result["match"] = self.fusion.match_loss(heard, seen, mask, tags)
@@ -313,9 +355,21 @@ class CaptionModel(nn.Module):
             pad=self.pad,
         )
         kind = CachedDecoding if cached else RecomputedDecoding
-        decoding = kind(self.decoder, memory.tokens, memory.mask, settings)
-        batch, device = memory.tokens.shape[0], memory.tokens.device
-        found = beam_search(decoding.step, decoding.reorder, batch, settings, device)
+
+        def said(decoder: TextDecoder, memory: Fused) -> Hypotheses:
+            decoding = kind(decoder, memory.tokens, memory.mask, settings)
+            batch, device = memory.tokens.shape[0], memory.tokens.device
+            return beam_search(decoding.step, decoding.reorder, batch, settings, device)
+
+        speakers = self._speakers(memory)
+        if len(speakers) == 1:
+            found = said(speakers[0][0], memory)
+        else:
+            rows = [rows for _, rows in speakers if rows is not None]
+            parts = [
+                said(decoder, memory.some(some)) for (decoder, _), some in zip(speakers, rows, strict=True)
+            ]
+            found = Hypotheses.joined(parts, rows)
         gates, entropies = (None if x is None else x.float() for x in (memory.gate, memory.entropy))
         gate, entropy = (None if x is None else x.mean(dim=1) for x in (gates, entropies))
         score = found.logprob / (found.length - 1).clamp(min=1)
@@ -346,6 +400,7 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
         root = name.split(".")[0]
         part = "tag head" if root == "tag_head" else "shared block" if root in ("blocks_u", "norms") else None
         counts[part or ("audio tower" if root.endswith("_a") else "picture tower")] += parameter.numel()
-    for part in ("fusion", "decoder"):
-        counts[part] = sum(p.numel() for p in getattr(model, part).parameters())
+    for name, child in model.named_children():
+        if name != "encoder":
+            counts[name.removeprefix("picture_")] += sum(p.numel() for p in child.parameters())
     return {**counts, "total": sum(counts.values())}

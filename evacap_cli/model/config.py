@@ -121,9 +121,13 @@ class EvidenceConfig:
     """The picture is let in where it belongs to the sound with at least this probability."""
     windows: int = 1
     """Stretches of a clip that are decided on by themselves."""
+    decoders: int = 2
+    """2: who is only heard has a decoder of its own, whatever pictures teach the other. 1: one for both."""
 
     def problems(self) -> list[str]:
         found = _too_small("evidence", self, ("width", "windows"))
+        if self.decoders not in (1, 2):
+            found.append(f"evidence.decoders: {self.decoders} is neither 1 nor 2")
         if not 0 <= self.threshold <= 1:
             found.append(f"evidence.threshold: {self.threshold} must be between 0 and 1")
         return found

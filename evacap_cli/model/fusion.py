@@ -21,7 +21,8 @@ class Fused:
     tokens: (B, P, d). mask: bool (B, P), None when every token exists. gate and entropy: (B, T_a) in [0, 1] per audio
     token, None for kinds without them; clips without a picture have gate 0 and entropy NaN. evidence: (B, W), how
     likely sound and picture belong together in every window, and cues: (B, K), what the clip's is made of; both NaN for
-    clips without a picture, None for kinds that do not compare.
+    clips without a picture, None for kinds that do not compare. open: bool (B,), clips whose picture is
+    in, likewise.
     """
 
     tokens: Tensor
@@ -30,6 +31,11 @@ class Fused:
     entropy: Tensor | None = None
     evidence: Tensor | None = None
     cues: Tensor | None = None
+    open: Tensor | None = None
+
+    def some(self, rows: Tensor) -> Fused:
+        """What the decoder needs of some clips, bool (B,)."""
+        return Fused(self.tokens[rows], None if self.mask is None else self.mask[rows])
 
 
 class CrossAttention(nn.Module):
@@ -143,11 +149,16 @@ class EvidenceSwitch(CrossAttention):
         self, audio: Tensor, picture: Tensor | None, mask: Tensor | None, tags: Tags | None = None
     ) -> Fused:
         """As `CrossAttention`, with the tag logits of all tokens where the encoder has a tag head."""
+        B = len(audio)
         if self.training:
-            return super().forward(audio, picture, mask)
+            fused = super().forward(audio, picture, mask)
+            fused.open = (
+                mask.any(dim=1) if mask is not None else audio.new_full((B,), picture is not None).bool()
+            )
+            return fused
         if picture is None:
             fused = self._without_picture(audio)
-            B = len(audio)
+            fused.open = audio.new_zeros(B).bool()
             fused.evidence = audio.new_full((B, self.config.windows), torch.nan, dtype=torch.float32)
             fused.cues = audio.new_full((B, len(self.evidence.cues)), torch.nan, dtype=torch.float32)
             return fused
@@ -173,7 +184,7 @@ class EvidenceSwitch(CrossAttention):
             open_ = super().combine(audio[some], picture[some], looking).tokens
             tokens = audio.clone()
             tokens[some] = torch.where(gate[some][..., None], open_.to(audio.dtype), audio[some])
-        return Fused(tokens, gate=gate.float(), evidence=evidence, cues=cues)
+        return Fused(tokens, gate=gate.float(), evidence=evidence, cues=cues, open=some)
 
     def _ask(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags | None) -> Tensor:
         """Cues (B, K), NaN where there is no picture."""

@@ -52,8 +52,8 @@ def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
     if model.packed is None:
         for module, name in _linear(model):
             setattr(module, name, _packed(getattr(module, name), dtype))
-        decoder = model.decoder
-        decoder.vocabulary = PackedLinear(decoder.words.weight, decoder.output_bias, torch.float32)
+        for decoder in model.decoders:
+            decoder.vocabulary = PackedLinear(decoder.words.weight, decoder.output_bias, torch.float32)
         model.packed = dtype
     return model
 

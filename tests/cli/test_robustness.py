@@ -119,7 +119,9 @@ def test_without_options_it_makes_its_own_benchmark(
         )
         assert result.exit_code == 0, result.output
         made = json.loads((tmp_path / "robustness" / "robustness.json").read_text())
-        assert [model["name"] for model in made["models"]] == ["demo", "avcap-demo", "audio-demo"]
+        assert [model["name"] for model in made["models"]] == [
+            "demo", "entropy-demo", "avcap-demo", "audio-demo",
+        ]  # fmt: skip
         assert made["clips"] == 6
         demo = made["models"][0]
         assert demo["points"][0]["values"]["ROUGE_L"] > 0.3

@@ -117,7 +117,7 @@ def test_the_same_every_time() -> None:
 
 @pytest.fixture(scope="module")
 def plain() -> Checkpoint:
-    checkpoint = load_checkpoint("demo")
+    checkpoint = load_checkpoint("entropy-demo")
     return replace(checkpoint, metadata={k: v for k, v in checkpoint.metadata.items() if k != "mismatch"})
 
 

@@ -195,6 +195,7 @@ def _start(
     for file, load in ((options.init_encoder, import_cav_mae), (options.init_decoder, import_git)):
         if file is not None:
             told.note(f"{file}: {load(file, model, options.allow).summary()}")
+    model.start_alike()
     return tokenizer, model
 
 
@@ -219,6 +220,7 @@ def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> Captio
             f"train a preset of its sizes: it was {checkpoint.metadata.get('preset', 'made otherwise')}",
         )
     model.load_state_dict(taken, strict=False)
+    model.start_alike()
     fresh = sorted({".".join(name.split(".")[:2]) for name in wanted if name not in taken})
     told.note(f"{checkpoint.path}: its fusion is {checkpoint.model.config.fusion}; {len(taken)} of {len(wanted)} "
               f"tensors taken over, afresh: {', '.join(fresh) or 'none'}")  # fmt: skip

@@ -32,7 +32,7 @@ Described = tuple[Source, Clip, Row, Words]
 
 @pytest.fixture(scope="module")
 def demo() -> Captioner:
-    return Captioner.load("demo", device="cpu", precision="fp32")
+    return Captioner.load("entropy-demo", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,8 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
 
 def test_the_command_keeps_them_and_flags_mismatches(evacap: Evacap, films: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "out.csv", tmp_path / "curves"
-    command = ("caption", films, "-o", out, "--curves", kept, "--flag-mismatch", "--device", "cpu", "-q")
+    model = ("--model", "entropy-demo", "--device", "cpu", "-q")
+    command = ("caption", films, "-o", out, "--curves", kept, "--flag-mismatch", *model)
     result = evacap(*command, "--workers", 0, "--segment", 2)
     assert result.exit_code == 0, result.output
     with out.open(newline="", encoding="utf-8") as file:
@@ -248,7 +249,7 @@ def test_the_command_keeps_them_and_flags_mismatches(evacap: Evacap, films: Path
     seen = [row for row in rows if row["status"] == "ok"]
     assert all(0.2 < float(row["mismatch"]) < 0.8 for row in seen)
     assert [row["mismatch"] for row in rows if row["status"] == "audio-only"] == [""]
-    checkpoint = Captioner.load("demo", device="cpu").checkpoint
+    checkpoint = Captioner.load("entropy-demo", device="cpu").checkpoint
     for row in seen:
         likely = probability(checkpoint, float(row["gate"]), float(row["entropy"]))
         assert float(row["mismatch"]) == pytest.approx(likely, abs=1e-3)
