@@ -53,9 +53,14 @@ def main() -> None:
     for source, (row,) in captioner.rows(
         find_sources([args.sound, dubbed]), CaptionOptions(workers=0), described=curves.add
     ):
-        likely = probability(captioner.checkpoint, row.gate, row.entropy)
-        said = "not calibrated" if likely is None else f"mismatch {likely:.2f}"
-        print(f"{row.video}: {row.caption} (gate {row.gate:.3f}, entropy {row.entropy:.3f}, {said})")
+        model, numbers = captioner.checkpoint.model, {"gate": row.gate, "entropy": row.entropy}
+        told = row.mismatch if model.compares else probability(captioner.checkpoint, row.gate, row.entropy)
+        said = [
+            f"{name} {value:.3f}"
+            for name, value in {**numbers, "mismatch": told}.items()
+            if value is not None
+        ]
+        print(f"{row.video}: {row.caption} ({', '.join(said)})")
         pictures.append(Image.open(args.out / f"{source.relative}.png").convert("RGB"))
     both = Image.new("RGB", (sum(p.width for p in pictures), pictures[0].height))
     for i, picture in enumerate(pictures):
