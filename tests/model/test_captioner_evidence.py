@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evacap_cli.model import CaptionModel, Generation, ModelConfig, Objective
+from evacap_cli.model import CaptionModel, Generation, ModelConfig, Objective, parameter_counts
 from evacap_cli.model.packing import pack
 
 from .samples import DECODER, ENCODER, PICTURES, random_clips, random_model, random_words
@@ -30,6 +30,10 @@ def with_fusion(model: CaptionModel, fusion: str) -> CaptionModel:
     """The captioner of another fusion that has the same weights, all of which `model` has."""
     other = CaptionModel(ModelConfig(fusion, ENCODER, DECODER)).eval()
     known = model.state_dict()
+    if (
+        fusion != "audio-only" and model.picture_decoder is not None
+    ):  # what it says of pictures it says with this one
+        known |= {f"decoder.{name}": value for name, value in model.picture_decoder.state_dict().items()}
     other.load_state_dict({name: known[name] for name in other.state_dict()})
     return other
 
@@ -85,6 +89,72 @@ def test_shut_it_is_the_audio_only_captioner_to_the_bit(way: str) -> None:
         tokens = model.fuse(heard, model.encode_picture(pixels)).tokens
         assert torch.equal(heard, alone.encode_audio(fbank))
     assert torch.equal(tokens[shut], heard[shut])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_decoder_speaks_of_its_clips_in_their_places(way: str) -> None:
+    model = model_of()
+    assert model.picture_decoder is not None
+    fbank, pixels = random_clips(CLIPS, SEED)
+    alone, seeing = with_fusion(model, "audio-only"), with_fusion(model, "cross-attention")
+    ours = spoken(model, fbank, pixels, way)
+    assert ours.gate is not None
+    shut = ours.gate == 0
+    assert 0 < shut.sum() < CLIPS
+    words = ours.tokens.clone()
+    words[shut] = spoken(alone, fbank[shut], None, way).tokens
+    words[~shut] = spoken(seeing, fbank[~shut], pixels[~shut], way).tokens
+    assert torch.equal(ours.tokens, words)
+
+
+def test_taught_words_are_those_of_each_decoder() -> None:
+    model = model_of()
+    fbank, pixels = random_clips(CLIPS, SEED)
+    tokens, _ = random_words(CLIPS, 9, SEED)
+    with torch.inference_mode():
+        heard, seen = model.encode_audio(fbank), model.encode_picture(pixels)
+        memory = model.fuse(heard, seen)
+        assert memory.open is not None
+        assert 0 < memory.open.sum() < CLIPS
+        found = model.logits(memory, tokens)
+        for name, rows in (("audio-only", ~memory.open), ("cross-attention", memory.open)):
+            other = with_fusion(model, name)
+            wanted = other.logits(
+                other.fuse(heard[rows], None if name == "audio-only" else seen[rows]), tokens[rows]
+            )
+            torch.testing.assert_close(found[rows], wanted)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_each_decoder_learns_from_every_clip_unless_it_is_frozen(frozen: bool) -> None:
+    model = learning()
+    assert model.picture_decoder is not None
+    model.decoder.requires_grad_(not frozen)
+    fbank, pixels = random_clips(CLIPS, SEED)
+    tokens, wanted = random_words(CLIPS, 9, SEED)
+    parts = model(fbank, pixels, tokens, wanted, objective=ALONE)
+    parts["loss"].backward()
+    learns = [any(p.grad is not None and bool(p.grad.any()) for p in d.parameters()) for d in model.decoders]
+    assert learns == [not frozen, True]
+    with torch.inference_mode():
+        seen = with_fusion(model, "cross-attention")(fbank, pixels, tokens, wanted, objective=ALONE)[
+            "caption"
+        ]
+        heard = with_fusion(model, "audio-only")(fbank, None, tokens, wanted, objective=ALONE)["caption"]
+    torch.testing.assert_close(parts["caption"].detach(), seen if frozen else (seen + heard) / 2)
+
+
+def test_decoders_start_alike_and_count() -> None:
+    config = random_model("evidence", SEED).config
+    fresh = CaptionModel(config)
+    one = CaptionModel(replace(config, evidence=replace(config.evidence, decoders=1)))
+    assert fresh.picture_decoder is not None
+    own, seeing = fresh.decoder.state_dict(), fresh.picture_decoder.state_dict()
+    assert all(torch.equal(own[name], seeing[name]) for name in own)
+    assert one.picture_decoder is None
+    counts = [parameter_counts(model) for model in (one, fresh)]
+    assert counts[1]["decoder"] == 2 * counts[0]["decoder"]
+    assert counts[1]["total"] == counts[0]["total"] + counts[0]["decoder"]
 
 
 @pytest.mark.parametrize("way", ["plain", "autocast"])
@@ -196,7 +266,8 @@ def batch_of() -> dict[str, Tensor]:
 def learning(fusion: str = "evidence") -> CaptionModel:
     """In training, but for dropout."""
     model = random_model(fusion, SEED).train()
-    model.decoder.eval()
+    for decoder in model.decoders:
+        decoder.eval()
     return model
 
 
