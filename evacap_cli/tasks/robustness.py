@@ -167,7 +167,7 @@ def _sweep_one(
     told = {
         name: float(np.mean([auroc(numbers(own), numbers(said)) for said in made]))
         for name, numbers in NUMBERS.items()
-        if made and np.isfinite(numbers(own)).any()
+        if made and all(np.isfinite(numbers(said)).any() for said in (own, *made))
     }
     return Swept(
         model.name,

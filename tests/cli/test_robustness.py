@@ -20,13 +20,14 @@ QUICK = ("--metrics", "BLEU,CIDEr", "--beam", 2, "--max-words", 6, "--batch-size
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store and three models that fit it."""
+    """A store and four models that fit it."""
     folder = tmp_path_factory.mktemp("robustness")
     noise_store(folder / "store")
     for fusion, preset in (
         ("entropy-gate", "evacap-base"),
         ("concat", "avcap-base"),
         ("audio-only", "audio-base"),
+        ("evidence", "evidence-base"),
     ):
         made = checkpoint(fusion)
         save_checkpoint(folder / fusion, made.model, made.tokenizer, made.features, {"preset": preset})
@@ -80,6 +81,25 @@ def test_a_sweep_can_be_repeated(evacap: Evacap, world: Path, tmp_path: Path) ->
     evaluated = evacap("evaluate", "--model", world / "concat", "--data", world / "store", *QUICK, "--json")
     (row,) = json.loads(evaluated.stdout)["models"]
     assert row["metrics"] == pytest.approx(first["models"][1]["points"][0]["values"], abs=1e-12)
+
+
+def test_evidence_is_told(evacap: Evacap, world: Path, tmp_path: Path) -> None:
+    given = ("--model", world / "evidence", "--data", world / "store", *QUICK)
+    result = evacap("evaluate", *given, "-o", tmp_path / "table")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "table" / "predictions-evidence.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert any(row["evidence"] for row in rows)
+    for row in rows:  # one of them has no picture
+        assert float(row["gate"]) == (float(row["evidence"] or 0) >= 0.5)
+    for perturb, told in (("shuffle", True), ("black", False)):  # who sees nothing has no evidence
+        args = ("--perturb", perturb, "--seeds", "0", "-o", tmp_path / perturb, "--json")
+        result = evacap("robustness", *given, *args)
+        assert result.exit_code == 0, result.output
+        (found,) = json.loads(result.stdout)["models"]
+        assert 0 <= found["told_apart"]["gate"] <= 1
+        assert ("evidence" in found["told_apart"]) == told
+        assert "entropy" not in found["told_apart"]
 
 
 @pytest.mark.parametrize(
