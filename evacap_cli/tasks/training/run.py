@@ -221,7 +221,8 @@ def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> Captio
         )
     model.load_state_dict(taken, strict=False)
     model.start_alike()
-    fresh = sorted({".".join(name.split(".")[:2]) for name in wanted if name not in taken})
+    left = [name for name in wanted if name not in taken and not name.startswith("picture_decoder.")]
+    fresh = sorted({".".join(name.split(".")[:2]) for name in left})
     told.note(f"{checkpoint.path}: its fusion is {checkpoint.model.config.fusion}; {len(taken)} of {len(wanted)} "
               f"tensors taken over, afresh: {', '.join(fresh) or 'none'}")  # fmt: skip
     return model

@@ -30,11 +30,12 @@ def test_the_base_preset_is_the_published_recipe() -> None:
 
 
 def test_the_recipe_of_the_switch() -> None:
-    """The decoder sees the clip's own picture or none, and every batch teaches which belong together."""
+    """Two decoders, of which one sees the clips' own pictures, and every batch teaches which belong together."""
     for size in ("tiny", "base"):
         config = read_config(f"evidence-{size}", ["model.evidence.windows=2", "training.match=0.5"])
         s = config.training
-        assert (s.sms, s.modality_dropout, s.match, s.gate_stability, s.consistency) == (0, 0.35, 0.5, 0, 0)
+        assert (s.sms, s.modality_dropout, s.match, s.gate_stability, s.consistency) == (0, 0, 0.5, 0, 0)
+        assert config.model.evidence.decoders == 2
         assert config.model.evidence.windows == 2
         assert config.to_dict()["model"]["evidence"]["windows"] == 2
     assert read_config("evacap-tiny").training.modality_dropout == 0
