@@ -156,6 +156,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+LEGEND = """Arms: `concat` is AVCap's fusion; `cross-attention` A + F without a gate (w/o G); `gate` an ordinary learned gate;
+`entropy` the paper's, with SMS at what its name says, or 0.05: `steep` starts with w_g -8 and b_g 4, `reversed` with 8 and -4, `per-head`
+has a gate a head, `sharp` a learned factor on the scores. `evidence` has two decoders, `evidence-frozen` keeps audio-only's for both paths,
+`evidence-one-decoder` trains one for both. Pictures: `own`; `unlike`, another clip's in which nothing is heard or could sound that is heard
+here; `any`, any other clip's; `half`, the second half from an unlike clip; `frozen`, the first frame throughout; `black`. Without a further
+word, clips are those whose picture fits in full. `recall`: of the sounds that are heard, those that are named; `precision`: of the sounds
+that are named, those that are heard; `source`: of the visible sounds whose source only the picture tells, those with the right one."""
 SHOWN = ("own", "unlike", "any", "half", "frozen", "black")
 KEPT = ("CIDEr", "SPIDEr", "recall")
 
@@ -285,7 +292,7 @@ def main() -> None:
     (args.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     about = ", ".join(f"{k} {v}" for k, v in found["about"].items() if isinstance(v, int | str | list))
     means = "Means over seeds, 95 % over draws of clips and seeds in brackets."
-    head = f"# Mismatch: what was measured\n\n{about}. {means}"
+    head = f"# Mismatch: what was measured\n\n{about}. {means}\n\n{LEGEND}"
     (args.out / "tables.md").write_text(f"{head}\n\n{Pages(found).text()}", "utf-8")
     draw(found, scored, fitting(store), args.out / "mismatch.png")
     print(f"{args.out}: results.json, tables.md, mismatch.png")

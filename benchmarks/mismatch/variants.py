@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def sharp(model: CaptionModel) -> None:
     model.fusion = EntropyGateSharp(model.config.encoder.width, model.config.encoder.heads)
 
 
-def start(weight: float, bias: float):  # type: ignore[no-untyped-def]
+def start(weight: float, bias: float) -> Callable[[CaptionModel], None]:
     """Other first values of w_g and b_g."""
 
     def change(model: CaptionModel) -> None:
