@@ -156,13 +156,15 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-LEGEND = """Arms: `concat` is AVCap's fusion; `cross-attention` A + F without a gate (w/o G); `gate` an ordinary learned gate;
-`entropy` the paper's, with SMS at what its name says, or 0.05: `steep` starts with w_g -8 and b_g 4, `reversed` with 8 and -4, `per-head`
-has a gate a head, `sharp` a learned factor on the scores. `evidence` has two decoders, `evidence-frozen` keeps audio-only's for both paths,
-`evidence-one-decoder` trains one for both. Pictures: `own`; `unlike`, another clip's in which nothing is heard or could sound that is heard
-here; `any`, any other clip's; `half`, the second half from an unlike clip; `frozen`, the first frame throughout; `black`. Without a further
-word, clips are those whose picture fits in full. `recall`: of the sounds that are heard, those that are named; `precision`: of the sounds
-that are named, those that are heard; `source`: of the visible sounds whose source only the picture tells, those with the right one."""
+LEGEND = """Arms: `concat` is AVCap's fusion; `cross-attention` A + F without a gate (w/o G); `gate` an ordinary
+learned gate; `entropy` the paper's, with SMS at what its name says, or 0.05: `steep` starts with w_g -8 and b_g 4,
+`reversed` with 8 and -4, `per-head` has a gate a head, `sharp` a learned factor on the scores. `evidence` has two
+decoders, `evidence-frozen` keeps audio-only's for both paths, `evidence-one-decoder` trains one for both. Pictures:
+`own`; `unlike`, another clip's in which nothing is heard or could sound that is heard here; `any`, any other
+clip's; `half`, the second half from an unlike clip; `frozen`, the first frame throughout; `black`. Without a
+further word, clips are those whose picture fits in full. `recall`: of the sounds that are heard, those that are
+named; `precision`: of the sounds that are named, those that are heard; `source`: of the visible sounds whose source
+only the picture tells, those with the right one."""
 SHOWN = ("own", "unlike", "any", "half", "frozen", "black")
 KEPT = ("CIDEr", "SPIDEr", "recall")
 
