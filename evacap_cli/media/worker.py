@@ -15,8 +15,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -56,13 +57,29 @@ def _spawn(module: str = "") -> tuple[SpawnProcess, Connection]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, module), daemon=True)
     try:
-        process.start()
+        with _without_interrupts():
+            process.start()
     except Exception:
         ours.close()
         raise
     finally:
         theirs.close()
     return process, ours
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started meanwhile does not hear Ctrl-C, not even before it comes to ignoring it; this process does,
+    afterwards at the latest."""
+    if os.name != "posix":
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would let them in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class NoWorkerError(Exception):
@@ -294,6 +311,8 @@ def _work(pipe: Connection, module: str) -> None:
     # Ctrl-C reaches all processes of the group: it is left to the parent, and so is the terminal, on which decord
     # prints complaints past all of its settings; what matters comes back as an error.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `_without_interrupts`
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if module:
