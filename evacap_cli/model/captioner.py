@@ -102,6 +102,12 @@ class CaptionModel(nn.Module):
         if self.picture_decoder is not None:
             self.picture_decoder.load_state_dict(self.decoder.state_dict())
 
+    @property
+    def learns_alone(self) -> bool:
+        """Whether, in training, `decoder` learns to speak of every clip's sound alone, beside the one that sees."""
+        learns = any(parameter.requires_grad for parameter in self.decoder.parameters())
+        return self.training and self.picture_decoder is not None and learns
+
     def _speakers(self, memory: Fused) -> list[tuple[TextDecoder, Tensor | None]]:
         """Which decoder speaks of which clips, bool (B,), None for all."""
         seeing, open_ = self.picture_decoder, memory.open
@@ -221,16 +227,12 @@ class CaptionModel(nn.Module):
 
     def logits(self, memory: Fused, tokens: Tensor) -> Tensor:
         """Teacher-forced word logits (B, T, V) for tokens (B, T)."""
-
-        def said(decoder: TextDecoder, memory: Fused, tokens: Tensor) -> Tensor:
-            prefix = decoder.encode_prefix(memory.tokens, memory.mask)
-            return decoder.logits(decoder.hidden(prefix, memory.mask, tokens))
-
         parts, places = [], []
         for decoder, rows in self._speakers(memory):
             if rows is None:
-                return said(decoder, memory, tokens)
-            parts.append(said(decoder, memory.some(rows), tokens[rows]))
+                return decoder.taught(memory.tokens, memory.mask, tokens)
+            some = memory.some(rows)
+            parts.append(decoder.taught(some.tokens, some.mask, tokens[rows]))
             places.append(rows.nonzero()[:, 0])
         return torch.cat(parts)[torch.cat(places).argsort()]
 
@@ -272,14 +274,17 @@ class CaptionModel(nn.Module):
         logits = self.logits(memory, tokens[:, :-1])
         target = tokens[:, 1:][wanted]
         result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
-        learns = any(parameter.requires_grad for parameter in self.decoder.parameters())
-        if (
-            self.training and self.picture_decoder is not None and learns
-        ):  # each decoder learns from every clip
+        if self.learns_alone:
             alone = self.logits(Fused(heard), tokens[:, :-1])[wanted]
             result["caption"] = (
                 result["caption"] + smoothed_cross_entropy(alone, target, objective.smoothing)
             ) / 2
+        unseeing = memory.open is not None and not bool(memory.open.any())
+        if self.training and self.picture_decoder is not None and unseeing:
+            # nothing was to be seen, but processes wait for one another's gradients, and a frozen rest has none
+            result["caption"] = result["caption"] + 0 * sum(
+                p.sum() for p in self.picture_decoder.parameters()
+            )
         if isinstance(self.fusion, EvidenceSwitch) and objective.match and seen is not None:
             mask, tags = self.token_mask(frame_mask, seen.shape[1]), self._tags(heard, seen)
             result["match"] = self.fusion.match_loss(heard, seen, mask, tags)

@@ -44,8 +44,9 @@ def estimate_memory(
             torch.autocast("cpu", dtype, enabled=dtype is not None),
         ):
             seen = model.encode_picture(pixels) if model.has_picture else None
-            logits = model.logits(model.fuse(model.encode_audio(fbank), seen), tokens)
-            logits.float().log_softmax(-1)
+            memory = model.fuse(model.encode_audio(fbank), seen)
+            for decoder in model.decoders if model.learns_alone else model.decoders[-1:]:
+                decoder.taught(memory.tokens, memory.mask, tokens).float().log_softmax(-1)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         everything = sum(p.numel() for p in model.parameters())
     copies: dict[str, Any] = {

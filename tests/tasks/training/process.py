@@ -19,6 +19,7 @@ from .colours import Colours, make_tokenizer, settings, small_model
 def main() -> None:
     out, clips, changes = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
+    fusion = changes.pop("fusion", "entropy-gate")
     torch.set_num_threads(1)
     tokenizer = make_tokenizer()
 
@@ -27,8 +28,8 @@ def main() -> None:
         time.sleep(pause)
 
     with process_group(torch.device("cpu")) as (ranks, device):
-        fit(small_model(tokenizer, dropout=0.0), tokenizer, Colours(clips, wordy=True), settings(**changes), out,
-            Colours(9), device, ranks, progress=progress)  # fmt: skip
+        fit(small_model(tokenizer, fusion, dropout=0.0), tokenizer, Colours(clips, wordy=True), settings(**changes),
+            out, Colours(9), device, ranks, progress=progress)  # fmt: skip
 
 
 if __name__ == "__main__":

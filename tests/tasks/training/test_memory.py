@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from evacap_cli.model import build_model, load_preset
+from evacap_cli.model.fusion import Fused
 from evacap_cli.tasks.training import TrainSettings
 from evacap_cli.tasks.training.memory import estimate_memory
 
 
-@pytest.mark.parametrize("preset", ["evacap-tiny", "avcap-tiny", "audio-tiny", "evacap-no-gate-tiny"])
+@pytest.mark.parametrize(
+    "preset", ["evacap-tiny", "avcap-tiny", "audio-tiny", "evacap-no-gate-tiny", "evidence-tiny"]
+)
 def test_activations_are_those_that_a_real_step_keeps(preset: str) -> None:
     config = load_preset(preset).model
     config = replace(config, decoder=replace(config.decoder, vocab_size=2000))
@@ -30,10 +33,29 @@ def test_activations_are_those_that_a_real_step_keeps(preset: str) -> None:
         pixels = torch.zeros(8, encoder.frames, 3, encoder.image_size, encoder.image_size)
         seen = model.encode_picture(pixels) if model.has_picture else None
         tokens = torch.zeros(8, 20, dtype=torch.long)
-        model.logits(model.fuse(model.encode_audio(fbank), seen), tokens).float().log_softmax(-1)
+        heard = model.encode_audio(fbank)
+        for memory in (model.fuse(heard, seen), Fused(heard))[: len(model.decoders)]:
+            model.logits(memory, tokens).float().log_softmax(-1)
     real = sum(storage.nbytes() for storage in kept.values()) / 1e9
     found = estimate_memory(config, TrainSettings(), 8, None)
     assert found["activations"] == pytest.approx(real, rel=0.1, abs=0.011)
+
+
+def test_a_second_decoder_is_counted() -> None:
+    """That of the first it keeps what it learns from, unless it is frozen."""
+    config = load_preset("evidence-base").model
+    one = replace(config, evidence=replace(config.evidence, decoders=1))
+    single, both, seeing = (
+        estimate_memory(model, TrainSettings(freeze=freeze), 8, None)
+        for model, freeze in ((one, ()), (config, ()), (config, ("decoder",)))
+    )
+    with torch.device("meta"):
+        weights = sum(p.numel() for p in build_model(config).decoder.parameters()) * 4 / 1e9
+    assert both["activations"] > 1.1 * single["activations"]
+    assert seeing["activations"] == single["activations"]
+    copies = 4  # the weights, their gradient and AdamW's two moments
+    assert both["weights"] == pytest.approx(single["weights"] + copies * weights, abs=0.011)
+    assert seeing["weights"] == pytest.approx(single["weights"] + weights, abs=0.011)
 
 
 def test_what_saves_memory_is_seen_to() -> None:

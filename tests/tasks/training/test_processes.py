@@ -63,6 +63,15 @@ def test_shuffling_in_two_processes(tmp_path: Path) -> None:
     assert all("consistency" in line for line in log if line["shuffled"])
 
 
+@pytest.mark.parametrize("freeze", [[], ["decoder"]])
+def test_two_processes_of_which_one_may_see_nothing(tmp_path: Path, freeze: list[str]) -> None:
+    """The decoder that sees has a gradient in each, though only from clips that show something."""
+    changes = {"fusion": "evidence", "sms": 0.0, "match": 0.0, "modality_dropout": 0.9, "epochs": 1,
+               "freeze": freeze}  # fmt: skip
+    log = run(tmp_path, processes=2, **changes)
+    assert [line["clips"] for line in log] == [8] * 5
+
+
 def test_killed_at_any_step_it_ends_with_the_same_curve_and_weights(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", ema=0.9, epochs=5)
     parts = tmp_path / "parts"
