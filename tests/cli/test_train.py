@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from evacap_cli.cli.app import app
+from evacap_cli.data.store import Store
 from evacap_cli.model import load_checkpoint
+from evacap_cli.model.fusion import EvidenceSwitch
+from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.importing import Imported, empty_model, save_part
 
 from ..conftest import Evacap
@@ -137,10 +140,11 @@ def test_the_settings_of_a_dry_run_are_a_run(evacap: Evacap, manifest: Path, tmp
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("preset", ["evacap-tiny", "evidence-tiny"])
 def test_begins_with_published_parts(
-    evacap: Evacap, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evacap: Evacap, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
 ) -> None:
-    """Frozen, they are afterwards what they were."""
+    """Frozen, they are afterwards what they were; where there are two decoders, both begin with the words."""
     monkeypatch.setenv("EVACAP_CACHE", str(tmp_path / "cache"))
     words = [
         "[PAD]",
@@ -155,13 +159,14 @@ def test_begins_with_published_parts(
     sizes = (*(name for name in SMALL[2:5]), f"model.decoder.vocab_size={len(words)}")
     for part in ("encoder", "decoder"):
         save_part(
-            empty_model("evacap-tiny", sizes),
+            empty_model(preset, sizes),
             part,
             tmp_path / f"{part}.safetensors",
             Imported(tmp_path, "ours"),
         )
-    args = ("train", "evacap-tiny", *SMALL, "--data", manifest, "-o", tmp_path / "run",
-            "training.freeze=[encoder,decoder]",
+    decoders = ["decoder"] if preset == "evacap-tiny" else ["decoder", "picture_decoder"]
+    args = ("train", preset, *SMALL, "--data", manifest, "-o", tmp_path / "run",
+            f"training.freeze=[encoder,{','.join(decoders)}]",
             "--init-encoder", tmp_path / "encoder.safetensors",
             "--init-decoder", tmp_path / "decoder.safetensors")  # fmt: skip
     without = evacap(*args)
@@ -173,7 +178,70 @@ def test_begins_with_published_parts(
     trained = load_checkpoint(tmp_path / "run" / "last").model.state_dict()
     for part in ("encoder", "decoder"):
         for name, value in load_file(tmp_path / f"{part}.safetensors").items():
-            assert torch.equal(trained[name], value), name
+            for own in [part] if part == "encoder" else decoders:
+                assert torch.equal(trained[own + name.removeprefix(part)], value), name
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_two_decoders_start_alike(
+    evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path, begun: bool
+) -> None:
+    """Afresh, or both as that of a checkpoint which only hears; frozen, they still are alike."""
+    init = ("--init", hears) if begun else ()
+    result = evacap("train", "evidence-tiny", *init, "--data", manifest, "-o", tmp_path / "run", *SMALL,
+                    "training.freeze=[decoder,picture_decoder]")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    model = load_checkpoint(tmp_path / "run" / "last").model
+    own, seeing = (decoder.state_dict() for decoder in model.decoders)
+    assert all(torch.equal(own[name], seeing[name]) for name in own)
+    before = load_checkpoint(hears).model.decoder.state_dict()
+    assert all(torch.equal(own[name], before[name]) for name in own) == begun
+
+
+HEARING = ("decoder", "encoder.patch_embed_a", "encoder.modality_a", "encoder.pos_embed_a", "encoder.blocks_a",
+           "encoder.blocks_u", "encoder.norms")  # fmt: skip
+
+
+def test_who_hears_as_before_says_the_same_where_the_switch_is_shut(
+    evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
+) -> None:
+    """The recipe in two stages: hearing, then, with all that frozen, seeing. To the bit."""
+    run = tmp_path / "run"
+    result = evacap("train", "evidence-tiny", "--init", hears, "--data", manifest, "-o", run, *SMALL,
+                    f"training.freeze=[{','.join(HEARING)}]", "training.epochs=3")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    before, now = load_checkpoint(hears).model, load_checkpoint(run / "last").model
+    assert isinstance(now.fusion, EvidenceSwitch)
+    was = before.state_dict()
+    assert all(torch.equal(now.state_dict()[name], value) for name, value in was.items())
+    assert not torch.equal(now.decoders[1].words.weight, before.decoder.words.weight)
+    store = Store(run / "clips" / "train")
+    fbank, pixels, mask = (
+        FeatureBatches(store, store.settings).batch(range(2)).inputs(torch.device("cpu"), store.settings)
+    )
+    alone = before.generate(fbank, max_words=6)
+    for bias, shut in ((-50.0, True), (50.0, False)):
+        now.fusion.evidence.bias.fill_(bias)
+        said = now.generate(fbank, pixels, mask, max_words=6)
+        assert said.gate is not None
+        assert said.gate.tolist() == [1.0 - shut] * 2
+        assert torch.equal(said.score, alone.score) == shut
+        if shut:
+            assert torch.equal(said.tokens, alone.tokens)
+    assert torch.equal(now.generate(fbank, max_words=6).score, alone.score)
+
+
+def test_a_dry_run_counts_both_decoders(evacap: Evacap) -> None:
+    shown = []
+    for settings in (["model.evidence.decoders=1"], [], ["training.freeze=[decoder]"]):
+        result = evacap("train", "evidence-tiny", *SMALL, *settings, "--dry-run")
+        assert result.exit_code == 0, result.output
+        shown.append(yaml.safe_load(result.stdout)["parameters"])
+    one, two, frozen = shown
+    assert two["decoder"] == frozen["decoder"] == 2 * one["decoder"]
+    assert (
+        two["trained"] == two["total"] == one["total"] + one["decoder"] == frozen["trained"] + one["decoder"]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from evacap_cli.model import CaptionModel, DecoderConfig, EncoderConfig, ModelConfig
+from evacap_cli.model.config import EvidenceConfig
 from evacap_cli.model.fusion import EvidenceSwitch
 
 ENCODER = EncoderConfig(
@@ -21,29 +22,32 @@ PICTURES = ("entropy-gate", "gate", "cross-attention", "concat", "evidence")
 """The kinds of fusion that look."""
 
 
-def fresh_model(fusion: str, seed: int = 0, **encoder: Any) -> CaptionModel:
+def fresh_model(fusion: str, seed: int = 0, decoders: int = 2, **encoder: Any) -> CaptionModel:
     """A small model as training would start it, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return CaptionModel(ModelConfig(fusion, replace(ENCODER, **encoder), DECODER)).eval()
+        evidence = EvidenceConfig(decoders=decoders)
+        return CaptionModel(ModelConfig(fusion, replace(ENCODER, **encoder), DECODER, evidence)).eval()
 
 
-def random_model(fusion: str, seed: int = 0, **encoder: Any) -> CaptionModel:
-    """Weights so large that captions differ in words and length, and that beams overtake one another."""
-    model = fresh_model(fusion, seed, **encoder)
+def random_model(fusion: str, seed: int = 0, decoders: int = 2, **encoder: Any) -> CaptionModel:
+    """Weights so large that captions differ in words and length, and that beams overtake one another. Of two decoders,
+    each says other things."""
+    model = fresh_model(fusion, seed, decoders, **encoder)
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        model.decoder.words.weight.mul_(30)
-        model.decoder.positions.weight.mul_(60)
         for name, parameter in model.fusion.named_parameters():
             parameter.mul_(4 if name == "out.weight" else 1)
         if isinstance(model.fusion, EvidenceSwitch):  # open for about half of the clips
             model.fusion.evidence.bias.fill_(5.6)
-        for layer in model.decoder.stack:
-            for part in (layer.qkv, layer.out, layer.widen, layer.narrow):
-                part.weight.mul_(8)
-            # words and output are tied: without this every word is its own likeliest successor
-            layer.output_norm.weight.mul_(torch.randint(0, 2, (DECODER.width,), generator=g) * 2 - 1)
+        for decoder in model.decoders:
+            decoder.words.weight.mul_(30)
+            decoder.positions.weight.mul_(60)
+            for layer in decoder.stack:
+                for part in (layer.qkv, layer.out, layer.widen, layer.narrow):
+                    part.weight.mul_(8)
+                # words and output are tied: without this every word is its own likeliest successor
+                layer.output_norm.weight.mul_(torch.randint(0, 2, (DECODER.width,), generator=g) * 2 - 1)
     return model
 
 

@@ -10,19 +10,38 @@ import torch
 from torch import Tensor
 
 from evacap_cli.model import CaptionModel, Generation, ModelConfig, Objective, parameter_counts
+from evacap_cli.model.losses import smoothed_cross_entropy
 from evacap_cli.model.packing import pack
 
-from .samples import DECODER, ENCODER, PICTURES, random_clips, random_model, random_words
+from .samples import DECODER, ENCODER, PICTURES, fresh_model, random_clips, random_model, random_words
 
 ALONE = Objective(smoothing=0.1, gate_stability=0.0, consistency=0.0, match=0.0)
 CLIPS, SEED = 6, 2
 WAYS = ("plain", "autocast", "packed", "packed bf16")
+one_or_two = pytest.mark.parametrize("decoders", [1, 2])
 
 
-def model_of(**settings: Any) -> CaptionModel:
+def model_of(decoders: int = 2, **settings: Any) -> CaptionModel:
     """`settings`: of its switch."""
-    model: Any = random_model("evidence", SEED)
+    model: Any = random_model("evidence", SEED, decoders)
+    assert len(model.decoders) == decoders
     model.fusion.config = replace(model.fusion.config, **settings)
+    return model
+
+
+def mixed_clips() -> tuple[Tensor, Tensor]:
+    """So turned that `half_open` is open, shut, shut, open, shut, open: no order that leads back in two steps."""
+    fbank, pixels = random_clips(CLIPS, SEED)
+    return fbank.roll(1, 0), pixels.roll(1, 0)
+
+
+def half_open(fbank: Tensor, pixels: Tensor) -> CaptionModel:
+    """Has two decoders and is shut for half of these clips."""
+    model: Any = model_of()
+    with torch.no_grad():
+        evidence = model.fuse(model.encode_audio(fbank), model.encode_picture(pixels)).evidence[:, 0]
+        low, high = evidence.logit().sort().values[len(fbank) // 2 - 1 :][:2]
+        model.fusion.evidence.bias -= (low + high) / 2
     return model
 
 
@@ -30,9 +49,7 @@ def with_fusion(model: CaptionModel, fusion: str) -> CaptionModel:
     """The captioner of another fusion that has the same weights, all of which `model` has."""
     other = CaptionModel(ModelConfig(fusion, ENCODER, DECODER)).eval()
     known = model.state_dict()
-    if (
-        fusion != "audio-only" and model.picture_decoder is not None
-    ):  # what it says of pictures it says with this one
+    if fusion != "audio-only" and model.picture_decoder is not None:  # which speaks of what is seen
         known |= {f"decoder.{name}": value for name, value in model.picture_decoder.state_dict().items()}
     other.load_state_dict({name: known[name] for name in other.state_dict()})
     return other
@@ -70,10 +87,11 @@ def frozen_noise(pixels: Tensor) -> Tensor:
 # ---- shut and open
 
 
+@one_or_two
 @pytest.mark.parametrize("way", WAYS)
-def test_shut_it_is_the_audio_only_captioner_to_the_bit(way: str) -> None:
+def test_shut_it_is_the_audio_only_captioner_to_the_bit(way: str, decoders: int) -> None:
     """In a batch in which some clips are open."""
-    model = model_of()
+    model = model_of(decoders)
     alone = with_fusion(model, "audio-only")
     fbank, pixels = random_clips(CLIPS, SEED)
     half = torch.bfloat16 if way in ("autocast", "packed bf16") else None
@@ -93,73 +111,122 @@ def test_shut_it_is_the_audio_only_captioner_to_the_bit(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_decoder_speaks_of_its_clips_in_their_places(way: str) -> None:
-    model = model_of()
-    assert model.picture_decoder is not None
-    fbank, pixels = random_clips(CLIPS, SEED)
-    alone, seeing = with_fusion(model, "audio-only"), with_fusion(model, "cross-attention")
-    ours = spoken(model, fbank, pixels, way)
-    assert ours.gate is not None
-    shut = ours.gate == 0
-    assert 0 < shut.sum() < CLIPS
-    words = ours.tokens.clone()
-    words[shut] = spoken(alone, fbank[shut], None, way).tokens
-    words[~shut] = spoken(seeing, fbank[~shut], pixels[~shut], way).tokens
-    assert torch.equal(ours.tokens, words)
-
-
-def test_taught_words_are_those_of_each_decoder() -> None:
-    model = model_of()
-    fbank, pixels = random_clips(CLIPS, SEED)
-    tokens, _ = random_words(CLIPS, 9, SEED)
-    with torch.inference_mode():
+    """Of some clips what the captioners that have only the one or the other say of these clips, to the bit."""
+    fbank, pixels = mixed_clips()
+    model = half_open(fbank, pixels)
+    others = {
+        "audio-only": with_fusion(model, "audio-only"),
+        "cross-attention": with_fusion(model, "cross-attention"),
+    }
+    half = torch.bfloat16 if way in ("autocast", "packed bf16") else None
+    if way.startswith("packed"):
+        for each in (model, *others.values()):
+            pack(each, half)
+    with torch.inference_mode(), torch.autocast("cpu", half, enabled=half is not None):
         heard, seen = model.encode_audio(fbank), model.encode_picture(pixels)
         memory = model.fuse(heard, seen)
         assert memory.open is not None
-        assert 0 < memory.open.sum() < CLIPS
+        open_ = memory.open
+        assert open_.tolist() == [True, False, False, True, False, True]
+        ours = model.describe(memory, max_words=8)
+        slow = model.describe(memory, max_words=8, cached=False)
+        for name, rows in (("audio-only", ~open_), ("cross-attention", open_)):
+            own = others[name].fuse(heard[rows], seen[rows])
+            assert torch.equal(own.tokens, memory.tokens[rows])
+            theirs = others[name].describe(own, max_words=8)
+            assert len(theirs.tokens.unique(dim=0)) > 1
+            for part in ("tokens", "score", "beam_score"):
+                assert torch.equal(getattr(ours, part)[rows], getattr(theirs, part))
+            swapped = others["cross-attention" if name == "audio-only" else "audio-only"].describe(
+                own, max_words=8
+            )
+            assert (swapped.score != theirs.score).all()
+        if half is None:
+            assert torch.equal(ours.tokens, slow.tokens)
+    whole = spoken(model, fbank, pixels, way)
+    assert torch.equal(whole.tokens, ours.tokens)
+    assert whole.gate is not None
+    assert (whole.gate > 0).tolist() == open_.tolist()
+
+
+@pytest.mark.parametrize("way", ["plain", "autocast"])
+def test_taught_words_are_those_of_each_decoder(way: str) -> None:
+    fbank, pixels = mixed_clips()
+    model = half_open(fbank, pixels)
+    tokens, _ = random_words(CLIPS, 9, SEED)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
+        heard, seen = model.encode_audio(fbank), model.encode_picture(pixels)
+        memory = model.fuse(heard, seen)
+        assert memory.open is not None
+        assert memory.open.sum() == CLIPS // 2
         found = model.logits(memory, tokens)
         for name, rows in (("audio-only", ~memory.open), ("cross-attention", memory.open)):
             other = with_fusion(model, name)
-            wanted = other.logits(
-                other.fuse(heard[rows], None if name == "audio-only" else seen[rows]), tokens[rows]
-            )
-            torch.testing.assert_close(found[rows], wanted)
+            assert torch.equal(found[rows], other.logits(other.fuse(heard[rows], seen[rows]), tokens[rows]))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_each_decoder_learns_from_every_clip_unless_it_is_frozen(frozen: bool) -> None:
     model = learning()
-    assert model.picture_decoder is not None
     model.decoder.requires_grad_(not frozen)
-    fbank, pixels = random_clips(CLIPS, SEED)
-    tokens, wanted = random_words(CLIPS, 9, SEED)
-    parts = model(fbank, pixels, tokens, wanted, objective=ALONE)
+    data = batch_of()
+    parts = model(**data, objective=ALONE)
     parts["loss"].backward()
-    learns = [any(p.grad is not None and bool(p.grad.any()) for p in d.parameters()) for d in model.decoders]
-    assert learns == [not frozen, True]
+    learns = [[bool(p.grad is not None and p.grad.any()) for p in d.parameters()] for d in model.decoders]
+    assert {*learns[0]} == {not frozen}
+    assert {*learns[1]} == {True}
     with torch.inference_mode():
-        seen = with_fusion(model, "cross-attention")(fbank, pixels, tokens, wanted, objective=ALONE)[
-            "caption"
-        ]
-        heard = with_fusion(model, "audio-only")(fbank, None, tokens, wanted, objective=ALONE)["caption"]
+        seen = with_fusion(model, "cross-attention")(**data, objective=ALONE)["caption"]
+        heard = with_fusion(model, "audio-only")(**data, objective=ALONE)["caption"]
+        assert abs(seen - heard) > 0.01
+        model.eval()  # where the switch is, and each clip has one decoder
+        said = model.logits(model.fuse(*model_inputs(model, data)), data["tokens"][:, :-1])
+        wanted = data["need_predict"][:, 1:]
+        told = smoothed_cross_entropy(said[wanted], data["tokens"][:, 1:][wanted], ALONE.smoothing)
+        assert model(**data, objective=ALONE)["caption"] == told
     torch.testing.assert_close(parts["caption"].detach(), seen if frozen else (seen + heard) / 2)
 
 
+@one_or_two
+def test_where_no_clip_is_seen_there_still_are_gradients(decoders: int) -> None:
+    """Or the processes of a training wait for one another, and one whose hearing is frozen fails."""
+    model = learning("evidence", decoders)
+    own = with_fusion(model, "audio-only")(**batch_of(), objective=ALONE)["caption"].item()
+    if decoders == 2:
+        model.requires_grad_(False)
+        model.decoders[1].requires_grad_()
+    parts = model(**batch_of(), unseen=torch.ones(CLIPS, dtype=torch.bool), objective=ALONE)
+    assert parts["caption"].item() == own
+    parts["loss"].backward()
+    last = [p.grad for p in model.decoders[-1].parameters()]
+    assert all(grad is not None for grad in last)
+    assert any(bool(grad.any()) for grad in last) == (decoders == 1)
+
+
 def test_decoders_start_alike_and_count() -> None:
-    config = random_model("evidence", SEED).config
-    fresh = CaptionModel(config)
-    one = CaptionModel(replace(config, evidence=replace(config.evidence, decoders=1)))
+    one, fresh = (fresh_model("evidence", SEED, decoders) for decoders in (1, 2))
+    assert one.picture_decoder is None
     assert fresh.picture_decoder is not None
     own, seeing = fresh.decoder.state_dict(), fresh.picture_decoder.state_dict()
+    assert own.keys() == seeing.keys()
     assert all(torch.equal(own[name], seeing[name]) for name in own)
-    assert one.picture_decoder is None
+    assert all(own[name].data_ptr() != seeing[name].data_ptr() for name in own)  # and part from there
+    assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in one.state_dict().items())
     counts = [parameter_counts(model) for model in (one, fresh)]
-    assert counts[1]["decoder"] == 2 * counts[0]["decoder"]
-    assert counts[1]["total"] == counts[0]["total"] + counts[0]["decoder"]
+    assert counts[0]["decoder"] == sum(p.numel() for p in one.decoder.parameters())
+    assert counts[1] == counts[0] | {
+        "decoder": 2 * counts[0]["decoder"],
+        "total": counts[0]["total"] + counts[0]["decoder"],
+    }
+    assert counts[1]["total"] == sum(p.numel() for p in fresh.parameters())
+    for fusion in (*PICTURES, "audio-only"):
+        assert len(fresh_model(fusion).decoders) == 1 + (fusion == "evidence")
 
 
+@one_or_two
 @pytest.mark.parametrize("way", ["plain", "autocast"])
-def test_open_it_is_cross_attention(way: str) -> None:
-    model = model_of(threshold=0.0)
+def test_open_it_is_cross_attention(way: str, decoders: int) -> None:
+    model = model_of(decoders, threshold=0.0)
     fbank, pixels = random_clips(CLIPS, SEED)
     ours = spoken(model, fbank, pixels, way)
     theirs = spoken(with_fusion(model, "cross-attention"), fbank, pixels, way)
@@ -169,9 +236,10 @@ def test_open_it_is_cross_attention(way: str) -> None:
     torch.testing.assert_close(ours.score, theirs.score)
 
 
-def test_a_shut_clip_does_not_change_with_its_picture() -> None:
+@one_or_two
+def test_a_shut_clip_does_not_change_with_its_picture(decoders: int) -> None:
     """Nor its neighbours, when a picture that shows nothing takes its place."""
-    model = model_of()
+    model = model_of(decoders)
     fbank, pixels = random_clips(CLIPS, SEED)
     before = spoken(model, fbank, pixels)
     assert before.gate is not None
@@ -263,9 +331,13 @@ def batch_of() -> dict[str, Tensor]:
     return {"audio": fbank, "picture": pixels, "tokens": tokens, "need_predict": need}
 
 
-def learning(fusion: str = "evidence") -> CaptionModel:
+def model_inputs(model: CaptionModel, data: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return model.encode_audio(data["audio"]), model.encode_picture(data["picture"])
+
+
+def learning(fusion: str = "evidence", decoders: int = 2) -> CaptionModel:
     """In training, but for dropout."""
-    model = random_model(fusion, SEED).train()
+    model = random_model(fusion, SEED, decoders).train()
     for decoder in model.decoders:
         decoder.eval()
     return model
@@ -284,8 +356,9 @@ def test_unseen_pictures_are_as_if_they_were_not_there(fusion: str) -> None:
     assert abs(ours["caption"].item() - other["caption"].item()) > 1e-4
 
 
-def test_unseen_pictures_learn_nothing_from_the_captions() -> None:
-    model, data = learning(), batch_of()
+@one_or_two
+def test_unseen_pictures_learn_nothing_from_the_captions(decoders: int) -> None:
+    model, data = learning("evidence", decoders), batch_of()
     data["picture"].requires_grad_()
     unseen = torch.tensor([True, False, True, False, False, True])
     model(**data, unseen=unseen, objective=ALONE)["loss"].backward()
@@ -293,7 +366,7 @@ def test_unseen_pictures_learn_nothing_from_the_captions() -> None:
     assert [bool(rows.any()) for rows in data["picture"].grad] == (~unseen).tolist()
     model.eval()
     alone = with_fusion(model, "audio-only")(**data, objective=ALONE)
-    none = learning()(**data, unseen=torch.ones(CLIPS, dtype=torch.bool), objective=ALONE)
+    none = learning("evidence", decoders)(**data, unseen=torch.ones(CLIPS, dtype=torch.bool), objective=ALONE)
     assert none["loss"].item() == alone["loss"].item()
 
 
@@ -330,9 +403,10 @@ def test_frames_that_show_nothing_are_not_compared() -> None:
         assert abs(ours[name].item() - whole[name].item()) > 1e-4
 
 
+@one_or_two
 @pytest.mark.parametrize("tag_classes", [0, 5])
-def test_gradients_reach_everything(tag_classes: int) -> None:
-    model = random_model("evidence", SEED, tag_classes=tag_classes).train()
+def test_gradients_reach_everything(tag_classes: int, decoders: int) -> None:
+    model = random_model("evidence", SEED, decoders, tag_classes=tag_classes).train()
     unseen = torch.tensor([True] + [False] * (CLIPS - 1))
     model(**batch_of(), unseen=unseen, partners=torch.tensor([0, 4, 2, 1, 4, 5]))["loss"].backward()
     still = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}

@@ -58,18 +58,24 @@ def test_a_loaded_model_says_the_same(fusion: str, tmp_path: Path) -> None:
     assert not any(p.is_meta for p in loaded.model.parameters())
 
 
+@pytest.mark.parametrize("decoders", [1, 2])
 @pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("dtype", [None, torch.float16])
-def test_a_switch_keeps_what_it_goes_by(single: bool, dtype: torch.dtype | None, tmp_path: Path) -> None:
-    """Its settings, weights and bias, as a folder and as one file."""
+def test_a_switch_keeps_what_it_goes_by(
+    decoders: int, single: bool, dtype: torch.dtype | None, tmp_path: Path
+) -> None:
+    """Its settings, weights and bias, and what it says with each decoder, as a folder and as one file."""
     encoder = replace(ENCODER, tag_classes=5)
-    config = ModelConfig("evidence", encoder, DECODER, EvidenceConfig(width=24, threshold=0.375, windows=2))
+    switch = EvidenceConfig(width=24, threshold=0.375, windows=2, decoders=decoders)
+    config = ModelConfig("evidence", encoder, DECODER, switch)
     torch.manual_seed(0)
     model: Any = CaptionModel(config).eval()
     evidence = model.fusion.evidence
     with torch.no_grad():
         evidence.weights.copy_(torch.tensor([1.5, -2.0, 0.25, 0.5]))
         evidence.bias.fill_(0.5)
+        for decoder in model.decoders[1:]:  # which began as the first did
+            decoder.output_bias.normal_()
     save_checkpoint(tmp_path / "mine", model, tokenizer_of(), FEATURES, dtype=None if single else dtype)
     path = tmp_path / "mine"
     if single:
@@ -80,6 +86,10 @@ def test_a_switch_keeps_what_it_goes_by(single: bool, dtype: torch.dtype | None,
     assert loaded.cues == ("cosine", "best", "matcher", "tags")
     assert loaded.fusion.evidence.weights.tolist() == [1.5, -2.0, 0.25, 0.5]
     assert loaded.fusion.evidence.bias.item() == 0.5
+    assert len(loaded.decoders) == decoders
+    for name, value in model.state_dict().items():
+        kept = value if dtype is None else value.to(dtype).float()
+        assert torch.equal(loaded.state_dict()[name], kept), name
     ours, theirs = (each.generate(*random_clips(4, 9)) for each in (model, loaded))
     assert ours.evidence.isfinite().all()
     assert ours.evidence.std() > 1e-4

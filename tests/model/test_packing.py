@@ -42,6 +42,8 @@ def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) 
     plainly = {name for name, layer in model.named_modules() if type(layer) is torch.nn.Linear}
     assert all(name.startswith("fusion.evidence.") for name in plainly)
     assert bool(plainly) == (fusion == "evidence")
+    assert len(model.decoders) == 1 + (fusion == "evidence")
+    assert all(isinstance(decoder.vocabulary, PackedLinear) for decoder in model.decoders)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
         found = model.generate(fbank, pixels, max_words=6, min_words=6)
         if precision is None:

@@ -148,7 +148,7 @@ def test_every_problem_is_reported_at_once() -> None:
         "colour": 1,
         "encoder": {"width": 770, "image_size": 225, "picture_tokens": "cubes", "frames": 0},
         "decoder": {"layers": "six", "depth": 3, "dropout": "much"},
-        "evidence": {"threshold": 2, "windows": 0},
+        "evidence": {"threshold": 2, "windows": 0, "decoders": 3},
     }
     with pytest.raises(UsageError) as caught:
         ModelConfig.from_dict(wrong)
@@ -157,7 +157,7 @@ def test_every_problem_is_reported_at_once() -> None:
         assert part in message
     for part in ("decoder.layers: 'six'", "decoder.depth", "known: vocab_size", "decoder.dropout: 'much'"):
         assert part in message
-    for part in ("evidence.threshold: 2.0", "evidence.windows: 0"):
+    for part in ("evidence.threshold: 2.0", "evidence.windows: 0", "evidence.decoders: 3"):
         assert part in message
 
 
@@ -186,8 +186,14 @@ def test_every_problem_is_reported_at_once() -> None:
         ({"evidence": {"threshold": "half"}}, r"evidence\.threshold: 'half' is not a number"),
         ({"evidence": {"windows": 0}}, r"evidence\.windows: 0 is less than 1"),
         ({"evidence": {"windows": 1.5}}, r"evidence\.windows: 1\.5 is not a whole number"),
+        ({"evidence": {"decoders": 3}}, r"evidence\.decoders: 3 is neither 1 nor 2"),
+        ({"evidence": {"decoders": 0}}, r"evidence\.decoders: 0 is neither"),
+        ({"evidence": {"decoders": "two"}}, r"evidence\.decoders: 'two' is not a whole number"),
         ({"evidence": {"width": 0}}, r"evidence\.width: 0"),
-        ({"evidence": {"heads": 2}}, r"evidence\.heads: no such setting \(known: width, threshold, windows"),
+        (
+            {"evidence": {"heads": 2}},
+            r"evidence\.heads: no such setting \(known: width, threshold, windows, decoders\)",
+        ),
         ({"evidence": "yes"}, "evidence: 'yes' is not a section"),
     ],
 )

@@ -84,6 +84,25 @@ def test_without_comparison_nothing_is_said_of_it(
     assert "fusion.out.weight" not in still
 
 
+@pytest.mark.parametrize("freeze", [(), ("decoder",), ("picture_decoder",)])
+def test_of_two_decoders_those_learn_that_are_not_frozen(
+    freeze: tuple[str, ...], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = small_model(tokenizer, "evidence")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    fit(model, tokenizer, Colours(), settings(**{**SWITCH, "freeze": freeze, "epochs": 6}), tmp_path)
+    learned = {name: not torch.equal(p, before[name]) for name, p in model.named_parameters()}
+    for part in ("decoder", "picture_decoder"):
+        words = {was for name, was in learned.items() if name.startswith(f"{part}.")}
+        assert words == {part not in freeze}, part
+    own, seeing = model.decoder.state_dict(), model.decoders[1].state_dict()
+    assert not any(torch.equal(own[name], seeing[name]) for name in own)  # they began alike
+    log = log_of(tmp_path)
+    assert log[-1]["caption"] < 0.9 * log[0]["caption"]
+    kept = load_checkpoint(tmp_path / "last").model.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
+
+
 def test_the_share_that_goes_without_its_picture(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
