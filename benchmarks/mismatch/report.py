@@ -90,7 +90,10 @@ def measured(scored: Scored, store: Store, ours: World) -> dict[str, Any]:
                 n: scored.kept(arm, condition, "audio-only", condition, n) for n in names
             }
         names = [n for n in ("CIDEr", "SPIDEr", "recall", "source") if scored.has(arm, "own", n)]
-        kept["own, of best ungated"] = {n: scored.kept(arm, "own", best, "own", n) for n in names}
+        for other in dict.fromkeys((best, "cross-attention", "evidence")):
+            if other in known:
+                both = [n for n in names if scored.has(other, "own", n)]
+                kept[f"own, of {other}"] = {n: scored.kept(arm, "own", other, "own", n) for n in both}
         kept["shuffled 1, of own"] = {
             n: scored.kept(arm, "shuffled 1", arm, "own", n) for n in names if scored.has(arm, "any", n)
         }
@@ -226,16 +229,21 @@ class Pages:
         kept, places = self.found["kept"], ("unlike", "any")
         rows = [
             [arm, *(share(kept[arm][f"{c}, of audio-only"].get(m)) for c in places for m in KEPT),
-             *(share(kept[arm]["own, of best ungated"].get(m)) for m in (*KEPT, "source"))]
+             share(kept[arm]["shuffled 1, of own"].get("CIDEr"))]
             for arm in self.arms
         ]  # fmt: skip
-        header = [
-            "arm",
-            *(f"{c}: {m}" for c in places for m in KEPT),
-            *(f"own: {m}" for m in (*KEPT, "source")),
-        ]
+        header = ["arm", *(f"{c}: {m}" for c in places for m in KEPT), "any: CIDEr, of its own"]
+        self.section("Kept of audio-only's, with wrong pictures", header, rows)
         best = self.found["best ungated"]
-        self.section(f"Kept: with wrong pictures of audio-only's, with own of {best}'s", header, rows)
+        for other in dict.fromkeys((best, "cross-attention", "evidence")):
+            name, metrics = f"own, of {other}", (*KEPT, "source")
+            rows = [
+                [arm, *(share(kept[arm][name].get(m)) for m in metrics)]
+                for arm in self.arms
+                if name in kept[arm]
+            ]
+            note = ", the best ungated" if other == best else ""
+            self.section(f"Kept of what {other} has{note}, with own pictures", ["arm", *metrics], rows)
         kinds = ("off-screen", "dubbed", "distractor")
         each = [(kind, metric) for kind in kinds for metric in ("CIDEr", "recall")]
         rows = [[arm, *(cell(self.at(arm, f"own, {k}", m)) for k, m in each)] for arm in self.arms]

@@ -35,6 +35,17 @@ def shows_something(pixels: Tensor) -> Tensor:
     return (spread > FLAT) & (torch.maximum(across, down) > ALIKE)
 
 
+def pooled_tags(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Tag logits of tokens (B, T, C) to those of clips (B, C): log-mean-exp over the tokens that exist, so that one that
+    hears a bell is enough. mask: bool (B, T); of a clip without any token, over all."""
+    logits = logits.float()
+    if mask is None:
+        return logits.logsumexp(dim=1) - math.log(logits.shape[1])
+    mask = mask | ~mask.any(dim=1, keepdim=True)
+    count = mask.sum(dim=1, keepdim=True)
+    return logits.masked_fill(~mask[..., None], float("-inf")).logsumexp(dim=1) - count.log()
+
+
 class _Side(nn.Module):
     """Tokens of one modality to one unit vector: a few attention-weighted means of them, then a small MLP."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from evacap_cli.model.attention import entropy_attention
 from evacap_cli.model.config import ModelConfig
-from evacap_cli.model.evidence import Evidence
+from evacap_cli.model.evidence import Evidence, pooled_tags
 
 
 @dataclass
@@ -215,16 +214,8 @@ class EvidenceSwitch(CrossAttention):
 
 
 def _pooled(tags: Tags | None, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Logits (B, C) of each side: log-mean-exp over the tokens that exist."""
-    if tags is None:
-        return None
-    heard, seen = (x.float() for x in tags)
-    count: Tensor | int = seen.shape[1]
-    if mask is not None:
-        mask = mask | ~mask.any(dim=1, keepdim=True)
-        seen, count = seen.masked_fill(~mask[..., None], float("-inf")), mask.sum(dim=1, keepdim=True)
-    things = seen.logsumexp(dim=1) - torch.as_tensor(count, device=seen.device).log()
-    return heard.logsumexp(dim=1) - math.log(heard.shape[1]), things
+    """Logits (B, C) of each side."""
+    return None if tags is None else (pooled_tags(tags[0]), pooled_tags(tags[1], mask))
 
 
 def _parts(length: int, windows: int) -> list[int]:

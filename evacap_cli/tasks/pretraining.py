@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
 from evacap_cli.model import CaptionModel
+from evacap_cli.model.evidence import pooled_tags
 from evacap_cli.tasks.batches import Draw, FeatureBatches
 
 
@@ -64,7 +65,7 @@ class Pretrainer(nn.Module):
         """Aligned tokens (B, T, d) to clip logits (B, C_a + C_v)."""
         head = self.model.encoder.tag_head
         assert head is not None
-        return head(tokens).float().logsumexp(dim=1) - math.log(tokens.shape[1])
+        return pooled_tags(head(tokens))
 
     def forward(self, fbank: Tensor, pixels: Tensor, sounds: Tensor, things: Tensor, together: Tensor,
                 keep: float) -> dict[str, Tensor]:  # fmt: skip
