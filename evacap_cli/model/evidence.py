@@ -36,8 +36,8 @@ def shows_something(pixels: Tensor) -> Tensor:
 
 
 def pooled_tags(logits: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Tag logits of tokens (B, T, C) to those of clips (B, C): log-mean-exp over the tokens that exist, so that one that
-    hears a bell is enough. mask: bool (B, T); of a clip without any token, over all."""
+    """Tag logits of tokens (B, T, C) to those of clips (B, C): log-mean-exp over the tokens that exist, so that one
+    token that hears a bell is enough. mask: bool (B, T); of a clip without any token, over all."""
     logits = logits.float()
     if mask is None:
         return logits.logsumexp(dim=1) - math.log(logits.shape[1])
