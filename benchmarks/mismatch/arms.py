@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import variants
 from safetensors.torch import load_file
+from tokens import TowerBatches
 
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel, Tokenizer, build_model, load_preset
 from evacap_cli.model.decoder import TextDecoder
-from evacap_cli.tasks.batches import TowerBatches
 from evacap_cli.tasks.training import TrainSettings, fit
 
 WORDS_EPOCHS, EPOCHS = 5.0, 1.5

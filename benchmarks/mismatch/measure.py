@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from pairs import Condition
+from tokens import TowerBatches
 from torch import Tensor
 
 from evacap_cli.features import FeatureSettings, normalize_frames
 from evacap_cli.model import CaptionModel, Tokenizer
 from evacap_cli.model.packing import pack
-from evacap_cli.tasks.batches import TowerBatches
 from evacap_cli.tasks.mismatch import fit
 from evacap_cli.tasks.pairing import Pairing
 

@@ -20,6 +20,7 @@ import arms
 import torch
 from listening import heard
 from scores import fitting
+from towers import weights
 from world import SETS, world
 
 import evacap_cli
@@ -82,9 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     towers = json.loads((args.work / "towers.json").read_text())
     minutes = {k: v / 60 for k, v in json.loads((args.work / "times.json").read_text()).items()}
-    known = torch.load(args.work / "towers" / "pretraining.pt", map_location="cpu", weights_only=True)[
-        "encoder"
-    ]
+    known = weights(args.work)
     tokenizer = Tokenizer.load(args.work / "tokenizer.json")
     features = FeatureSettings.from_dict(load_preset("evacap-tiny").features)
     val, test = Store(args.work / "val"), Store(args.work / "test")

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from measure import Listener, black_tokens, calibrate, measure
 from pairs import conditions
-from towers import STEPS, towers
+from tokens import TowerBatches, cache_towers
+from towers import STEPS, towers, weights
 from world import SETS, labels_of, render, world
 
 from evacap_cli.data.store import Store
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import Tokenizer, load_preset
-from evacap_cli.tasks.batches import FeatureBatches, TowerBatches, cache_towers
+from evacap_cli.tasks.batches import FeatureBatches
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ def work_on(job: Job) -> str:
     torch.set_flush_denormal(True)  # tiny gradients cost a CPU many times a normal one
     features = FeatureSettings.from_dict(load_preset("evacap-tiny").features)
     tokenizer = Tokenizer.load(job.work / "tokenizer.json")
-    known = torch.load(job.work / "towers" / "pretraining.pt", map_location="cpu", weights_only=True)[
-        "encoder"
-    ]
+    known = weights(job.work)
     started = time.monotonic()
     train = Store(job.work / "train")
     arms.train(job.arm, job.seed, job.work, known, tokenizer, features, train.captions, job.device, job.scale)
@@ -99,7 +98,8 @@ def prepared(args: argparse.Namespace) -> None:
         name: labels_of(store, ours.sound_classes, ours.object_classes) for name, store in stores.items()
     }
     started = time.monotonic()
-    base = towers(data, labels, ours.sound_classes, args.work, round(STEPS * args.scale), args.device)
+    steps = round(STEPS * args.scale)
+    base = towers(data, labels, ours.sound_classes, args.work, steps, args.device, args.masked)
     add_time(args.work, "towers", time.monotonic() - started)
     started = time.monotonic()
     for name in SETS:
@@ -120,6 +120,7 @@ def main() -> None:
     )
     parser.add_argument("--arms", default=",".join(arms.ARMS), help="default: all")
     parser.add_argument("--seeds", default=",".join(map(str, arms.SEEDS)))
+    parser.add_argument("--masked", action="store_true", help="towers also rebuild hidden patches (CAV-MAE)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clips", type=int, help="fewer clips, for a trial")

@@ -7,18 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from masked import MaskedPretrainer
+from pretraining import Labels, Pretrainer, PretrainSettings, pretrain, tower_report
 
 from evacap_cli.model import CaptionModel, build_model, load_preset
 from evacap_cli.tasks.batches import FeatureBatches
-from evacap_cli.tasks.pretraining import Labels, PretrainSettings, pretrain, tower_report
 
 PRESET = "evacap-tiny"
 STEPS = 3000
 
 
 def towers(data: dict[str, FeatureBatches], labels: dict[str, Labels], sounds: list[str], work: Path,
-           steps: int = STEPS, device: str = "cpu") -> CaptionModel:  # fmt: skip
-    """An `evacap-tiny` whose encoder knows the world; stopped, it goes on."""
+           steps: int = STEPS, device: str = "cpu", masked: bool = False) -> CaptionModel:  # fmt: skip
+    """An `evacap-tiny` whose encoder knows the world; stopped, it goes on. `masked`: it paints what is hidden, too."""
     config = load_preset(PRESET).model
     classes = len(sounds) + labels["train"].things.shape[1]
     torch.manual_seed(0)
@@ -28,7 +29,8 @@ def towers(data: dict[str, FeatureBatches], labels: dict[str, Labels], sounds: l
         print(f"towers: {step}/{steps} " + " ".join(f"{k} {v:.4f}" for k, v in losses.items()), flush=True)
 
     settings = PretrainSettings(steps=steps, freq_mask=24, time_mask=96)
-    pretrain(model, data["train"], labels["train"], settings, work / "towers", torch.bfloat16, progress)
+    trainer = (MaskedPretrainer if masked else Pretrainer)(model.encoder, len(sounds), settings).to(device)
+    pretrain(trainer, data["train"], labels["train"], settings, work / "towers", torch.bfloat16, progress)
     if not (work / "towers.json").exists():
         report = tower_report(model, data["val"], labels["val"], sounds)
         (work / "towers.json").write_text(json.dumps(report, indent=1))
@@ -36,3 +38,9 @@ def towers(data: dict[str, FeatureBatches], labels: dict[str, Labels], sounds: l
             "towers on val:", {k: round(v, 4) for k, v in report.items() if isinstance(v, float)}, flush=True
         )
     return model
+
+
+def weights(work: Path) -> dict[str, torch.Tensor]:
+    """The encoder's, as pre-training left them."""
+    state = torch.load(work / "towers" / "pretraining.pt", map_location="cpu", weights_only=True)["trainer"]
+    return {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}

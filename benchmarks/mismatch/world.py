@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from pretraining import Labels
 
 from evacap_cli.data.store import Store, write_store
 from evacap_cli.data.world import World
 from evacap_cli.features import FeatureSettings
-from evacap_cli.tasks.pretraining import Labels
 from evacap_cli.tasks.sample import Kinds, Recordings, Scene, make_sample, world_of
 
 LICENSES = ("CC0", "CC-BY")

@@ -124,15 +124,10 @@ class TwoTowerEncoder(nn.Module):
             x = checkpoint(block, x, *further, use_reentrant=False) if again else block(x, *further)
         return x
 
-    def audio_tower(self, fbank: Tensor, keep: float = 1.0) -> Tensor:
-        """fbank: (B, T, F), normalised. Returns tokens (B, T_a, d) before the shared block, frequency rows first.
-
-        `keep` < 1 drops tokens at random (another set for each clip), which shortens pre-training.
-        """
+    def audio_tower(self, fbank: Tensor) -> Tensor:
+        """fbank: (B, T, F), normalised. Returns tokens (B, T_a, d) before the shared block, frequency rows first."""
         x = self.patch_embed_a(fbank.transpose(1, 2).unsqueeze(1))  # (B, d, rows, columns)
         x = x.flatten(2).transpose(1, 2) + self.pos_embed_a + self.modality_a
-        if keep < 1.0:
-            x = _subset(x, keep)
         return self._run(self.blocks_a, x)
 
     def picture_tower(self, pixels: Tensor) -> Tensor:
@@ -168,12 +163,6 @@ class TwoTowerEncoder(nn.Module):
         """
         x = audio if picture is None else torch.cat((audio, picture), dim=1)
         return self.norms["joint"](self._run(self.blocks_u, x, "joint", mask))
-
-
-def _subset(x: Tensor, keep: float) -> Tensor:
-    B, T, d = x.shape
-    chosen = torch.rand(B, T, device=x.device).argsort(dim=1)[:, : max(1, round(T * keep))]
-    return x.gather(1, chosen[..., None].expand(-1, -1, d))
 
 
 def _sincos(rows: int, columns: int, width: int) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from evacap_cli.features import FeatureSettings, noise_and_roll, normalize_frames, spec_augment
-from evacap_cli.model import CaptionModel
 
 if TYPE_CHECKING:
     from evacap_cli.data.store import Store
@@ -116,64 +114,5 @@ class FeatureBatches:
         return noise_and_roll(fbank, generator) if draw.noise else fbank
 
 
-class TowerBatches:
-    """The frozen towers' tokens of every clip, computed once: float16 arrays on disk. Nothing is augmented."""
-
-    towers = True
-
-    def __init__(self, folder: Path, features: FeatureSettings, captions: Callable[[int], list[str]],
-                 picture: bool = True) -> None:  # fmt: skip
-        self.features, self.captions = features, captions
-        self.audio = np.load(folder / "audio.npy", mmap_mode="r")
-        self.tokens = np.load(folder / "picture.npy", mmap_mode="r") if picture else None
-
-    def __len__(self) -> int:
-        return len(self.audio)
-
-    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
-        order, captions = list(rows), [self.captions(row) for row in rows]
-        chosen = [texts[0] if draw is None else one_of(texts, draw.generator(row))
-                  for row, texts in zip(order, captions, strict=True)]  # fmt: skip
-        picture = None if self.tokens is None else torch.from_numpy(self.tokens[order])
-        return Batch(torch.from_numpy(self.audio[order]), picture, None, chosen, towers=True)
-
-
 def one_of(captions: Sequence[str], generator: torch.Generator) -> str:
     return captions[int(torch.randint(len(captions), (), generator=generator))]
-
-
-@torch.inference_mode()
-def cache_towers(
-    model: CaptionModel,
-    data: FeatureBatches,
-    folder: Path,
-    batch_size: int = 64,
-    autocast: torch.dtype | None = None,
-) -> TowerBatches:
-    """Runs both towers once over `data` and keeps their tokens in `folder`; done before, they are read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    size, config = len(data), model.config.encoder
-    shapes = {
-        "audio": (size, config.audio_tokens, config.width),
-        "picture": (size, config.tokens_for(config.frames), config.width),
-    }
-    if not all((folder / f"{name}.npy").exists() for name in shapes):
-        out = {
-            name: np.lib.format.open_memmap(folder / f"{name}.part", "w+", np.float16, shape)
-            for name, shape in shapes.items()
-        }
-        model.eval()
-        device = model.device
-        for start in range(0, size, batch_size):
-            rows = range(start, min(start + batch_size, size))
-            with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                fbank, pixels, _ = data.batch(rows).inputs(device, data.features)
-                out["audio"][rows.start : rows.stop] = model.encoder.audio_tower(fbank).float().cpu().numpy()
-                if pixels is not None:
-                    out["picture"][rows.start : rows.stop] = (
-                        model.encoder.picture_tower(pixels).float().cpu().numpy()
-                    )
-        for name in shapes:
-            out[name].flush()
-            (folder / f"{name}.part").rename(folder / f"{name}.npy")
-    return TowerBatches(folder, data.features, data.captions)

@@ -20,8 +20,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
 from evacap_cli.model import CaptionModel
+from evacap_cli.model.encoder import TwoTowerEncoder
 from evacap_cli.model.evidence import pooled_tags
 from evacap_cli.tasks.batches import Draw, FeatureBatches
+
+TAGS = 10.0
+"""Weight of both tagging losses."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,6 @@ class PretrainSettings:
     lr: float = 1e-3
     warmup: int = 100
     weight_decay: float = 0.05
-    keep_audio: float = 1.0
-    """Share of audio tokens kept in a step."""
     frames: int = 2
     """Frames of each clip looked at in a step, drawn anew each time."""
     contrast: float = 0.5
@@ -54,37 +56,39 @@ class Labels:
 
 
 class Pretrainer(nn.Module):
-    """The losses on a captioner's encoder, whose tag head has C_a + C_v outputs."""
+    """The losses on a captioner's encoder, whose tag head has C_a + C_v outputs, already weighted."""
 
-    def __init__(self, model: CaptionModel, sounds: int, temperature: float) -> None:
+    def __init__(self, encoder: TwoTowerEncoder, sounds: int, settings: PretrainSettings) -> None:
         super().__init__()
-        self.model, self.sounds = model, sounds
-        self.scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.encoder, self.sounds, self.contrast = encoder, sounds, settings.contrast
+        self.scale = nn.Parameter(torch.tensor(math.log(1 / settings.temperature)))
 
     def tag(self, tokens: Tensor) -> Tensor:
         """Aligned tokens (B, T, d) to clip logits (B, C_a + C_v)."""
-        head = self.model.encoder.tag_head
+        head = self.encoder.tag_head
         assert head is not None
         return pooled_tags(head(tokens))
 
-    def forward(self, fbank: Tensor, pixels: Tensor, sounds: Tensor, things: Tensor, together: Tensor,
-                keep: float) -> dict[str, Tensor]:  # fmt: skip
-        encoder = self.model.encoder
-        heard = encoder.align_audio(encoder.audio_tower(fbank, keep))
+    def forward(
+        self, fbank: Tensor, pixels: Tensor, sounds: Tensor, things: Tensor, together: Tensor
+    ) -> dict[str, Tensor]:
+        encoder = self.encoder
+        heard = encoder.align_audio(encoder.audio_tower(fbank))
         seen = encoder.align_picture(encoder.picture_tower(pixels))
         losses = {
-            "hear": binary_cross_entropy_with_logits(self.tag(heard)[:, : self.sounds], sounds),
-            "see": binary_cross_entropy_with_logits(self.tag(seen)[:, self.sounds :], things),
+            "hear": TAGS * binary_cross_entropy_with_logits(self.tag(heard)[:, : self.sounds], sounds),
+            "see": TAGS * binary_cross_entropy_with_logits(self.tag(seen)[:, self.sounds :], things),
         }
         a, v = (normalize(x.float().mean(dim=1), dim=-1)[together] for x in (heard, seen))
         similarity = a @ v.T * self.scale.exp().clamp(max=100)
         own = torch.arange(len(a), device=a.device)
-        losses["contrast"] = (cross_entropy(similarity, own) + cross_entropy(similarity.T, own)) / 2
+        both = (cross_entropy(similarity, own) + cross_entropy(similarity.T, own)) / 2
+        losses["contrast"] = self.contrast * both
         return losses
 
 
 def pretrain(
-    model: CaptionModel,
+    trainer: Pretrainer,
     data: FeatureBatches,
     labels: Labels,
     settings: PretrainSettings,
@@ -93,10 +97,8 @@ def pretrain(
     progress: Callable[[int, dict[str, float]], None] | None = None,
     save_every: int = 100,
 ) -> None:
-    """Trains `model.encoder` in place; stopped and called again with the same `out`, it goes on from the last save."""
-    device = model.device
-    trainer = Pretrainer(model, labels.sounds.shape[1], settings.temperature).to(device)
-    parameters = [trainer.scale, *model.encoder.parameters()]
+    """Trains an encoder in place; stopped and called again with the same `out`, it goes on from the last save."""
+    device, parameters = trainer.scale.device, list(trainer.parameters())
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True
     )
@@ -104,11 +106,10 @@ def pretrain(
     state_file, first = out / "pretraining.pt", 0
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
-        model.encoder.load_state_dict(state["encoder"])
+        trainer.load_state_dict(state["trainer"])
         optimizer.load_state_dict(state["optimizer"])
-        trainer.scale.data.copy_(state["scale"])
         first = state["step"]
-    model.train()
+    trainer.train()
     started = time.monotonic()
     window: dict[str, float] = {}
     for step in range(first, settings.steps):
@@ -125,8 +126,8 @@ def pretrain(
             torch.from_numpy(x[rows]).to(device) for x in (labels.sounds, labels.things, labels.together)
         ]
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            losses = trainer(fbank, pixels[:, looked], *target, settings.keep_audio)
-            loss = losses["hear"] * 10 + losses["see"] * 10 + settings.contrast * losses["contrast"]
+            losses = trainer(fbank, pixels[:, looked], *target)
+            loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -134,8 +135,11 @@ def pretrain(
         for name, value in losses.items():
             window[name] = 0.95 * window.get(name, value.item()) + 0.05 * value.item()
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
-            state = {"encoder": model.encoder.state_dict(), "optimizer": optimizer.state_dict(),
-                     "scale": trainer.scale.detach(), "step": step + 1}  # fmt: skip
+            state = {
+                "trainer": trainer.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+            }
             torch.save(state, state_file.with_suffix(".tmp"))
             state_file.with_suffix(".tmp").replace(state_file)
             rate = (step + 1 - first) * settings.batch_size / (time.monotonic() - started)
@@ -158,7 +162,7 @@ def tower_report(model: CaptionModel, data: FeatureBatches, labels: Labels, name
                  batch_size: int = 64) -> dict[str, object]:  # fmt: skip
     """How well the towers recognise: mean average precision of sounds and things, AUROC of the clip cosine, and the
     average precision of every sound by name."""
-    trainer = Pretrainer(model, labels.sounds.shape[1], 0.07).to(model.device)
+    trainer = Pretrainer(model.encoder, labels.sounds.shape[1], PretrainSettings()).to(model.device)
     model.eval()
     heard_scores, seen_scores, a_means, v_means = [], [], [], []
     for start in range(0, len(data), batch_size):
