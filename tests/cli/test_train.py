@@ -268,7 +268,8 @@ def test_begins_with_what_a_checkpoint_of_another_fusion_has(
     assert run.tokenizer.to_text() == before.tokenizer.to_text()
     assert run.model.config.fusion == "evidence"
     told = " ".join(result.stderr.split())
-    assert f"its fusion is audio-only; {len(was)} of {len(now)} tensors taken over" in told
+    both = len(was) + len(before.model.decoder.state_dict())
+    assert f"its fusion is audio-only; {both} of {len(now)} tensors taken over" in told
     assert "fusion.evidence" in told.split("taken over, afresh:")[1]
 
 
@@ -283,6 +284,38 @@ def test_what_is_taken_over_learns_on(evacap: Evacap, manifest: Path, hears: Pat
     states = [load_checkpoint(path).model.state_dict() for path in (hears, tmp_path / "b" / "last")]
     assert states[0].keys() == states[1].keys()
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_who_only_looks_takes_the_words_of_the_decoder_that_saw(
+    evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
+) -> None:
+    args = ("--data", manifest, *SMALL)
+    first = evacap(
+        "train", "evidence-tiny", "--init", hears, "-o", tmp_path / "a", *args, "training.freeze=[decoder]"
+    )
+    assert first.exit_code == 0, first.output
+    second = evacap("train", "evacap-no-gate-tiny", "--init", tmp_path / "a" / "last", "-o", tmp_path / "b", *args,
+                    "training.freeze=[decoder]")  # fmt: skip
+    assert second.exit_code == 0, second.output
+    alone, saw = load_checkpoint(tmp_path / "a" / "last").model.decoders
+    now = load_checkpoint(tmp_path / "b" / "last").model.decoder
+    assert torch.equal(now.words.weight, saw.words.weight)
+    assert not torch.equal(now.words.weight, alone.words.weight)
+
+
+def test_settings_that_a_checkpoint_of_the_same_fusion_does_not_take_are_told(
+    evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
+) -> None:
+    args = ("train", "audio-tiny", "--init", hears, "--data", manifest, *SMALL)
+    same = evacap(*args, "-o", tmp_path / "same")
+    assert same.exit_code == 0, same.output
+    assert "goes on as it is" not in " ".join(same.stderr.split())
+    other = evacap(*args, "-o", tmp_path / "other", "model.decoder.feedforward=48")
+    assert other.exit_code == 0, other.output
+    has = load_checkpoint(hears).model.config.decoder.feedforward
+    told = " ".join(other.stderr.split())
+    assert f"goes on as it is, without model.decoder.feedforward 48 (it has {has})" in told
+    assert load_checkpoint(tmp_path / "other" / "last").model.config.decoder.feedforward == has
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,6 +185,7 @@ def _start(
     if options.init is not None:
         checkpoint = load_checkpoint(options.init)
         if checkpoint.model.config.fusion == settings.model.fusion:
+            _tell_unused(checkpoint, settings, told)
             return checkpoint.tokenizer, checkpoint.model
         return checkpoint.tokenizer, _refitted(checkpoint, settings, told)
     if options.vocab is not None or options.init_decoder is not None:
@@ -206,13 +208,35 @@ def _fresh(settings: RunConfig, tokenizer: Tokenizer) -> CaptionModel:
     return CaptionModel(config, tokenizer.bos, tokenizer.eos, tokenizer.pad)
 
 
+def _tell_unused(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> None:
+    """A checkpoint of the run's own fusion goes on as it is; where the run's settings say otherwise, they are told."""
+    own = checkpoint.model.config
+    wanted = replace(
+        settings.model, decoder=replace(settings.model.decoder, vocab_size=own.decoder.vocab_size)
+    )
+    unused = [
+        f"model.{part}.{name} {json.dumps(value)} (it has {json.dumps(has[name])})"
+        for part, has in own.to_dict().items()
+        if isinstance(has, dict)
+        for name, value in wanted.to_dict()[part].items()
+        if value != has[name]
+    ]
+    if unused:
+        told.note(f"{checkpoint.path}: goes on as it is, without {', '.join(unused)}")
+
+
 def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> CaptionModel:
-    """A fresh model of the run's fusion with all that a checkpoint of another fusion has in common with it.
+    """A fresh model of the run's fusion with all that a checkpoint of another fusion has in common with it. Of two
+    decoders, each begins as the one that there is; one that looks, as the one that saw.
 
     UsageError where a part that both have is of another size.
     """
     model = _fresh(settings, checkpoint.tokenizer)
     known, wanted = checkpoint.model.state_dict(), model.state_dict()
+    if model.picture_decoder is not None:
+        known |= {f"picture_{name}": value for name, value in known.items() if name.startswith("decoder.")}
+    elif checkpoint.model.picture_decoder is not None and model.has_picture:
+        known |= {name: known[f"picture_{name}"] for name in known if name.startswith("decoder.")}
     taken = {name: value for name, value in known.items() if name in wanted}
     if other := [name for name, value in taken.items() if value.shape != wanted[name].shape]:
         raise UsageError(
@@ -220,9 +244,7 @@ def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> Captio
             f"train a preset of its sizes: it was {checkpoint.metadata.get('preset', 'made otherwise')}",
         )
     model.load_state_dict(taken, strict=False)
-    model.start_alike()
-    left = [name for name in wanted if name not in taken and not name.startswith("picture_decoder.")]
-    fresh = sorted({".".join(name.split(".")[:2]) for name in left})
+    fresh = sorted({".".join(name.split(".")[:2]) for name in wanted if name not in taken})
     told.note(f"{checkpoint.path}: its fusion is {checkpoint.model.config.fusion}; {len(taken)} of {len(wanted)} "
               f"tensors taken over, afresh: {', '.join(fresh) or 'none'}")  # fmt: skip
     return model
