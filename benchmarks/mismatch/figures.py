@@ -20,9 +20,20 @@ SHARES = (0.0, 0.05, 0.5, 1.0)
 
 
 def draw(found: dict[str, Any], scored: Scored, fitting: np.ndarray, path: Path) -> None:
+    """Whatever was measured of it."""
+    shown = [
+        (arm, name, title)
+        for arm, name, title in (
+            ("entropy-sms-0.05", "entropy", "Attention entropy"),
+            ("evidence", "evidence", "Evidence: P(match)"),
+        )
+        if (arm, scored.seeds[0]) in scored.said
+    ]
+    reliable = found["reliability"].get("evidence")
+    panels = 1 + len(shown) + (reliable is not None)
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
-        figure = Figure(figsize=(13, 3.6), dpi=120, layout="constrained")
-        left, entropy, evidence, right = figure.subplots(1, 4)
+        figure = Figure(figsize=(3.25 * panels, 3.6), dpi=120, layout="constrained")
+        left, *others = figure.subplots(1, panels, squeeze=False)[0]
         for arm, (label, colour, style) in LINES.items():
             if arm in found["values"]:
                 points = [found["values"][arm][f"shuffled {share:g}"]["CIDEr"] for share in SHARES]
@@ -31,12 +42,7 @@ def draw(found: dict[str, Any], scored: Scored, fitting: np.ndarray, path: Path)
                 left.fill_between(SHARES, low, high, color=colour, alpha=0.1, linewidth=0)
         left.set(title="CIDEr by share of wrong pictures", xlabel="clips with another's picture", xlim=(0, 1))
         left.legend(frameon=False, fontsize=8)
-        for axes, arm, name, title in (
-            (entropy, "entropy-sms-0.05", "entropy", "Attention entropy"),
-            (evidence, "evidence", "evidence", "Evidence: P(match)"),
-        ):
-            if (arm, scored.seeds[0]) not in scored.said:
-                continue
+        for axes, (arm, name, title) in zip(others, shown, strict=False):
             told = scored.said[arm, scored.seeds[0]]
             own, other = np.array(told["own"][name])[fitting], np.array(told["unlike"][name])
             bins = np.linspace(min(own.min(), other.min()), max(own.max(), other.max()), 31).tolist()
@@ -45,14 +51,12 @@ def draw(found: dict[str, Any], scored: Scored, fitting: np.ndarray, path: Path)
             area = found["auroc"][arm][name]["unlike"][0]
             axes.set(title=f"{title}, AUROC {area:.3f}", xlabel=name, ylabel="clips")
             axes.legend(frameon=False, fontsize=8)
-        if "evidence" in found["reliability"]:
-            curve = found["reliability"]["evidence"]["curve"]
+        if reliable is not None:
+            right, curve = others[-1], reliable["curve"]
             right.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
             right.plot(
                 [c[0] for c in curve], [c[1] for c in curve], color="tab:blue", marker="o", markersize=4
             )
-            right.set(
-                title=f"Reliability, Brier {found['reliability']['evidence']['brier']:.3f}", xlabel="said P(match)",
-                ylabel="true share", xlim=(0, 1), ylim=(0, 1),
-            )  # fmt: skip
+            right.set(title=f"Reliability, Brier {reliable['brier']:.3f}", xlabel="said P(match)",
+                      ylabel="true share", xlim=(0, 1), ylim=(0, 1))  # fmt: skip
         figure.savefig(path)

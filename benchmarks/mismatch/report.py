@@ -188,7 +188,8 @@ class Pages:
         return [cell(self.at(arm, condition, metric), 3, metric in sure) for metric in PLAIN]
 
     def section(self, title: str, header: list[str], rows: list[list[str]]) -> None:
-        self.parts.append(f"## {title}\n\n" + table(header, rows))
+        if rows:
+            self.parts.append(f"## {title}\n\n" + table(header, rows))
 
     def text(self) -> str:
         self.paper()
@@ -296,6 +297,7 @@ def main() -> None:
         "train": SETS["train"].clips, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "date": date.today().isoformat(), "seconds": json.loads((args.work / "times.json").read_text()),
+        **({"towers": "with masked patches"} if towers.get("masked") else {}),
         "towers on val": {name: value for name, value in towers.items() if name != "by sound"},
     }  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)

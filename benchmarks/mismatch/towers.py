@@ -32,7 +32,7 @@ def towers(data: dict[str, FeatureBatches], labels: dict[str, Labels], sounds: l
     trainer = (MaskedPretrainer if masked else Pretrainer)(model.encoder, len(sounds), settings).to(device)
     pretrain(trainer, data["train"], labels["train"], settings, work / "towers", torch.bfloat16, progress)
     if not (work / "towers.json").exists():
-        report = tower_report(model, data["val"], labels["val"], sounds)
+        report = tower_report(model, data["val"], labels["val"], sounds) | {"masked": masked}
         (work / "towers.json").write_text(json.dumps(report, indent=1))
         print(
             "towers on val:", {k: round(v, 4) for k, v in report.items() if isinstance(v, float)}, flush=True
