@@ -51,7 +51,7 @@ class MaskedPretrainer(Pretrainer):
         kept = {side: kept_of(len(x), x.shape[1], x.device) for side, x in patches.items()}
         tokens = {
             side: self.enter(
-                self._seen(side, images[side], kept[side]).reshape(B, -1, self.place["a"].shape[2])
+                self.tokens(side, images[side], kept[side]).reshape(B, -1, self.place["a"].shape[2])
             )
             for side in images
         }
@@ -65,7 +65,7 @@ class MaskedPretrainer(Pretrainer):
             losses[f"rebuild {side}"] = (error * hidden).sum() / hidden.sum()
         return losses
 
-    def _seen(self, side: str, image: Tensor, kept: Tensor) -> Tensor:
+    def tokens(self, side: str, image: Tensor, kept: Tensor) -> Tensor:
         """An image (B, C, H, W) of which the patches `kept` (B, K) are seen, to tokens (B, T, d) of all places."""
         encoder = self.encoder
         embed, place, modality, blocks = (

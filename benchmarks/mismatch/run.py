@@ -120,7 +120,11 @@ def main() -> None:
     )
     parser.add_argument("--arms", default=",".join(arms.ARMS), help="default: all")
     parser.add_argument("--seeds", default=",".join(map(str, arms.SEEDS)))
-    parser.add_argument("--masked", action="store_true", help="towers also rebuild hidden patches (CAV-MAE)")
+    parser.add_argument(
+        "--masked",
+        action="store_true",
+        help="towers also paint hidden patches (CAV-MAE); in a --work of their own",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clips", type=int, help="fewer clips, for a trial")
