@@ -21,10 +21,13 @@ from tokens import TowerBatches
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel, Tokenizer, build_model, load_preset
 from evacap_cli.model.decoder import TextDecoder
+from evacap_cli.model.packing import can_pack
 from evacap_cli.tasks.training import TrainSettings, fit
 
 WORDS_EPOCHS, EPOCHS = 5.0, 1.5
 SEEDS = (0, 1, 2)
+PRECISION = "bf16" if can_pack(torch.bfloat16) else "fp32"
+"""Of training: half of it only where the processor is made for it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def train(name: str, seed: int, work: Path, towers: dict[str, torch.Tensor], tok
             load_words(model.picture_decoder, folder_of(work, "words", seed))
     fusion = any(True for _ in model.fusion.parameters())
     values = {
-        **load_preset(arm.preset).training, "precision": "bf16", "noise": False, "freq_mask": 0, "time_mask": 0,
+        **load_preset(arm.preset).training, "precision": PRECISION, "noise": False, "freq_mask": 0, "time_mask": 0,
         "epochs": EPOCHS, "lr": 5e-4, "lr_scale": {"fusion": 2.0} if fusion else {}, "seed": seed, "save_minutes": 1.0,
         **arm.training,
     }  # fmt: skip

@@ -29,6 +29,7 @@ from evacap_cli.data.store import Store
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import Tokenizer, load_preset
 from evacap_cli.tasks.batches import FeatureBatches
+from evacap_cli.tasks.devices import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def prepared(args: argparse.Namespace) -> None:
     add_time(args.work, "towers", time.monotonic() - started)
     started = time.monotonic()
     for name in SETS:
-        cache_towers(base, data[name], args.work / f"tokens-{name}", autocast=torch.bfloat16)
+        cache_towers(base, data[name], args.work / f"tokens-{name}", autocast=PRECISIONS[arms.PRECISION])
     torch.save(black_tokens(base.cpu(), features), args.work / "black.pt")
     if not (args.work / "tokenizer.json").exists():
         captions = [text for i in range(len(stores["train"])) for text in stores["train"].captions(i)]

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from arms import PRECISION
 from masked import MaskedPretrainer
 from pretraining import Labels, Pretrainer, PretrainSettings, pretrain, tower_report
 
 from evacap_cli.model import CaptionModel, build_model, load_preset
 from evacap_cli.tasks.batches import FeatureBatches
+from evacap_cli.tasks.devices import PRECISIONS
 
 PRESET = "evacap-tiny"
 STEPS = 3000
@@ -30,7 +32,9 @@ def towers(data: dict[str, FeatureBatches], labels: dict[str, Labels], sounds: l
 
     settings = PretrainSettings(steps=steps, freq_mask=24, time_mask=96)
     trainer = (MaskedPretrainer if masked else Pretrainer)(model.encoder, len(sounds), settings).to(device)
-    pretrain(trainer, data["train"], labels["train"], settings, work / "towers", torch.bfloat16, progress)
+    pretrain(
+        trainer, data["train"], labels["train"], settings, work / "towers", PRECISIONS[PRECISION], progress
+    )
     if not (work / "towers.json").exists():
         report = tower_report(model, data["val"], labels["val"], sounds) | {"masked": masked}
         (work / "towers.json").write_text(json.dumps(report, indent=1))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from pretraining import Labels
+from scenes import Kinds, Recordings, Scene, make_sample, world_of
 
 from evacap_cli.data.store import Store, write_store
 from evacap_cli.data.world import World
 from evacap_cli.features import FeatureSettings
-from evacap_cli.tasks.sample import Kinds, Recordings, Scene, make_sample, world_of
 
 LICENSES = ("CC0", "CC-BY")
 

@@ -78,6 +78,15 @@ def caption(
             help="A column with the probability that the picture is not of the sound.",
         ),
     ] = False,
+    tags: Annotated[
+        bool,
+        typer.Option(
+            "--tags",
+            rich_help_panel=OUT,
+            help="Columns with what the caption rests on: the classes heard and seen, and how surely. JSON lines have "
+            "the times of sounds, too.",
+        ),
+    ] = False,
     curves: Annotated[
         Path | None,
         typer.Option(
@@ -199,7 +208,7 @@ def caption(
     from evacap_cli.tasks.captioning.sources import find_sources
     from evacap_cli.tasks.captioning.target import Target
 
-    target = Target(out, kind, excel, merge, flag_mismatch, curves, retry_failed, overwrite)
+    target = Target(out, kind, excel, merge, flag_mismatch, curves, retry_failed, overwrite, tags)
     options, _ = together(
         lambda: CaptionOptions(frames, beam, max_words, batch_size, workers, window, audio_only, timeout, memory,
                                segment, hop, min_rms, same_frames),

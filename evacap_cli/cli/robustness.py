@@ -24,7 +24,7 @@ def robustness(
         Path | None,
         typer.Option(
             help="Feature store (`prepare`) of the clips, with references.",
-            show_default="the built-in sample benchmark",
+            show_default="the built-in benchmark",
         ),
     ] = None,
     probs: Annotated[
@@ -52,7 +52,8 @@ def robustness(
     java: JavaProgram = None,
     batch_size: BatchSize = None,
     workers: Annotated[
-        int, typer.Option(help="Processes that make the sample benchmark.", rich_help_panel=MACHINE)
+        int,
+        typer.Option(help="Processes that read the built-in benchmark.", rich_help_panel=MACHINE),
     ] = 2,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -62,7 +63,7 @@ def robustness(
 ) -> None:
     """What is left of captions when pictures are taken from other clips: the paper's Table 3.
 
-    Without other options: the packaged models on a built-in benchmark of 96 synthetic clips, made when first used.
+    Without other options: the packaged models on a built-in benchmark of real recordings and photographs.
 
     Example: evacap robustness --model runs/evacap/best --model runs/avcap/best --data test.store -o table3
     """
@@ -82,9 +83,9 @@ def robustness(
     )
     check_place(out)
     names = model or list(DEMOS)
-    with Meter("sample benchmark", quiet=quiet) as meter:
+    with Meter("built-in benchmark", quiet=quiet) as meter:
         show = stages(meter)
-        store = open_data(data, names, workers, lambda done, total: show("sample benchmark", done, total))
+        store = open_data(data, names, workers, lambda done, total: show("built-in benchmark", done, total))
         made = sweep(names, store, options, show)
     shown = tables(made)
     page = "\n".join(f"## {title}\n\n{markdown(header, rows)}" for title, header, rows in shown)

@@ -43,7 +43,11 @@ def train(
         typer.Option(help="Checkpoint to start from (its tokenizer is kept).", rich_help_panel=BEGIN),
     ] = None,
     init_encoder: Annotated[
-        Path | None, typer.Option(help="File with CAV-MAE's weights.", rich_help_panel=BEGIN)
+        list[Path] | None,
+        typer.Option(
+            help="File with CAV-MAE's weights; of tag towers, with YAMNet's or EfficientNet-lite0's. Repeatable.",
+            rich_help_panel=BEGIN,
+        ),
     ] = None,
     init_decoder: Annotated[
         Path | None,
@@ -85,7 +89,17 @@ def train(
 
     changes = [*(overrides or []), *([] if precision == "auto" else [f"training.precision={precision}"])]
     options = RunOptions(
-        data, val, media, init, init_encoder, init_decoder, vocab, tuple(allow or ()), resume, workers, device
+        data,
+        val,
+        media,
+        init,
+        tuple(init_encoder or ()),
+        init_decoder,
+        vocab,
+        tuple(allow or ()),
+        resume,
+        workers,
+        device,
     )
     if dry_run:
         planned = plan_run(config, changes, options)

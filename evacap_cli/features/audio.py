@@ -1,4 +1,4 @@
-"""Log-mel fbank of whole batches, equal to `torchaudio.compliance.kaldi.fbank` clip by clip."""
+"""Log-mel spectrograms of whole batches: Kaldi's fbank, equal to torchaudio's clip by clip, or YAMNet's log-mel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torchaudio.compliance.kaldi import get_mel_banks
 
 from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS, FeatureSettings
+from evacap_cli.features.yamnet import yamnet_log_mel
 
 LOW_HZ = 20.0  # lower edge of the first mel bin (Kaldi's default)
 PREEMPHASIS = 0.97  # Kaldi's default
@@ -23,11 +24,26 @@ def fbank(waveforms: Tensor | Sequence[Tensor], settings: FeatureSettings) -> Te
     `waveforms`: (S,), (B, S), or a sequence of (S_i,) tensors of differing lengths, at
     `settings.sample_rate`, in [-1, 1]. Returns (B, audio_frames, mel_bins) float32 on their device.
 
-    Each clip loses its mean, becomes Kaldi's fbank (25 ms windows, 10 ms apart, no dither, no energy),
-    is zero-padded or cut at its end to `audio_frames`, and is then normalised by `fbank_mean` and
-    `fbank_std`, as in CAV-MAE. A clip shorter than one window is all padding.
+    The spectrogram is `settings.spectrogram`: `kaldi` (25 ms windows, 10 ms apart, the clip's mean removed, no
+    dither, no energy) or `yamnet` (`yamnet_log_mel`). It is cut at its end to `audio_frames` and is normalised by
+    `fbank_mean` and `fbank_std`, as in CAV-MAE.
+
+    A clip that is too short for `audio_frames` is padded as `settings.padding` says. `zero`: with frames of zeros
+    (`kaldi`; a clip shorter than one window is all padding) or with silence (`yamnet`). `repeat`: the clip starts
+    again after its last sample until all frames are filled; only an empty clip is then padded as by `zero`.
     """
     samples, lengths = _as_batch(waveforms)
+    if settings.padding == "repeat":
+        samples, lengths = _repeat(samples, lengths, settings)
+    if settings.spectrogram == "yamnet":
+        mel = yamnet_log_mel(samples, settings)
+    else:
+        mel = _kaldi_fbank(samples, lengths, settings)
+    return (mel - settings.fbank_mean) / settings.fbank_std
+
+
+def _kaldi_fbank(samples: Tensor, lengths: Tensor, settings: FeatureSettings) -> Tensor:
+    """(B, audio_frames, mel_bins) log-mel energies of (B, S) samples, of which `lengths` (B,) are not padding."""
     size = int(settings.sample_rate * WINDOW_SECONDS)
     hop = int(settings.sample_rate * HOP_SECONDS)
     # (B, 1); the padding is zero and adds nothing; in double, so that it does not matter how many threads share the sum
@@ -51,8 +67,22 @@ def fbank(waveforms: Tensor | Sequence[Tensor], settings: FeatureSettings) -> Te
 
     whole = torch.where(lengths < size, 0, (lengths - size) // hop + 1)  # (B,) windows inside each clip
     inside = torch.arange(mel.shape[1], device=mel.device) < whole.unsqueeze(1)
-    mel = F.pad(mel * inside.unsqueeze(-1), (0, 0, 0, settings.audio_frames - mel.shape[1]))
-    return (mel - settings.fbank_mean) / settings.fbank_std
+    return F.pad(mel * inside.unsqueeze(-1), (0, 0, 0, settings.audio_frames - mel.shape[1]))
+
+
+def _repeat(samples: Tensor, lengths: Tensor, settings: FeatureSettings) -> tuple[Tensor, Tensor]:
+    """Repeats each clip that does not fill `audio_frames` end to end until it does; an empty clip stays empty.
+
+    samples: (B, S), lengths: (B,). Returns (B, S') and (B,), S' at least the samples that `audio_frames` need.
+    """
+    size = int(settings.sample_rate * WINDOW_SECONDS)
+    needed = size + int(settings.sample_rate * HOP_SECONDS) * (settings.audio_frames - 1)
+    width = max(needed, samples.shape[1])
+    filled = torch.where(lengths > 0, lengths.clamp(min=needed), 0).unsqueeze(1)  # (B, 1)
+    places = torch.arange(width, device=samples.device).expand(len(samples), width)
+    source = torch.where(places < filled, places % lengths.clamp(min=1).unsqueeze(1), 0)
+    samples = F.pad(samples, (0, max(0, 1 - samples.shape[1])))  # so that there is something to gather from
+    return samples.gather(1, source) * (places < filled), filled.squeeze(1)
 
 
 def _as_batch(waveforms: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ from typing import Any
 from evacap_cli.errors import UsageError
 
 WINDOWS = ("hamming", "hanning")
+SPECTROGRAMS = ("kaldi", "yamnet")
+PADDINGS = ("zero", "repeat")
 WINDOW_SECONDS = 0.025  # one analysis window of the fbank ...
 HOP_SECONDS = 0.010  # ... and the step from one to the next
 
@@ -20,7 +22,9 @@ class FeatureSettings:
     """What a model expects to hear and see; a checkpoint and a feature store each carry theirs.
 
     `fbank_mean` and `fbank_std` are AVCap's statistics of AudioCaps, `image_mean` and `image_std` ImageNet's.
-    `window` is `hamming` (as EVACap prints it) or `hanning` (what CAV-MAE's and AVCap's weights want).
+    `window` is `hamming` (as EVACap prints it) or `hanning` (what CAV-MAE's and AVCap's weights want); it belongs to
+    the `kaldi` spectrogram. The `yamnet` spectrogram has a window of its own.
+    `padding` is what follows a clip that is too short: `zero` (silence) or `repeat` (the clip again).
     """
 
     sample_rate: int = 16_000  # Hz
@@ -35,6 +39,8 @@ class FeatureSettings:
     image_size: int = 224  # pixels, square
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    spectrogram: str = "kaldi"  # or yamnet
+    padding: str = "zero"  # or repeat
 
     def __post_init__(self) -> None:
         for name in ("image_mean", "image_std"):  # YAML and JSON give lists
@@ -54,8 +60,10 @@ class FeatureSettings:
         ]
         if self.frames < 0:
             wrong.append(f"frames = {self.frames!r} (0 or more)")
-        if self.window not in WINDOWS:
-            wrong.append(f"window = {self.window!r} (one of {', '.join(WINDOWS)})")
+        choices = {"window": WINDOWS, "spectrogram": SPECTROGRAMS, "padding": PADDINGS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                wrong.append(f"{name} = {getattr(self, name)!r} (one of {', '.join(known)})")
         if (
             len(self.image_mean) != 3
             or len(self.image_std) != 3
@@ -66,10 +74,16 @@ class FeatureSettings:
             raise UsageError("feature settings out of range: " + "; ".join(wrong))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, fit for YAML and JSON; `from_dict` reads them back."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        """Plain numbers, strings and lists, fit for YAML and JSON; `from_dict` reads them back.
+
+        `spectrogram` and `padding` are left out at their defaults: stores and checkpoints older than these settings
+        keep their fingerprints.
+        """
+        values = asdict(self)
+        for field in fields(self):
+            if field.name in ("spectrogram", "padding") and values[field.name] == field.default:
+                del values[field.name]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeatureSettings:

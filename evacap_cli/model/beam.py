@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -50,8 +51,17 @@ class Hypotheses:
         return cls(*values)
 
 
+class WordRules(Protocol):
+    """Which words may come next."""
+
+    def forbidden(self, tokens: Tensor) -> Tensor:
+        """tokens so far, int64 (B, K, t) -> bool (B, K, V)."""
+        ...
+
+
 def beam_search(step: Callable[[Tensor, int], Tensor], reorder: Callable[[Tensor], None], batch: int,
-                settings: BeamSettings, device: torch.device) -> Hypotheses:  # fmt: skip
+                settings: BeamSettings, device: torch.device,
+                rules: WordRules | None = None) -> Hypotheses:  # fmt: skip
     """Finds each clip's best hypothesis.
 
     `step(tokens, t)` takes all tokens so far (B, K, t + 1) and returns the next word's logits (B, K, vocab);
@@ -76,7 +86,10 @@ def beam_search(step: Callable[[Tensor, int], Tensor], reorder: Callable[[Tensor
         if t + 1 < settings.min_length:
             logits[..., eos] = float("-inf")
         vocab = logits.shape[-1]
-        totals = (logits.log_softmax(-1) + scores[..., None]).flatten(1)
+        chances = logits.log_softmax(-1)
+        if rules is not None:  # after the softmax: a caption that had to avoid its best words scores lower
+            chances = chances.masked_fill(rules.forbidden(tokens[..., : t + 1]), float("-inf"))
+        totals = (chances + scores[..., None]).flatten(1)
         ranked, index = totals.topk(min(2 * K, totals.shape[1]), dim=1)
         parent, word = index // vocab, index % vocab
         # Nothing open can beat what is finished, even at the greatest length.

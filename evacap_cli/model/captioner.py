@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from evacap_cli.model.beam import BeamSettings, CachedDecoding, Hypotheses, RecomputedDecoding, beam_search
-from evacap_cli.model.config import ModelConfig
+from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
 from evacap_cli.model.encoder import Block, TwoTowerEncoder
 from evacap_cli.model.evidence import shows_something
-from evacap_cli.model.fusion import EvidenceSwitch, Fused, build_fusion
+from evacap_cli.model.fusion import EvidenceSwitch, Fused, Tags, build_fusion
+from evacap_cli.model.lexicon import Lexicon
 from evacap_cli.model.losses import gate_stability, semantic_consistency, smoothed_cross_entropy
+from evacap_cli.model.tag_evidence import TagEvidence
+from evacap_cli.model.tags import TagEncoder, pooled_frames
 
 BOS, EOS, PAD = 1, 2, 0
 """Special words of our own tokenizers; imported models bring their own."""
@@ -49,9 +52,9 @@ class Generation:
 
     gate and entropy: (B,) means over the sound's tokens, None for models without them; a clip without a picture has
     gate 0 and entropy NaN. beam_score: (B,) the length-penalised score that the search ranked by. gates and entropies:
-    (B, T_a), what the means are of. evidence: (B,), how likely sound and picture belong together (the mean over windows
-    that show something), and cues: (B, K), what it is made of, NaN for a clip without a picture; None for models that
-    do not compare.
+    (B, rows * columns of `encoder.curve_grid`), what the means are of. evidence: (B,), how likely sound and picture
+    belong together (the mean over windows that show something), and cues: (B, K), what it is made of, NaN for a clip
+    without a picture; None for models that do not compare. heard and seen: of tag towers, the clip's tags; see `Fused`.
     """
 
     tokens: Tensor
@@ -63,6 +66,8 @@ class Generation:
     entropies: Tensor | None = None
     evidence: Tensor | None = None
     cues: Tensor | None = None
+    heard: Tensor | None = None
+    seen: Tensor | None = None
 
 
 class CaptionModel(nn.Module):
@@ -73,7 +78,7 @@ class CaptionModel(nn.Module):
         self.config, self.bos, self.eos, self.pad = config, bos, eos, pad
         self.has_picture = config.fusion != "audio-only"
         self.unified = config.fusion == "concat"
-        self.encoder = TwoTowerEncoder(config.encoder, picture=self.has_picture, unified=self.unified)
+        self.encoder = _build_encoder(config, self.has_picture, self.unified)
         self.fusion = build_fusion(config)
         self.decoder = TextDecoder(config.decoder, config.encoder.width)
         self.picture_decoder: TextDecoder | None = None
@@ -81,6 +86,8 @@ class CaptionModel(nn.Module):
         if self.compares and config.evidence.decoders == 2:
             self.picture_decoder = TextDecoder(config.decoder, config.encoder.width)
             self.start_alike()
+        self.lexicon: Lexicon | None = None
+        """Which words a clip has earned; of models with tag towers, once their words are known."""
         self.packed: torch.dtype | None = None
         """What the weights were packed as; see `packing.pack`."""
 
@@ -92,6 +99,11 @@ class CaptionModel(nn.Module):
     def compares(self) -> bool:
         """Whether it asks if sound and picture belong together."""
         return isinstance(self.fusion, EvidenceSwitch)
+
+    @property
+    def tagged(self) -> bool:
+        """Whether its towers give tags, of which `fuse` makes tokens."""
+        return isinstance(self.encoder, TagEncoder)
 
     @property
     def decoders(self) -> list[TextDecoder]:
@@ -158,7 +170,8 @@ class CaptionModel(nn.Module):
         return tokens.reshape(B, N * tokens.shape[1], -1)
 
     def finish_audio(self, tower: Tensor) -> Tensor:
-        """Tower tokens on to `fuse`: here, through the shared block, unless it joins both modalities later."""
+        """Tower tokens on to `fuse`: here, through the shared block, unless it joins both modalities later. Tags stay
+        tags."""
         return tower if self.unified else self.encoder.align_audio(tower)
 
     def finish_picture(self, tower: Tensor) -> Tensor:
@@ -210,20 +223,43 @@ class CaptionModel(nn.Module):
 
         A clip whose frames are all masked, or a batch without a picture, is heard only.
         """
-        mask = None if picture is None else self.token_mask(frame_mask, picture.shape[1])
+        audio, picture, mask, tags = self._tokens(audio, picture if self.has_picture else None, frame_mask)
         if not self.has_picture:
-            return Fused(audio)
-        if self.compares:
-            return self.fusion(audio, picture, mask, self._tags(audio, picture))
-        if not self.unified:
-            return self.fusion(audio, picture, mask)
-        if mask is not None:
-            mask = torch.cat((mask.new_ones(audio.shape[:2]), mask), dim=1)
-        return Fused(self.encoder.join(audio, picture, mask), mask)
+            fused = Fused(audio)
+        elif self.compares:
+            fused = self.fusion(audio, picture, mask, tags)
+        elif not self.unified:
+            fused = self.fusion(audio, picture, mask)
+        else:
+            if mask is not None:
+                mask = torch.cat((mask.new_ones(audio.shape[:2]), mask), dim=1)
+            fused = Fused(self.encoder.join(audio, picture, mask), mask)
+        if self.tagged and tags is not None:
+            fused.heard, fused.seen = tags
+        return fused
 
-    def _tags(self, audio: Tensor, picture: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        head = self.encoder.tag_head
-        return None if head is None or picture is None else (head(audio), head(picture))
+    def _tokens(
+        self, audio: Tensor, picture: Tensor | None, frame_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tags | None]:
+        """Encoded sound and picture as tokens, (B, T_a, d) and (B, T_v, d), bool (B, T_v) or None, and their tags."""
+        encoder = self.encoder
+        if not isinstance(encoder, TagEncoder):
+            mask = None if picture is None else self.token_mask(frame_mask, picture.shape[1])
+            head = encoder.tag_head
+            tags = (
+                None if head is None or picture is None or not self.compares else (head(audio), head(picture))
+            )
+            return audio, picture, mask, tags
+        tokens = encoder.embed_audio(audio)
+        if picture is None:
+            return tokens, None, None, (audio, None)  # type: ignore[return-value]
+        config = encoder.config
+        seen = pooled_frames(picture, config.seen, config.picture_classes, frame_mask)
+        some = None if frame_mask is None else frame_mask.any(dim=1)
+        mask = None
+        if some is not None and not bool(some.all()):
+            seen, mask = torch.where(some[:, None, None], seen, 0.0), some[:, None].expand(seen.shape[:2])
+        return tokens, encoder.embed_picture(seen), mask, (audio, seen)
 
     def logits(self, memory: Fused, tokens: Tensor) -> Tensor:
         """Teacher-forced word logits (B, T, V) for tokens (B, T)."""
@@ -275,7 +311,7 @@ class CaptionModel(nn.Module):
         target = tokens[:, 1:][wanted]
         result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
         if self.learns_alone:
-            alone = self.logits(Fused(heard), tokens[:, :-1])[wanted]
+            alone = self.logits(Fused(self._tokens(heard, None, None)[0]), tokens[:, :-1])[wanted]
             result["caption"] = (
                 result["caption"] + smoothed_cross_entropy(alone, target, objective.smoothing)
             ) / 2
@@ -286,10 +322,12 @@ class CaptionModel(nn.Module):
                 p.sum() for p in self.picture_decoder.parameters()
             )
         if isinstance(self.fusion, EvidenceSwitch) and objective.match and seen is not None:
-            mask, tags = self.token_mask(frame_mask, seen.shape[1]), self._tags(heard, seen)
-            result["match"] = self.fusion.match_loss(heard, seen, mask, tags)
-        if memory.gate is not None and objective.gate_stability:
-            result["gate_stability"] = gate_stability(memory.gate.float(), self.config.encoder.audio_grid)
+            audio_tokens, picture_tokens, mask, tags = self._tokens(heard, seen, frame_mask)
+            assert picture_tokens is not None
+            result["match"] = self.fusion.match_loss(audio_tokens, picture_tokens, mask, tags)
+        grid = self.config.encoder.audio_grid
+        if memory.gate is not None and objective.gate_stability and grid[1] > 1:
+            result["gate_stability"] = gate_stability(memory.gate.float(), grid)
         if objective.consistency and bool(touched.any()) and seen is not None:
             own_mask = None if frame_mask is None else frame_mask[touched]
             own = self.logits(self.fuse(heard[touched], seen[touched], own_mask), tokens[touched, :-1])
@@ -328,8 +366,10 @@ class CaptionModel(nn.Module):
             frame_mask = self.visible(pixels, frame_mask)
             if frame_mask is not None and not bool(frame_mask.any()):
                 pixels = None  # nothing to see in any clip: the picture tower rests
-        heard = self._heard(fbank.to(self.dtype), towers)
-        seen = self._seen(None if pixels is None else pixels.to(self.dtype), towers, same)
+        if not self.tagged:  # whose networks and tags have a precision of their own
+            fbank, pixels = fbank.to(self.dtype), None if pixels is None else pixels.to(self.dtype)
+        heard = self._heard(fbank, towers)
+        seen = self._seen(pixels, towers, same)
         return self.describe(
             self.fuse(heard, seen, frame_mask), beam, max_words, min_words, length_penalty, cached
         )
@@ -361,27 +401,56 @@ class CaptionModel(nn.Module):
         )
         kind = CachedDecoding if cached else RecomputedDecoding
 
-        def said(decoder: TextDecoder, memory: Fused) -> Hypotheses:
+        allowed = self._allowed(memory)
+
+        def said(decoder: TextDecoder, memory: Fused, allowed: Tensor | None) -> Hypotheses:
             decoding = kind(decoder, memory.tokens, memory.mask, settings)
             batch, device = memory.tokens.shape[0], memory.tokens.device
-            return beam_search(decoding.step, decoding.reorder, batch, settings, device)
+            rules = None if self.lexicon is None or allowed is None else self.lexicon.rules(allowed)
+            return beam_search(decoding.step, decoding.reorder, batch, settings, device, rules)
 
         speakers = self._speakers(memory)
         if len(speakers) == 1:
-            found = said(speakers[0][0], memory)
+            found = said(speakers[0][0], memory, allowed)
         else:
             rows = [rows for _, rows in speakers if rows is not None]
             parts = [
-                said(decoder, memory.some(some)) for (decoder, _), some in zip(speakers, rows, strict=True)
+                said(decoder, memory.some(some), None if allowed is None else allowed[some])
+                for (decoder, _), some in zip(speakers, rows, strict=True)
             ]
             found = Hypotheses.joined(parts, rows)
-        gates, entropies = (None if x is None else x.float() for x in (memory.gate, memory.entropy))
-        gate, entropy = (None if x is None else x.mean(dim=1) for x in (gates, entropies))
+        gates, entropies = (self._over_time(x, memory) for x in (memory.gate, memory.entropy))
+        gate, entropy = (None if x is None else x.float().mean(dim=1) for x in (memory.gate, memory.entropy))
         score = found.logprob / (found.length - 1).clamp(min=1)
         evidence = None if memory.evidence is None else memory.evidence.nanmean(dim=1)
         return Generation(
-            found.tokens, score, found.score, gate, entropy, gates, entropies, evidence, memory.cues
-        )
+            found.tokens, score, found.score, gate, entropy, gates, entropies, evidence, memory.cues,
+            memory.heard, memory.seen,
+        )  # fmt: skip
+
+    def _allowed(self, memory: Fused) -> Tensor | None:
+        """bool (B, V): the words that each clip has earned."""
+        if self.lexicon is None or memory.heard is None:
+            return None
+        shown = None
+        evidence = self.fusion.evidence if isinstance(self.fusion, EvidenceSwitch) else None
+        if isinstance(evidence, TagEvidence) and memory.seen is not None and memory.open is not None:
+            shown = evidence.shown((memory.heard, memory.seen)) * memory.open[:, None]
+        return self.lexicon.allowed(memory.heard, shown)
+
+    def _over_time(self, values: Tensor | None, memory: Fused) -> Tensor | None:
+        """Numbers of audio tokens (B, T_a) on `curve_grid`. A tag's token spans the clip: in a window, each counts by
+        the tag's probability there."""
+        if values is None or memory.heard is None:
+            return None if values is None else values.float()
+        there = memory.heard[..., 2:].sigmoid()  # (B, T_a, W)
+        return (values.float()[..., None] * there).sum(dim=1) / there.sum(dim=1)
+
+
+def _build_encoder(config: ModelConfig, picture: bool, unified: bool) -> TwoTowerEncoder | TagEncoder:
+    if isinstance(config.encoder, TagEncoderConfig):
+        return TagEncoder(config.encoder, picture, unified)
+    return TwoTowerEncoder(config.encoder, picture, unified)
 
 
 def build_model(config: ModelConfig) -> CaptionModel:
@@ -406,6 +475,6 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
         part = "tag head" if root == "tag_head" else "shared block" if root in ("blocks_u", "norms") else None
         counts[part or ("audio tower" if root.endswith("_a") else "picture tower")] += parameter.numel()
     for name, child in model.named_children():
-        if name != "encoder":
+        if name not in ("encoder", "lexicon"):
             counts[name.removeprefix("picture_")] += sum(p.numel() for p in child.parameters())
     return {**counts, "total": sum(counts.values())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,9 @@ from torch import Tensor
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.captioner import CaptionModel
 from evacap_cli.model.config import ModelConfig
+from evacap_cli.model.lexicon import Lexicon
 from evacap_cli.model.tokenizer import Tokenizer
+from evacap_cli.model.towers import shared_weights
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.yaml", "model.safetensors", "tokenizer.json", "README.md"
 SUFFIX = ".safetensors"
@@ -79,12 +82,16 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
         built = CaptionModel(
             ModelConfig.from_dict(config["model"]), tokenizer.bos, tokenizer.eos, tokenizer.pad
         )
+    if config.get("shared"):
+        state = shared_weights(name for name in built.state_dict() if name not in state) | state
     try:
         built.load_state_dict({k: v.to(dtype) for k, v in state.items()}, strict=True, assign=True)
     except RuntimeError as error:
         raise EvacapError(
             f"{weights}: does not fit its configuration ({error})", "the two belong to different models"
         ) from error
+    if built.tagged:
+        built.lexicon = Lexicon(tokenizer, built.config.lexicon)
     name = str(model) if str(model) in packaged_models() else path.stem if path.is_file() else path.name
     return Checkpoint(name, path, built.to(device).eval(), tokenizer, config.get("features") or {},
                       config.get("metadata") or {})  # fmt: skip
@@ -151,15 +158,25 @@ def export_checkpoint(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | N
 
 def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, features: dict[str, Any],
                     metadata: dict[str, Any] | None = None, dtype: torch.dtype | None = None,
-                    card: str | None = None) -> None:  # fmt: skip
-    """Writes a checkpoint folder beside its place and renames it in; an older one there is replaced."""
+                    card: str | None = None, shared: Collection[str] = ()) -> None:  # fmt: skip
+    """Writes a checkpoint folder beside its place and renames it in; an older one there is replaced.
+
+    shared: names of tensors that the package itself has (see `towers`), which are left out.
+    """
     aside = path.with_name(path.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)  # of a save that was stopped
     aside.mkdir(parents=True)
-    save_file(_state(model, dtype), aside / WEIGHTS)
+    state = {name: value for name, value in _state(model, dtype).items() if name not in shared}
+    save_file(state, aside / WEIGHTS)
     (aside / WEIGHTS).chmod(0o644)  # the library writes for its owner alone
     tokenizer.save(aside / TOKENIZER)
-    config = {"model": model.config.to_dict(), "features": features, "metadata": metadata or {}}
+    config: dict[str, Any] = {
+        "model": model.config.to_dict(),
+        "features": features,
+        "metadata": metadata or {},
+    }
+    if shared:
+        config["shared"] = True
     (aside / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
     (aside / CARD).write_text(card or f"# {path.name}\n\nA captioner trained with evacap.\n", "utf-8")
     replace_folder(aside, path)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import timm
+
 from evacap_cli.errors import UsageError
 
 FUSIONS = ("entropy-gate", "gate", "cross-attention", "concat", "audio-only", "evidence")
+TOWERS = ("cav-mae", "tags")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class EncoderConfig:
     def audio_grid(self) -> tuple[int, int]:
         """Rows (frequency) and columns (time) of audio patches."""
         return self.mel_bins // self.audio_patch[0], self.audio_frames // self.audio_patch[1]
+
+    @property
+    def curve_grid(self) -> tuple[int, int]:
+        """Rows and columns of the numbers that curves over time are drawn of."""
+        return self.audio_grid
 
     @property
     def audio_tokens(self) -> int:
@@ -86,6 +94,105 @@ class EncoderConfig:
         if self.picture_tokens == "tubelet" and self.frames > 1 and self.frames % 2:
             found.append(f"encoder.frames: tubelets take frames in pairs, got {self.frames}")
         return found + _too_small("encoder", self, ("frames",))
+
+
+@dataclass(frozen=True)
+class TagEncoderConfig:
+    """Pre-trained networks as towers: YAMNet tags the sound, EfficientNet-lite the frames, and their best classes
+    become the tokens."""
+
+    audio_frames: int = 1008
+    mel_bins: int = 64
+    image_size: int = 224
+    frames: int = 4
+    heard: int = 12
+    """Classes of a clip's sound that become tokens, T_a."""
+    seen: int = 8
+    """Classes of a clip's picture that become tokens, T_v, and classes that are kept of each frame."""
+    windows: int = 5
+    """Parts of a clip in which the confidence of a class is given."""
+    network: str = "efficientnet_lite0"
+    """timm's name of the picture network."""
+    width: int = 256
+    depth: int = 2
+    """Self-attention blocks over the tokens of the sound."""
+    picture_depth: int = 1
+    heads: int = 4
+    mlp_ratio: float = 2.0
+
+    audio_classes = 521
+    """YAMNet's, of AudioSet."""
+    picture_classes = 1000
+    """ImageNet's."""
+    picture_tokens = "frame"
+    tag_classes = 0
+
+    @property
+    def audio_grid(self) -> tuple[int, int]:
+        """Rows and columns of audio tokens: every class is a row, and its token spans the clip."""
+        return self.heard, 1
+
+    @property
+    def curve_grid(self) -> tuple[int, int]:
+        """Rows and columns of the numbers that curves over time are drawn of."""
+        return 1, self.windows
+
+    @property
+    def audio_tokens(self) -> int:
+        """T_a."""
+        return self.heard
+
+    @property
+    def frame_tokens(self) -> int:
+        """Classes kept of one frame."""
+        return self.seen
+
+    def tokens_for(self, frames: int) -> int:
+        """Classes kept of a number of frames."""
+        return frames * self.seen
+
+    def problems(self) -> list[str]:
+        found = _too_small(
+            "encoder",
+            self,
+            ("frames", "heard", "seen", "windows", "width", "depth", "picture_depth", "heads"),
+        )
+        if not found and self.width % self.heads:
+            found.append(f"encoder: width must divide evenly by heads, got {self.width} and {self.heads}")
+        if not timm.is_model(self.network):
+            found.append(f"encoder.network: timm has no model called {self.network!r}")
+        if self.mel_bins != 64:
+            found.append(f"encoder.mel_bins: YAMNet takes 64, got {self.mel_bins}")
+        if self.audio_frames < 96:
+            found.append(f"encoder.audio_frames: YAMNet takes at least 96, got {self.audio_frames}")
+        patches = (self.audio_frames - 96) // 48 + 1
+        if not found and self.windows > patches:
+            found.append(
+                f"encoder.windows: at most {patches} in {self.audio_frames} frames, got {self.windows}"
+            )
+        if not found and (self.heard > self.audio_classes or self.seen > self.picture_classes):
+            found.append("encoder: heard and seen cannot be more than there are classes")
+        return found
+
+
+AnyEncoderConfig = EncoderConfig | TagEncoderConfig
+
+
+@dataclass(frozen=True)
+class LexiconConfig:
+    """When a caption may name a sound; for models with tag towers."""
+
+    confidence: float = 0.0
+    """Confidence that the ear must have in one of the classes that a word stands for; 0 allows every word."""
+    confirmed: float = 0.0
+    """The same for classes that a picture which belongs to the sound shows."""
+
+    def problems(self) -> list[str]:
+        return [
+            f"lexicon.{name}: {getattr(self, name)} must be at least 0 and below 1"
+            for name in ("confidence", "confirmed")
+            if not 0 <= getattr(self, name) < 1
+        ]
 
 
 @dataclass(frozen=True)
@@ -138,31 +245,49 @@ class ModelConfig:
     """A captioner: what the towers, the fusion and the decoder are."""
 
     fusion: str = "entropy-gate"
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: AnyEncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
+    lexicon: LexiconConfig = field(default_factory=LexiconConfig)
+
+    @property
+    def towers(self) -> str:
+        """One of TOWERS."""
+        return "tags" if isinstance(self.encoder, TagEncoderConfig) else "cav-mae"
 
     def to_dict(self) -> dict[str, Any]:
         values = _plain(asdict(self))
         if self.fusion != "evidence":
             del values["evidence"]
+        if self.towers == "tags":
+            return {"towers": "tags", **values}
+        del values["lexicon"]
         return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Builds and checks a configuration; every problem is reported at once (`UsageError`)."""
         problems: list[str] = []
-        encoder = _fill(EncoderConfig, values.get("encoder") or {}, "encoder", problems)
+        towers = values.get("towers", "cav-mae")
+        if towers not in TOWERS:
+            problems.append(f"model.towers: {towers!r} is none of {', '.join(TOWERS)}")
+        kind = TagEncoderConfig if towers == "tags" else EncoderConfig
+        encoder = _fill(kind, values.get("encoder") or {}, "encoder", problems)
         decoder = _fill(DecoderConfig, values.get("decoder") or {}, "decoder", problems)
         evidence = _fill(EvidenceConfig, values.get("evidence") or {}, "evidence", problems)
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        lexicon = _fill(LexiconConfig, values.get("lexicon") or {}, "lexicon", problems)
+        unknown = sorted(set(values) - {f.name for f in fields(cls)} - {"towers"})
         problems += [f"model.{name}: no such setting" for name in unknown]
         fusion = values.get("fusion", "entropy-gate")
         if fusion not in FUSIONS:
             problems.append(f"model.fusion: {fusion!r} is none of {', '.join(FUSIONS)}")
+        if towers == "tags" and evidence.windows != 1:
+            problems.append(f"evidence.windows: tag towers compare whole clips (1), got {evidence.windows}")
+        if towers != "tags" and values.get("lexicon"):
+            problems.append("model.lexicon: only for towers: tags")
         if problems:
             raise UsageError("the model configuration is wrong:\n  " + "\n  ".join(problems))
-        return cls(fusion=fusion, encoder=encoder, decoder=decoder, evidence=evidence)
+        return cls(fusion=fusion, encoder=encoder, decoder=decoder, evidence=evidence, lexicon=lexicon)
 
 
 def _fill(kind: Any, values: Any, where: str, problems: list[str]) -> Any:

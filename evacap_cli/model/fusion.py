@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from evacap_cli.model.attention import entropy_attention
-from evacap_cli.model.config import ModelConfig
+from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.evidence import Evidence, pooled_tags
+from evacap_cli.model.tag_evidence import TagEvidence
 
 
 @dataclass
@@ -21,7 +22,8 @@ class Fused:
     token, None for kinds without them; clips without a picture have gate 0 and entropy NaN. evidence: (B, W), how
     likely sound and picture belong together in every window, and cues: (B, K), what the clip's is made of; both NaN for
     clips without a picture, None for kinds that do not compare. open: bool (B,), clips whose picture is
-    in, likewise.
+    in, likewise. heard and seen: of tag towers, the clip's tags of sound (B, T_a, 2 + windows) and picture
+    (B, T_v, 3, None without one); see `tags`.
     """
 
     tokens: Tensor
@@ -31,6 +33,8 @@ class Fused:
     evidence: Tensor | None = None
     cues: Tensor | None = None
     open: Tensor | None = None
+    heard: Tensor | None = None
+    seen: Tensor | None = None
 
     def some(self, rows: Tensor) -> Fused:
         """What the decoder needs of some clips, bool (B,)."""
@@ -126,7 +130,7 @@ class EntropyGate(CrossAttention):
 
 
 Tags = tuple[Tensor, Tensor]
-"""Tag logits of audio and picture tokens: (B, T_a, C) and (B, T_v, C)."""
+"""Tag logits of audio and picture tokens, (B, T_a, C) and (B, T_v, C); of tag towers, the tags themselves."""
 
 
 class EvidenceSwitch(CrossAttention):
@@ -139,10 +143,20 @@ class EvidenceSwitch(CrossAttention):
         encoder = config.encoder
         super().__init__(encoder.width, encoder.heads)
         self.config, self.grid, self.frame_tokens = config.evidence, encoder.audio_grid, encoder.frame_tokens
-        self.evidence = Evidence(encoder, config.evidence)
+        self.evidence: Evidence | TagEvidence = (
+            TagEvidence(encoder)
+            if isinstance(encoder, TagEncoderConfig)
+            else Evidence(encoder, config.evidence)
+        )
 
     def match_loss(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags | None) -> Tensor:
-        return self.evidence.loss(audio, picture, mask, _pooled(tags, mask))
+        return self.evidence.loss(audio, picture, mask, self._compared(tags, mask))  # type: ignore[arg-type]
+
+    def _compared(self, tags: Tags | None, mask: Tensor | None) -> Tags | None:
+        """Tags as the evidence takes them: of CAV-MAE's tokens, logits (B, C) of each side."""
+        if tags is None or isinstance(self.evidence, TagEvidence):
+            return tags
+        return pooled_tags(tags[0]), pooled_tags(tags[1], mask)
 
     def forward(
         self, audio: Tensor, picture: Tensor | None, mask: Tensor | None, tags: Tags | None = None
@@ -166,16 +180,10 @@ class EvidenceSwitch(CrossAttention):
         evidence = torch.stack([self.evidence.probability(cues) for cues in asked], dim=1)  # (B, W)
         cues = asked[0] if len(asked) == 1 else self._ask(audio, picture, mask, tags)
         fits = evidence >= self.config.threshold  # False for NaN
-        rows, columns = self.grid
-        gate = torch.cat([
-            fit[:, None, None].expand(-1, rows, part)
-            for fit, part in zip(fits.unbind(1), _parts(columns, fits.shape[1]), strict=True)
-        ], dim=2).flatten(1)  # fmt: skip
-        frames = picture.shape[1] // self.frame_tokens
-        shown = torch.cat([
-            fit[:, None].expand(-1, part * self.frame_tokens)
-            for fit, part in zip(fits.unbind(1), _parts(frames, fits.shape[1]), strict=True)
-        ], dim=1)  # fmt: skip
+        if fits.shape[1] == 1:
+            gate, shown = fits.expand(audio.shape[:2]), fits.expand(picture.shape[:2])
+        else:
+            gate, shown = self._by_window(fits, picture.shape[1])
         tokens, some = audio, fits.any(dim=1)
         if bool(some.any()):
             visible = shown if mask is None else shown & mask
@@ -185,12 +193,27 @@ class EvidenceSwitch(CrossAttention):
             tokens[some] = torch.where(gate[some][..., None], open_.to(audio.dtype), audio[some])
         return Fused(tokens, gate=gate.float(), evidence=evidence, cues=cues, open=some)
 
+    def _by_window(self, fits: Tensor, picture_tokens: int) -> tuple[Tensor, Tensor]:
+        """fits: bool (B, W), windows whose picture is let in. For each token of sound (B, T_a) and of the picture
+        (B, T_v), whether it is in such a window."""
+        rows, columns = self.grid
+        gate = torch.cat([
+            fit[:, None, None].expand(-1, rows, part)
+            for fit, part in zip(fits.unbind(1), _parts(columns, fits.shape[1]), strict=True)
+        ], dim=2).flatten(1)  # fmt: skip
+        frames = picture_tokens // self.frame_tokens
+        shown = torch.cat([
+            fit[:, None].expand(-1, part * self.frame_tokens)
+            for fit, part in zip(fits.unbind(1), _parts(frames, fits.shape[1]), strict=True)
+        ], dim=1)  # fmt: skip
+        return gate, shown
+
     def _ask(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags | None) -> Tensor:
         """Cues (B, K), NaN where there is no picture."""
         present = None if mask is None else mask.any(dim=1)
         if present is not None and mask is not None:
             mask = mask | ~present[:, None]
-        cues = self.evidence(audio, picture, mask, _pooled(tags, mask))
+        cues = self.evidence(audio, picture, mask, self._compared(tags, mask))
         return cues if present is None else torch.where(present[:, None], cues, torch.nan)
 
     def _windows(
@@ -211,11 +234,6 @@ class EvidenceSwitch(CrossAttention):
         masks = [None] * wanted if mask is None else see(mask)
         told = [None] * wanted if tags is None else list(zip(hear(tags[0]), see(tags[1]), strict=True))
         return list(zip(hear(audio), see(picture), masks, told, strict=True))
-
-
-def _pooled(tags: Tags | None, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Logits (B, C) of each side."""
-    return None if tags is None else (pooled_tags(tags[0]), pooled_tags(tags[1], mask))
 
 
 def _parts(length: int, windows: int) -> list[int]:

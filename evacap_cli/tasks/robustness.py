@@ -82,8 +82,8 @@ class SweepOptions:
 class Swept:
     """A model's sweep. followed: for pairs that do not belong together, the metrics of their captions against the
     sound's references and against the picture donor's. told_apart: AUROC of own against changed clips, of each number
-    that the model gives. by_kind: of synthetic clips, what the gate does and the metrics are, by kind. seconds: of
-    captioning and of scoring, all seeds."""
+    that the model gives. by_kind: of clips whose kind is known, what the gate does and the metrics are, by kind.
+    seconds: of captioning and of scoring, all seeds."""
 
     name: str
     preset: str
@@ -244,7 +244,7 @@ def _or_nan(values: np.ndarray | None, said: Said) -> np.ndarray:
 
 
 def _by_kind(store: Store, own: Said, plain: Scores) -> dict[str, dict[str, float]]:
-    """Of clips whose kind is known (matched, off-screen, dubbed, distractor): how many, mean numbers and metrics."""
+    """Of clips whose kind is known (plain, mixed, dubbed, ...): how many, mean numbers and metrics."""
     kinds = np.array([store.extra(i).get("kind", "") for i in range(len(store))])
     found: dict[str, dict[str, float]] = {}
     for kind in sorted(set(kinds) - {""}):
@@ -262,7 +262,7 @@ def _by_kind(store: Store, own: Said, plain: Scores) -> dict[str, dict[str, floa
 def open_data(
     data: Path | None, names: Sequence[str], workers: int, progress: Callable[[int, int], None] | None
 ) -> Store:
-    """The store of `data`, or the sample benchmark, with the features of the first model of `names`."""
+    """The store of `data`, or the built-in benchmark, with the features of the first model of `names`."""
     if data is not None:
         return Store(data)
     return sample_store(FeatureSettings.from_dict(read_features(names[0])), workers, progress)

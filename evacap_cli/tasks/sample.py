@@ -1,105 +1,71 @@
-"""The built-in sample benchmark: clips of the synthetic world, made from a fixed seed when first used."""
+"""The built-in benchmark: packaged pairs of a recording and a photograph of what sounds, with two captions each."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from evacap_cli.data.manifest import Entry
 from evacap_cli.data.store import Sample, Store, write_store
-from evacap_cli.data.world import World, render_audio, render_frame
-from evacap_cli.features import FeatureSettings, crop_frame, fbank, frame_times
+from evacap_cli.features import FeatureSettings
+from evacap_cli.tasks.clips import ClipSettings, load_entry
 from evacap_cli.tasks.folders import cache_folder
 
-CLIPS, SEED = 96, 2026
-SECONDS = 10.0
-
 
 @dataclass(frozen=True)
-class Scene:
-    """Clip `number` of a world, for a store; `make_sample` knows its captions."""
+class Pair(Entry):
+    """A recording and a photograph. `labels`: AudioSet classes that are heard. `kind`: plain, or mixed where two
+    recordings were mixed and the photograph shows one of them."""
 
-    number: int
-    seed: int = SEED
-    captions: tuple[str, ...] = ()
-    error: str = ""
-
-    @property
-    def key(self) -> str:
-        return f"clip-{self.number:05}"
-
-    @property
-    def source(self) -> str:
-        return f"world {self.seed}, clip {self.number}"
+    labels: tuple[str, ...] = ()
+    kind: str = "plain"
 
 
-@dataclass(frozen=True)
-class Recordings:
-    """Recordings that a world mixes in: a folder, and which of its folds and licences."""
-
-    folder: str
-    folds: tuple[int, ...]
-    licenses: tuple[str, ...]
+def sample_folder() -> Path:
+    """The packaged folder with pairs.csv, the media and NOTICE."""
+    return Path(str(resources.files("evacap_cli") / "assets" / "sample"))
 
 
-Kinds = tuple[float, float, float, float]
-"""Weights of matched, off-screen, dubbed and distractor clips."""
+def read_pairs() -> list[Pair]:
+    """The pairs of pairs.csv, in its order."""
+    folder = sample_folder()
+    with (folder / "pairs.csv").open(encoding="utf-8", newline="") as opened:
+        return [
+            Pair(
+                key=row["key"],
+                source=row["sound"],
+                captions=(row["caption_1"], row["caption_2"]),
+                path=folder / row["sound"],
+                pictures=(folder / row["photo"],),
+                labels=tuple(row["labels"].split(";")),
+                kind=row["kind"],
+            )
+            for row in csv.DictReader(opened)
+        ]
 
 
-@lru_cache(maxsize=8)
-def world_of(seed: int, recordings: Recordings | None = None, kinds: Kinds | None = None) -> World:
-    given: dict[str, Any] = {}
-    if recordings is not None:
-        given = {
-            "recordings": Path(recordings.folder),
-            "folds": recordings.folds,
-            "licenses": recordings.licenses,
-        }
-    if kinds is not None:
-        given |= dict(zip(("matched", "off_screen", "dubbed", "distractor"), kinds, strict=True))
-    return World(seed, **given)
-
-
-def make_sample(
-    scene: Scene,
-    settings: FeatureSettings,
-    recordings: Recordings | None = None,
-    kinds: Kinds | None = None,
-) -> Sample:
-    """Sound and pictures of a scene, as features; no codec in between."""
-    torch.set_num_threads(1)
-    world = world_of(scene.seed, recordings, kinds)
-    script = world.script(scene.number)
-    wave = torch.from_numpy(render_audio(script, world.recordings))
-    frames = [
-        crop_frame(render_frame(script, t), settings.image_size) for t in frame_times(SECONDS, settings)
-    ]
-    truth = {"sounds": list(script.sound_labels), "things": list(script.object_labels), "kind": script.kind}
-    return Sample(
-        fbank(wave, settings)[0].half().numpy(),
-        torch.stack(frames).numpy(),
-        end=SECONDS,
-        captions=script.captions,
-        extra=truth,
-    )
+def load_pair(pair: Pair, settings: ClipSettings) -> Sample:
+    """The features of a pair; its kind and labels are kept with them. Raises MediaError."""
+    return replace(load_entry(pair, settings), extra={"kind": pair.kind, "sounds": list(pair.labels)})
 
 
 def sample_store(
     settings: FeatureSettings, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> Store:
-    """The benchmark's store for models of these features, in the cache folder; made, or finished, where it is not."""
-    folder = cache_folder() / f"sample-{SEED}-{CLIPS}-{settings.fingerprint()}"
+    """The benchmark's store for models of these features, in the cache folder. It is made, or finished, if needed."""
+    table = hashlib.sha256((sample_folder() / "pairs.csv").read_bytes()).hexdigest()[:12]
+    folder = cache_folder() / f"sample-{table}-{settings.fingerprint()}"
     write_store(
         folder,
-        [Scene(number) for number in range(CLIPS)],
-        partial(make_sample, settings=settings),
+        read_pairs(),
+        partial(load_pair, settings=ClipSettings(settings)),
         settings,
-        frames_format="raw",
-        made_with={"world": SEED},
+        made_with={"pairs": table},
         workers=workers,
         progress=progress,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,25 @@ from evacap_cli.model import (
     resolve_model,
 )
 from evacap_cli.model.checkpoint import SUFFIX, export_checkpoint
-from evacap_cli.model.published import NAMES, kind_of, read_published
+from evacap_cli.model.tags import NETWORKS
+from evacap_cli.tasks.importing.matching import TITLES
+from evacap_cli.tasks.importing.networks import WEIGHT, find_kind, read_weights
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NEXT = {
     "cav-mae": "an encoder to begin with: `evacap train ... --init-encoder FILE`",
     "git": "a decoder to begin with: `evacap train ... --init-decoder FILE`",
     "avcap": "a whole model: `evacap weights import avcap FILE -o DIR`, then `evacap caption ... --model DIR`",
+    "yamnet": "an ear of tag towers: `evacap weights import yamnet FILE -o DIR`",
+    "efficientnet-lite0": "an eye of tag towers: `evacap weights import efficientnet-lite0 FILE -o DIR`",
     "ours": "a part to begin with: `evacap train ... --init-encoder FILE` or `--init-decoder FILE`",
 }
 
 
 def describe_model(name: str) -> dict[str, Any]:
     """Name, kind, fusion, parameters by part, sizes and features of a preset, a packaged model or a checkpoint; of a
-    file as CAV-MAE, GIT and AVCap publish them, what it holds and what it is good for."""
+    file that others publish, what it holds and what it is good for. `networks`: of tag towers, the parameters of the
+    pre-trained networks, which the towers' numbers count too."""
     if name in preset_names():
         preset = load_preset(name)
         with torch.device("meta"):
@@ -58,6 +64,13 @@ def describe_model(name: str) -> dict[str, Any]:
         "about": about,
         "fusion": model.config.fusion,
         "parameters": parameter_counts(model),
+        "networks": {
+            title: sum(parameter.numel() for parameter in network.parameters())
+            for title, name in zip(
+                ("YAMNet", getattr(model.config.encoder, "network", "")), NETWORKS, strict=True
+            )
+            if isinstance(network := getattr(model.encoder, name, None), torch.nn.Module)
+        },
         "model": model.config.to_dict(),
         "features": features,
     }
@@ -65,18 +78,20 @@ def describe_model(name: str) -> dict[str, Any]:
 
 def _describe_published(path: Path) -> dict[str, Any] | None:
     """None for a checkpoint of ours."""
-    state = read_published(path)
-    kind = kind_of(state)
+    state = read_weights(path)
+    kind = find_kind(state)
     if kind == "ours" and len({name.split(".")[0] for name in state}) > 1:
         return None
     parts: dict[str, int] = {}
     for tensor_name, value in state.items():
-        part = tensor_name.split(".")[0]
+        part = re.split(r"[./]", tensor_name.removeprefix(WEIGHT))[0]
         parts[part] = parts.get(part, 0) + value.numel()
     return {
         "name": str(path),
-        "kind": NAMES[kind] if kind else "unknown",
-        "about": NEXT[kind] if kind else "its names are not those of CAV-MAE, GIT or AVCap",
+        "kind": TITLES[kind] if kind else "unknown",
+        "about": NEXT[kind]
+        if kind
+        else "its names are not those of CAV-MAE, GIT, AVCap, YAMNet or EfficientNet-lite0",
         "tensors": len(state),
         "dtypes": sorted({str(value.dtype).removeprefix("torch.") for value in state.values()}),
         "parameters": {"total": sum(parts.values()), **parts},

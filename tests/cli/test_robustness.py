@@ -131,7 +131,8 @@ def test_without_options_it_makes_its_own_benchmark(
     evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVACAP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sample, "CLIPS", 6)
+    pairs = sample.read_pairs()[:6]
+    monkeypatch.setattr(sample, "read_pairs", lambda: pairs)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):  # made, then found
         result = evacap(

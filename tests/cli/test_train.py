@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from evacap_cli.cli.app import app
@@ -180,6 +180,31 @@ def test_begins_with_published_parts(
         for name, value in load_file(tmp_path / f"{part}.safetensors").items():
             for own in [part] if part == "encoder" else decoders:
                 assert torch.equal(trained[own + name.removeprefix(part)], value), name
+
+
+def test_tag_towers_begin_with_published_networks(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+    """Of two files, one for the ear and one for the eye; never trained, they are afterwards what they were."""
+    given = empty_model("evidence-tags").encoder.state_dict()
+    files = []
+    for part in ("network_a", "network_v"):
+        files.append(tmp_path / f"{part}.safetensors")
+        state = {k.removeprefix(f"{part}."): v.contiguous() for k, v in given.items() if k.startswith(part)}
+        save_file(state, files[-1])
+    args = ("train", "evidence-tags", "--data", manifest, "-o", tmp_path / "run", *SMALL, "training.epochs=1",
+            "model.decoder.vocab_size=100")  # fmt: skip
+    result = evacap(*args, "--init-encoder", files[0], "--init-encoder", files[1])
+    assert result.exit_code == 0, result.output
+    assert "YAMNet, 3.73 M parameters taken: 56 loaded" in result.stderr
+    assert "EfficientNet-lite0, 4.69 M parameters taken: 296 loaded" in result.stderr
+    trained = load_checkpoint(tmp_path / "run" / "last").model.encoder.state_dict()
+    assert all(torch.equal(trained[k], v) for k, v in given.items() if k.startswith("network_"))
+    names = ("blocks_a.0.norm1.weight", "blocks_v.0.norm1.weight", "blocks_u.0.norm1.weight")
+    torch.save({name: torch.ones(4) for name in names}, tmp_path / "cav-mae.pth")
+    result = evacap(
+        *args[:4], "-o", tmp_path / "other", *args[6:], "--init-encoder", tmp_path / "cav-mae.pth"
+    )
+    assert result.exit_code == 2
+    assert "do not fit tag towers" in result.stderr
 
 
 @pytest.mark.parametrize("begun", [False, True])

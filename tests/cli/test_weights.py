@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,3 +94,31 @@ def test_a_published_file_is_recognised(evacap: Evacap, tmp_path: Path) -> None:
     assert "CAV-MAE, 3 tensors of float32" in told
     assert "--init-encoder" in told
     assert "unknown, 1 tensors" in told
+
+
+def test_networks_of_tag_towers_are_counted(evacap: Evacap) -> None:
+    """They are part of the towers' numbers; a model that only hears has one. Of checkpoints as of presets."""
+    told = json.loads(
+        evacap("weights", "info", "evidence-tags", "demo", "audio-tags", "evacap-base", "--json").stdout
+    )
+    preset, checkpoint, ear, other = told["models"]
+    assert preset["networks"] == {"YAMNet": 3_729_481, "efficientnet_lite0": 4_652_008}
+    assert checkpoint["networks"] == preset["networks"]
+    assert list(ear["networks"]) == ["YAMNet"]
+    assert other["networks"] == {}
+    for model in (preset, checkpoint):
+        for part, network in (("audio tower", "YAMNet"), ("picture tower", "efficientnet_lite0")):
+            assert model["parameters"][part] > model["networks"][network]
+    shown = evacap("weights", "info", "evidence-tags")
+    assert "never trained: YAMNet 3.7 M and efficientnet_lite0 4.7 M" in " ".join(shown.stdout.split())
+
+
+def test_files_of_published_networks_are_recognised(evacap: Evacap, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{"weight:layer_with_weights-0/kernel": np.ones((3, 3, 1, 32), np.float32)})
+    torch.save({"_conv_stem.weight": torch.ones(4)}, tmp_path / "b.pth")
+    result = evacap("weights", "info", tmp_path / "a.npz", tmp_path / "b.pth")
+    assert result.exit_code == 0, result.stderr
+    told = " ".join(result.stdout.split())
+    assert "YAMNet, 1 tensors of float32, 0.0 M (0.00) parameters" in told
+    assert "weights import yamnet" in told
+    assert "weights import efficientnet-lite0" in told

@@ -26,14 +26,21 @@ def test_unknown_names_are_named() -> None:
 
 def test_all_wrong_values_are_named() -> None:
     with pytest.raises(UsageError) as caught:
-        FeatureSettings(window="kaiser", fps=0, frames=-1)
-    for part in ("'kaiser'", "hamming, hanning", "fps = 0", "frames = -1"):
+        FeatureSettings(window="kaiser", fps=0, frames=-1, spectrogram="linear", padding="edge")
+    parts = ["'kaiser'", "hamming, hanning", "fps = 0", "frames = -1"]
+    for part in [*parts, "'linear'", "kaldi, yamnet", "'edge'", "zero, repeat"]:
         assert part in caught.value.message
 
 
 def test_fingerprint_changes_with_every_setting() -> None:
     settings = FeatureSettings()
-    others = {"window": "hanning", "image_mean": (0.1, 0.2, 0.3), "image_std": (0.1, 0.2, 0.3)}
+    others = {
+        "window": "hanning",
+        "image_mean": (0.1, 0.2, 0.3),
+        "image_std": (0.1, 0.2, 0.3),
+        "spectrogram": "yamnet",
+        "padding": "repeat",
+    }
     prints = {settings.fingerprint()}
     for field in dataclasses.fields(settings):
         value = others.get(field.name) or getattr(settings, field.name) + 1
@@ -44,3 +51,13 @@ def test_fingerprint_changes_with_every_setting() -> None:
 
 def test_fingerprint_does_not_mind_how_a_number_is_written() -> None:
     assert FeatureSettings(seconds=10, fps=2).fingerprint() == FeatureSettings().fingerprint()
+
+
+def test_later_settings_leave_old_fingerprints_alone() -> None:
+    """Stores and checkpoints that were made without `spectrogram` and `padding` stay valid."""
+    assert FeatureSettings().fingerprint() == "f3c788753966"
+    assert not {"spectrogram", "padding"} & set(FeatureSettings().to_dict())
+    settings = FeatureSettings(spectrogram="yamnet", padding="repeat")
+    assert FeatureSettings.from_dict(settings.to_dict()) == settings
+    assert settings.to_dict()["spectrogram"] == "yamnet"
+    assert settings.to_dict()["padding"] == "repeat"

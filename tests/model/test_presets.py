@@ -19,10 +19,11 @@ from evacap_cli.model import (
     parameter_counts,
     preset_names,
 )
-from evacap_cli.model.config import EvidenceConfig
+from evacap_cli.model.config import EvidenceConfig, LexiconConfig, TagEncoderConfig
 from evacap_cli.model.presets import merge, preset_from_dict, resolve
 
 BASE = [name for name in preset_names() if name.endswith("-base")]
+TAGS = [name for name in preset_names() if name.endswith("-tags")]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,7 @@ def test_the_names() -> None:
         "evidence-base",
     }
     assert {load_preset(name).model.fusion for name in BASE} == set(FUSIONS)
+    assert {name.replace("-tags", "-base") for name in TAGS} == set(BASE)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -85,6 +87,94 @@ def test_every_base_preset_has_a_small_one_of_its_kind(name: str) -> None:
     assert replace(base.model.evidence, width=1) == replace(tiny.model.evidence, width=1)
     with torch.device("meta"):
         assert parameter_counts(build_model(tiny.model))["total"] < 12e6
+
+
+@pytest.mark.parametrize("name", TAGS)
+def test_every_preset_on_tags_is_of_the_same_arm_as_its_base(name: str) -> None:
+    """And differs from other arms on tags in what makes the arm."""
+    base, tags = load_preset(name.replace("-tags", "-base")), load_preset(name)
+    assert base.model.fusion == tags.model.fusion
+    assert (base.model.towers, tags.model.towers) == ("cav-mae", "tags")
+    for setting in ("sms", "smoothing", "consistency"):
+        assert base.training[setting] == tags.training[setting]
+    assert base.training.get("match") == tags.training.get("match")
+    arm = load_preset("evacap-tags")
+    assert tags.features == arm.features
+    assert tags.model.encoder == arm.model.encoder
+    assert (tags.model.decoder, tags.model.lexicon) == (arm.model.decoder, arm.model.lexicon)
+    assert tags.model.evidence.windows == 1
+    with torch.device("meta"):
+        model = build_model(tags.model)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained < 12e6
+
+
+def test_features_of_tags_are_those_that_the_networks_take() -> None:
+    preset = load_preset("evacap-tags")
+    features, encoder = FeatureSettings.from_dict(preset.features), preset.model.encoder
+    assert isinstance(encoder, TagEncoderConfig)
+    assert (features.spectrogram, features.padding, features.mel_bins) == ("yamnet", "repeat", 64)
+    assert (features.fbank_mean, features.fbank_std) == (0.0, 1.0)
+    assert (features.audio_frames - 96) // 48 + 1 == 20
+    assert 20 % encoder.windows == 0
+    assert features.image_mean == pytest.approx((127 / 255,) * 3, abs=1e-6)
+    assert features.image_std == pytest.approx((128 / 255,) * 3, abs=1e-6)
+    assert 0 < preset.model.lexicon.confirmed < preset.model.lexicon.confidence
+
+
+def test_a_configuration_of_tags_survives_a_dictionary() -> None:
+    encoder = TagEncoderConfig(heard=7, seen=6, windows=4, width=64, heads=2)
+    config = ModelConfig("evidence", encoder, DecoderConfig(), EvidenceConfig(), LexiconConfig(0.3, 0.1))
+    values = config.to_dict()
+    assert values["towers"] == "tags"
+    assert values["lexicon"] == {"confidence": 0.3, "confirmed": 0.1}
+    assert ModelConfig.from_dict(values) == config
+    plain = ModelConfig().to_dict()  # of which older checkpoints know nothing
+    assert not {"towers", "lexicon"} & set(plain)
+    assert ModelConfig.from_dict({"towers": "tags"}) == ModelConfig(encoder=TagEncoderConfig())
+    assert (encoder.audio_tokens, encoder.audio_grid, encoder.curve_grid) == (7, (7, 1), (1, 4))
+    assert (encoder.frame_tokens, encoder.tokens_for(5)) == (6, 30)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"encoder": {"heard": 0}}, r"encoder\.heard: 0 is less than 1"),
+        ({"encoder": {"heard": 522}}, "more than there are classes"),
+        ({"encoder": {"seen": 1001}}, "more than there are classes"),
+        ({"encoder": {"seen": "few"}}, r"encoder\.seen: 'few' is not a whole number"),
+        ({"encoder": {"windows": 21}}, r"encoder\.windows: at most 20 in 1008 frames, got 21"),
+        ({"encoder": {"windows": 2, "audio_frames": 143}}, r"at most 1 in 143 frames, got 2"),
+        ({"encoder": {"windows": 0}}, r"encoder\.windows: 0 is less than 1"),
+        ({"encoder": {"audio_frames": 95}}, r"encoder\.audio_frames: YAMNet takes at least 96, got 95"),
+        ({"encoder": {"mel_bins": 128}}, r"encoder\.mel_bins: YAMNet takes 64, got 128"),
+        ({"encoder": {"width": 30, "heads": 4}}, "divide evenly by heads, got 30 and 4"),
+        ({"encoder": {"heads": 0}}, r"encoder\.heads: 0"),
+        ({"encoder": {"depth": 0}}, r"encoder\.depth: 0"),
+        ({"encoder": {"picture_depth": 0}}, r"encoder\.picture_depth: 0"),
+        ({"encoder": {"network": 3}}, r"encoder\.network: 3 is not a word"),
+        (
+            {"encoder": {"audio_patch": [16, 16]}},
+            r"encoder\.audio_patch: no such setting \(known: audio_frames",
+        ),
+        ({"encoder": {"audio_classes": 527}}, r"encoder\.audio_classes: no such setting"),
+        ({"evidence": {"windows": 2}}, r"evidence\.windows: tag towers compare whole clips \(1\), got 2"),
+        ({"lexicon": {"confidence": 1.0}}, r"lexicon\.confidence: 1\.0 must be at least 0 and below 1"),
+        ({"lexicon": {"confirmed": -0.1}}, r"lexicon\.confirmed: -0\.1"),
+        ({"lexicon": {"confidence": "nan"}}, r"lexicon\.confidence: nan"),
+        (
+            {"lexicon": {"certain": 0.5}},
+            r"lexicon\.certain: no such setting \(known: confidence, confirmed\)",
+        ),
+        ({"lexicon": "strict"}, "lexicon: 'strict' is not a section"),
+        ({"towers": "ears"}, r"model\.towers: 'ears' is none of cav-mae, tags"),
+        ({"towers": "cav-mae", "lexicon": {"confidence": 0.5}}, r"model\.lexicon: only for towers: tags"),
+        ({"towers": "cav-mae", "encoder": {"heard": 5}}, r"encoder\.heard: no such setting"),
+    ],
+)
+def test_a_wrong_setting_of_tags_is_a_usage_error(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ModelConfig.from_dict({"towers": "tags"} | values)
 
 
 def test_the_paper_and_the_published_baseline() -> None:
@@ -206,6 +296,7 @@ def test_numbers_as_yaml_writes_them() -> None:
     config = ModelConfig.from_dict(
         {"encoder": {"audio_patch": [32, 16], "mlp_ratio": 3}, "decoder": {"norm_eps": "1e-6"}}
     )
+    assert isinstance(config.encoder, EncoderConfig)
     assert config.encoder.audio_patch == (32, 16)
     assert config.encoder.mlp_ratio == 3.0
     assert config.decoder.norm_eps == 1e-6

@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from evacap_cli.features.settings import FeatureSettings
 
 MOST_OPEN = 64  # shards that one process keeps open
 AUDIO_SETTINGS = (
-    "sample_rate", "seconds", "mel_bins", "audio_frames", "window", "fbank_mean", "fbank_std"
+    "sample_rate", "seconds", "mel_bins", "audio_frames", "window", "fbank_mean", "fbank_std", "spectrogram", "padding"
 )  # fmt: skip
 UNFINISHED = "run the same `evacap prepare` again: it goes on where it was"
 DAMAGED = "bring the shard back from a copy, or delete it and run the same `evacap prepare` again"
@@ -75,7 +76,7 @@ class Store:
 
         `picture`: whether the model looks, too; what is heard must always fit.
         """
-        mine, theirs = self.settings.to_dict(), wanted.to_dict()
+        mine, theirs = asdict(self.settings), asdict(wanted)
         names = mine if picture else AUDIO_SETTINGS
         wrong = differing({name: mine[name] for name in names}, {name: theirs[name] for name in names})
         if wrong:

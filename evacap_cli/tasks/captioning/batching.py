@@ -13,7 +13,9 @@ from torch import Tensor
 from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings, normalize_frames, same_frames
 from evacap_cli.model import Checkpoint, Generation
-from evacap_cli.tasks.captioning.curves import over_time
+from evacap_cli.model.lexicon import audioset_classes, imagenet_classes
+from evacap_cli.tasks.captioning.curves import column_seconds, over_time
+from evacap_cli.tasks.captioning.tags import Tag, heard_tags, seen_tags
 from evacap_cli.tasks.clips import Clip
 
 TIGHT = ("out of memory", "can't allocate memory", "alloc_failed")
@@ -25,7 +27,8 @@ class Words:
     """What the model says of one clip, as `Row` has it; `mismatch` of models that compare sound and picture.
 
     gate_curve, entropy_curve: float32 (columns,), the means over frequency of gate and entropy, one for every column of
-    the sound's tokens that is within the clip; None for models without them, or a clip without a picture.
+    the sound's tokens that is within the clip; None for models without them, or a clip without a picture. heard, seen:
+    of models with tag towers.
     """
 
     caption: str
@@ -35,6 +38,8 @@ class Words:
     mismatch: float | None = None
     gate_curve: np.ndarray | None = None
     entropy_curve: np.ndarray | None = None
+    heard: tuple[Tag, ...] = ()
+    seen: tuple[Tag, ...] = ()
 
 
 class Describer:
@@ -116,18 +121,36 @@ class Describer:
         doubt = None if out.evidence is None else 1 - out.evidence
         numbers = [_numbers(values, len(clips)) for values in (out.gate, out.entropy, doubt)]
         curves = [self._curves(values, clips) for values in (out.gates, out.entropies)]
+        tags = self._heard(out, clips), self._seen(out, clips)
         return [
-            Words(caption, score, gate, entropy, mismatch, *curve)
-            for caption, score, gate, entropy, mismatch, *curve in zip(
-                captions, out.score.tolist(), *numbers, *curves, strict=True
-            )
+            Words(*values)
+            for values in zip(captions, out.score.tolist(), *numbers, *curves, *tags, strict=True)
+        ]
+
+    def _heard(self, out: Generation, clips: Sequence[Clip]) -> list[tuple[Tag, ...]]:
+        if out.heard is None:
+            return [()] * len(clips)
+        window = column_seconds(self.checkpoint.model.config.encoder.curve_grid, self.features.audio_frames)
+        return [
+            heard_tags(numbers, audioset_classes(), clip.start, clip.end, window)
+            for numbers, clip in zip(out.heard.float().cpu().numpy(), clips, strict=True)
+        ]
+
+    def _seen(self, out: Generation, clips: Sequence[Clip]) -> list[tuple[Tag, ...]]:
+        """No tags of a picture that shows nothing: a model that compares leaves it out, and its evidence is NaN."""
+        if out.seen is None:
+            return [()] * len(clips)
+        looked = [True] * len(clips) if out.evidence is None else (~out.evidence.isnan()).tolist()
+        return [
+            seen_tags(numbers, imagenet_classes()) if there else ()
+            for numbers, there in zip(out.seen.float().cpu().numpy(), looked, strict=True)
         ]
 
     def _curves(self, values: Tensor | None, clips: Sequence[Clip]) -> list[np.ndarray | None]:
         """values: (B, T_a), frequency rows first. Over the seconds of each clip, see `over_time`."""
         if values is None or clips[0].frames is None:
             return [None] * len(clips)
-        grid, frames = self.checkpoint.model.config.encoder.audio_grid, self.features.audio_frames
+        grid, frames = self.checkpoint.model.config.encoder.curve_grid, self.features.audio_frames
         return [
             over_time(tokens, grid, frames, clip.end - clip.start)
             for tokens, clip in zip(values.float().cpu().numpy(), clips, strict=True)

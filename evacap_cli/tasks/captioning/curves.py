@@ -74,7 +74,7 @@ class Curves:
         check_gate(checkpoint)
         self.folder, self.segmented, self.tell = folder, segmented, tell or (lambda _: None)
         self.features = FeatureSettings.from_dict(checkpoint.features)
-        grid = checkpoint.model.config.encoder.audio_grid
+        grid = checkpoint.model.config.encoder.curve_grid
         self.column = column_seconds(grid, self.features.audio_frames)
         self.columns = grid[1]
 

@@ -22,7 +22,7 @@ from evacap_cli.model.packing import pack
 from evacap_cli.tasks.captioning.batching import Describer, Words
 from evacap_cli.tasks.captioning.options import CaptionOptions, together
 from evacap_cli.tasks.captioning.reading import check_segments, read_source, read_source_carefully
-from evacap_cli.tasks.captioning.rows import Row, readable_path
+from evacap_cli.tasks.captioning.rows import TAGS, Row, readable_path
 from evacap_cli.tasks.captioning.sources import Source, find_sources
 from evacap_cli.tasks.clips import Clip, ClipSettings
 from evacap_cli.tasks.devices import pick_device, pick_precision
@@ -286,5 +286,5 @@ class _Batches:
             return replace(row, error=said)
         deaf = clip.frames is None and self.describer.checkpoint.model.has_picture
         status, error = ("audio-only", clip.picture_error) if deaf else ("ok", "")
-        numbers = {name: getattr(said, name) for name in ("score", "gate", "entropy", "mismatch")}
+        numbers = {name: getattr(said, name) for name in ("score", "gate", "entropy", "mismatch", *TAGS)}
         return replace(row, caption=said.caption, **numbers, status=status, error=" ".join(error.split()))

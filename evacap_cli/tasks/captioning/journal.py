@@ -21,8 +21,9 @@ from typing import IO, Any
 
 from evacap_cli.data.store.files import disk_errors, take_lock
 from evacap_cli.errors import EvacapError, UsageError
-from evacap_cli.tasks.captioning.rows import Row, readable_path
+from evacap_cli.tasks.captioning.rows import TAGS, Row, readable_path
 from evacap_cli.tasks.captioning.sources import Source
+from evacap_cli.tasks.captioning.tags import from_lists, to_lists
 from evacap_cli.tasks.captioning.urls import is_url, without_password
 
 FORMAT = 1
@@ -117,11 +118,14 @@ class Journal:
         named = (
             {"video": video} | dict(zip(self._columns, values, strict=True)) for values in record["rows"]
         )
-        return [Row(**{name: row[name] for name in ("video", *COLUMNS) if name in row}) for row in named]
+        return [
+            Row(**{name: _read_back(name, row[name]) for name in ("video", *COLUMNS) if name in row})
+            for row in named
+        ]
 
     def append(self, number: int, source: Source, rows: Sequence[Row]) -> None:
         """One more finished input."""
-        values = [[getattr(row, name, None) for name in self._columns] for row in rows]
+        values = [[_kept(name, getattr(row, name, None)) for name in self._columns] for row in rows]
         place = self._end * 2 + any(row.status == "failed" for row in rows)
         self._write({"input": _key(source), "rows": values})
         self._places[number] = place
@@ -197,6 +201,14 @@ class Journal:
     def _cut(self, end: int) -> None:
         self._file.truncate(end)
         self._end = end
+
+
+def _kept(column: str, value: Any) -> Any:
+    return to_lists(value) if column in TAGS else value
+
+
+def _read_back(column: str, value: Any) -> Any:
+    return from_lists(value) if column in TAGS else value
 
 
 def _key(source: Source) -> list[Any]:

@@ -65,12 +65,17 @@ class Output(Protocol):
 
 
 def open_output(
-    out: Path, kind: str | None = None, excel: bool = False, merge: bool = False, mismatch: bool = False
+    out: Path,
+    kind: str | None = None,
+    excel: bool = False,
+    merge: bool = False,
+    mismatch: bool = False,
+    tags: bool = False,
 ) -> Output:
     """Without `kind`, one file whose suffix says what it is; with it, a file for each input below the folder `out`.
 
-    excel, mismatch: see `Look`. merge: neighbouring rows with equal captions become one. Nothing is written. Raises
-    UsageError naming all that is wrong.
+    excel, mismatch, tags: see `Look`. merge: neighbouring rows with equal captions become one. Nothing is written.
+    Raises UsageError naming all that is wrong.
     """
     suffix = out.suffix.lower().removeprefix(".")
     one = kind is None or (kind == suffix and not out.is_dir())
@@ -80,9 +85,11 @@ def open_output(
         wrong.append((f"--excel is of CSV: .{chosen} runs no formulas", "leave --excel out"))
     if mismatch and chosen in SUBTITLES:
         wrong.append((f"--flag-mismatch is a column: .{chosen} has none", "leave it out, or write a table"))
+    if tags and chosen in SUBTITLES:
+        wrong.append((f"--tags are columns: .{chosen} has none", "leave --tags out, or write a table"))
     if wrong:
         raise UsageError("\n".join(what for what, _ in wrong), "; ".join(cure for _, cure in wrong))
-    look = Look(excel, mismatch)
+    look = Look(excel, mismatch, tags)
     return OneFile(out, chosen, look, merge) if one else FilePerInput(out, chosen, look, merge)
 
 
@@ -193,8 +200,10 @@ class RowStream:
     On a terminal, what it would obey (control characters in names, errors and captions) is shown instead.
     """
 
-    def __init__(self, file: IO[str], excel: bool = False, mismatch: bool = False) -> None:
-        self.file, self.look = file, Look(excel, mismatch)
+    def __init__(
+        self, file: IO[str], excel: bool = False, mismatch: bool = False, tags: bool = False
+    ) -> None:
+        self.file, self.look = file, Look(excel, mismatch, tags)
         self.terminal = file.isatty()
 
     def __enter__(self) -> RowStream:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from evacap_cli.tasks.captioning.tags import Tag, join_tags, tags_text
+
 MEANS = ("score", "gate", "entropy", "mismatch")
 DIGITS = dict.fromkeys(("start", "end"), 3) | dict.fromkeys(MEANS, 4)
 """Decimal places of the columns that are numbers."""
@@ -28,19 +30,27 @@ class Row:
     """A column only where it was asked for."""
     status: str = "failed"
     error: str = ""
+    heard: tuple[Tag, ...] = ()
+    """Classes of the sound, best first, of models with tag towers. A column only where it was asked for."""
+    seen: tuple[Tag, ...] = ()
+    """The same of the picture."""
 
 
-COLUMNS = tuple(field.name for field in fields(Row) if field.name != "mismatch")
+TAGS = ("heard", "seen")
+COLUMNS = tuple(field.name for field in fields(Row) if field.name not in ("mismatch", *TAGS))
 
 
-def columns(mismatch: bool = False) -> tuple[str, ...]:
+def columns(mismatch: bool = False, tags: bool = False) -> tuple[str, ...]:
     """The columns of a table, in order."""
-    return tuple(field.name for field in fields(Row)) if mismatch else COLUMNS
+    place = COLUMNS.index("status")
+    return (*COLUMNS[:place], *["mismatch"] * mismatch, *TAGS * tags, *COLUMNS[place:])
 
 
 def cell(row: Row, column: str) -> str | float | None:
     """What a table says there: text that is valid Unicode, or a number rounded to what is kept of it."""
     value = getattr(row, column)
+    if column in TAGS:
+        return tags_text(value)
     if column not in DIGITS:
         return readable_path(value)
     return round(float(value), DIGITS[column]) if value is not None and math.isfinite(value) else None
@@ -58,7 +68,7 @@ def merge_rows(rows: Iterable[Row]) -> list[Row]:
     """The rows of one input, in order, with neighbours of equal caption and status made one.
 
     Neighbours touch or overlap. Joined rows begin with the first and end with the last of them; their numbers are the
-    means, weighted by length, of those that have one. Failed rows stay as they are.
+    means, weighted by length, of those that have one; their tags are those of all. Failed rows stay as they are.
     """
     joined: list[Row] = []
     run: list[Row] = []
@@ -86,7 +96,9 @@ def _join(run: Sequence[Row]) -> Row:
         return run[0]
     ends = [row.end for row in run if row.end is not None]
     score, gate, entropy, mismatch = (_mean(run, name) for name in MEANS)
-    return replace(run[0], end=max(ends), score=score, gate=gate, entropy=entropy, mismatch=mismatch)
+    heard, seen = (join_tags(getattr(row, name) for row in run) for name in TAGS)
+    joined = replace(run[0], score=score, gate=gate, entropy=entropy, mismatch=mismatch)
+    return replace(joined, end=max(ends), heard=heard, seen=seen)
 
 
 def _mean(run: Sequence[Row], name: str) -> float | None:

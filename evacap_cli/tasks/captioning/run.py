@@ -25,10 +25,12 @@ from evacap_cli.tasks.captioning.engine import (
 )
 from evacap_cli.tasks.captioning.identity import content_of, order_of, settings_of
 from evacap_cli.tasks.captioning.journal import CURE, Journal
+from evacap_cli.tasks.captioning.options import together
 from evacap_cli.tasks.captioning.outputs import FilePerInput, Output, RowStream
 from evacap_cli.tasks.captioning.rows import Row, merge_rows
 from evacap_cli.tasks.captioning.scribe import Scribe
 from evacap_cli.tasks.captioning.sources import Source
+from evacap_cli.tasks.captioning.tags import check_tags
 from evacap_cli.tasks.captioning.target import MOST_FAILED, Report, Target, check_places
 from evacap_cli.tasks.clips import Clip
 
@@ -53,7 +55,7 @@ def caption_files(
     finished before stays. `tell` gets words for people.
     """
     began = time.monotonic()
-    target = _with_calibration(captioner, target, tell)
+    target = _checked(captioner, target, tell)
     settings = settings_of(captioner, options, target.curves)
     output = target.open()
     assert target.out is not None
@@ -79,7 +81,7 @@ def caption_stream(
     """Captions everything, and writes rows as CSV, in order, each as soon as it is there."""
     began = time.monotonic()
     captioner.check(options)
-    target = _with_calibration(captioner, target, tell)
+    target = _checked(captioner, target, tell)
     report, clips = Report(), 0
 
     def count(*_: object) -> None:
@@ -91,7 +93,7 @@ def caption_stream(
         closing(
             captioner.rows(sources, options, tell, _curves(captioner, target, options, scribe, count, tell))
         ) as results,
-        RowStream(file, target.excel, target.mismatch) as table,
+        RowStream(file, target.excel, target.mismatch, target.tags) as table,
     ):
         for done, (_, rows) in enumerate(results, 1):
             rows = dressed(rows, captioner.checkpoint, target)
@@ -122,6 +124,8 @@ class _Run:
         self.report = Report(unused=journal.unused)
         self.look = {"inputs": order_of(sources), "kind": target.kind, "excel": target.excel,
                      "merge": target.merge, "mismatch": target.mismatch}  # fmt: skip
+        if target.tags:  # only then: outputs that are older than this option are still known as they are
+            self.look["tags"] = True
         self.copies: dict[int, list[int]] = defaultdict(list)
         self.todo: set[int] = set()
         for i, source in enumerate(sources):
@@ -236,12 +240,15 @@ def dressed(rows: list[Row], checkpoint: Checkpoint, target: Target) -> list[Row
     return [replace(row, mismatch=probability(checkpoint, row.gate, row.entropy)) for row in rows]
 
 
-def _with_calibration(captioner: Captioner, target: Target, tell: Callable[[str], None] | None) -> Target:
-    """No column for a model that has nothing to fill it with; a UsageError for curves of one that has no gate."""
+def _checked(captioner: Captioner, target: Target, tell: Callable[[str], None] | None) -> Target:
+    """The target, without a column `mismatch` for a model that is not calibrated. Raises UsageError for curves or tags
+    of a model that has none."""
+    checks = [check_tags] if target.tags else []
     if target.curves is not None:
         from evacap_cli.tasks.captioning.curves import check_gate
 
-        check_gate(captioner.checkpoint)
+        checks.append(check_gate)
+    together(*(partial(check, captioner.checkpoint) for check in checks))
     if not target.mismatch:
         return target
     from evacap_cli.tasks.mismatch import Calibration

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any
 
-from evacap_cli.tasks.captioning.rows import DIGITS, Row, cell, columns
+from evacap_cli.tasks.captioning.rows import DIGITS, TAGS, Row, cell, columns
+from evacap_cli.tasks.captioning.tags import tags_json
 
 BOM = "\ufeff"
 FORMULA = frozenset("=+-@|\t\r\n")
@@ -21,14 +22,15 @@ ROW_GROUP = 10_000  # rows of a Parquet file that are held at once
 
 @dataclass(frozen=True)
 class Look:
-    """excel: CSV is made safe and readable for spreadsheets. mismatch: whether there is such a column."""
+    """excel: CSV is made safe and readable for spreadsheets. mismatch, tags: whether there are such columns."""
 
     excel: bool = False
     mismatch: bool = False
+    tags: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return columns(self.mismatch)
+        return columns(self.mismatch, self.tags)
 
 
 def csv_head(look: Look) -> str:
@@ -57,7 +59,10 @@ def csv_text(rows: Iterable[Row], look: Look) -> Iterator[str]:
 def json_text(rows: Iterable[Row], look: Look) -> Iterator[str]:
     """The lines of a JSON lines file."""
     for row in rows:
-        yield json.dumps({name: cell(row, name) for name in look.columns}, ensure_ascii=False) + "\n"
+        values = {
+            name: tags_json(getattr(row, name)) if name in TAGS else cell(row, name) for name in look.columns
+        }
+        yield json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def write_parquet(file: IO[bytes], rows: Iterable[Row], look: Look) -> None:

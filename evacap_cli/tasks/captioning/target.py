@@ -36,6 +36,7 @@ class Target:
     curves: Path | None = None
     retry_failed: bool = False
     overwrite: bool = False
+    tags: bool = False
 
     def check(self, segmented: bool) -> None:
         """Raises UsageError for what cannot be."""
@@ -62,7 +63,7 @@ class Target:
 
     def open(self) -> Output:
         assert self.out is not None
-        return open_output(self.out, self.kind, self.excel, self.merge, self.mismatch)
+        return open_output(self.out, self.kind, self.excel, self.merge, self.mismatch, self.tags)
 
 
 @dataclass

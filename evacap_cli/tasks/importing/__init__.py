@@ -1,12 +1,24 @@
-"""Published checkpoints of CAV-MAE, GIT and AVCap into our models: files to names, names to places, sizes to sizes."""
+"""Published checkpoints into our models: files to names, names to places, sizes to sizes."""
 
 from evacap_cli.tasks.importing.imports import (
     empty_model,
     import_avcap,
     import_cav_mae,
     import_git,
+    import_network,
+    import_networks,
     save_part,
 )
 from evacap_cli.tasks.importing.matching import Imported, Row
 
-__all__ = ["Imported", "Row", "empty_model", "import_avcap", "import_cav_mae", "import_git", "save_part"]
+__all__ = [
+    "Imported",
+    "Row",
+    "empty_model",
+    "import_avcap",
+    "import_cav_mae",
+    "import_git",
+    "import_network",
+    "import_networks",
+    "save_part",
+]

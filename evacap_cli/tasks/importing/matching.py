@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from evacap_cli.errors import EvacapError
-from evacap_cli.model import CaptionModel
+from evacap_cli.model import CaptionModel, EncoderConfig
 from evacap_cli.model.published import NAMES, OUTPUT, THIRDS, WORDS, target_of
 from evacap_cli.tasks.importing.resizing import resized
 from evacap_cli.tasks.importing.sizes import depth_settings, size_settings
 
 ENCODER, DECODER = "encoder.", "decoder."
 MOST_NAMED = 10
+TITLES = {**NAMES, "yamnet": "YAMNet", "efficientnet-lite0": "EfficientNet-lite0"}
+"""Whose weights they are, by the kind of a file."""
 _LEFT_OUT = (
     (r"av_encoder\.(decoder_|mask_token)", "paints masked patches in CAV-MAE's pre-training"),
     (r"image_encoder\.", "GIT's own image encoder, whose place the towers take"),
@@ -73,7 +75,7 @@ class Imported:
 
     def summary(self) -> str:
         parts = ", ".join(f"{count} {what}" for what, count in self.counts.items())
-        return f"{NAMES[self.kind]}, {self.parameters / 1e6:.2f} M parameters taken: {parts}"
+        return f"{TITLES[self.kind]}, {self.parameters / 1e6:.2f} M parameters taken: {parts}"
 
 
 def match(
@@ -86,6 +88,7 @@ def match(
     imported = Imported(path, kind)
     unexpected, broken, misfits, settings = [], [], [], set()
     misfitting: set[str] = set()
+    encoder = model.config.encoder
 
     def note(published: str, ours: str, what: str, why: str = "") -> None:
         imported.rows.append(Row(published, ours, what, why))
@@ -109,7 +112,9 @@ def match(
                 unexpected.append(name + (f" (should be tied to {WORDS})" if name == OUTPUT else ""))
             continue
         shape = wanted.shape if target.third is None else (len(wanted) // len(THIRDS), *wanted.shape[1:])
-        fitted = value if value.shape == shape else resized(ours, value, wanted, model.config.encoder)
+        fitted: Tensor | None = value if value.shape == shape else None
+        if fitted is None and isinstance(encoder, EncoderConfig):
+            fitted = resized(ours, value, wanted, encoder)
         if fitted is None:
             if allowed(name, ours):
                 note(name, "", "left out", "allowed")
@@ -138,6 +143,25 @@ def match(
             note("", ours, "fresh", "not in the file")
         else:
             missing.append(ours)
+    if unexpected or misfits or broken or missing:
+        targets = [target_of(f"av_encoder.{name}" if kind == "cav-mae" else name) for name in state]
+        settings.update(depth_settings({target.name for target in targets if target}, set(own)))
+    cure = f"set {', '.join(sorted(settings))}" if settings else "choose the preset that it was made for"
+    if error := misfit(path, unexpected, misfits, broken, missing, cure):
+        raise error
+    imported.parameters = sum(value.numel() for value in taken.values())
+    return taken, imported
+
+
+def misfit(
+    path: Path,
+    unexpected: Sequence[str],
+    misfits: Sequence[str],
+    broken: Sequence[str],
+    missing: Sequence[str],
+    cure: str,
+) -> EvacapError | None:
+    """The error that names all tensors that do not fit; None if there are none."""
     problems = [
         f"{len(names)} {what}: {some(sorted(names))}"
         for names, what in (
@@ -148,16 +172,12 @@ def match(
         )
         if names
     ]
-    if problems:
-        targets = [target_of(f"av_encoder.{name}" if kind == "cav-mae" else name) for name in state]
-        settings.update(depth_settings({target.name for target in targets if target}, set(own)))
-        sizes = f"set {', '.join(sorted(settings))}" if settings else "choose the preset that it was made for"
-        raise EvacapError(
-            f"{path}: does not fit the model\n" + "\n".join(problems),
-            f"{sizes}, or name what may be left out, or lacking, with --allow PATTERN",
-        )
-    imported.parameters = sum(value.numel() for value in taken.values())
-    return taken, imported
+    if not problems:
+        return None
+    return EvacapError(
+        f"{path}: does not fit the model\n" + "\n".join(problems),
+        f"{cure}, or name what may be left out, or lacking, with --allow PATTERN",
+    )
 
 
 def _why_left_out(

@@ -16,7 +16,6 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import (
     CaptionModel,
     Checkpoint,
-    ModelConfig,
     Tokenizer,
     build_model,
     load_checkpoint,
@@ -24,11 +23,12 @@ from evacap_cli.model import (
 )
 from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.devices import pick_device, pick_precision
-from evacap_cli.tasks.importing import import_cav_mae, import_git
+from evacap_cli.tasks.importing import import_cav_mae, import_git, import_networks
 from evacap_cli.tasks.preparing import prepare
 from evacap_cli.tasks.training.config import RunConfig, read_config
 from evacap_cli.tasks.training.distributed import Ranks, process_group, world_size
 from evacap_cli.tasks.training.feeding import Plan
+from evacap_cli.tasks.training.fresh import fresh_model
 from evacap_cli.tasks.training.groups import freeze, parameter_groups
 from evacap_cli.tasks.training.loop import Progress, fit
 from evacap_cli.tasks.training.memory import estimate_memory
@@ -39,14 +39,15 @@ MOST_FAILURES = 10  # that are told; the store's index has all
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is made from besides its settings. `init`: a checkpoint; `init_encoder`, `init_decoder`: files with
-    CAV-MAE's and GIT's weights; `vocab`: BERT's word list. `media`: where a manifest's files are."""
+    """What a run is made from besides its settings. `init`: a checkpoint; `init_encoder`: files with CAV-MAE's weights,
+    of tag towers YAMNet's and EfficientNet-lite0's; `init_decoder`: a file with GIT's; `vocab`: BERT's word list.
+    `media`: where a manifest's files are."""
 
     data: Path | None = None
     val: Path | None = None
     media: Path | None = None
     init: str | None = None
-    init_encoder: Path | None = None
+    init_encoder: tuple[Path, ...] = ()
     init_decoder: Path | None = None
     vocab: Path | None = None
     allow: tuple[str, ...] = ()
@@ -193,19 +194,16 @@ def _start(
     else:
         captions = [text for i in range(len(store)) for text in store.captions(i)]
         tokenizer = Tokenizer.train(captions, settings.model.decoder.vocab_size)
-    model = _fresh(settings, tokenizer)
-    for file, load in ((options.init_encoder, import_cav_mae), (options.init_decoder, import_git)):
-        if file is not None:
-            told.note(f"{file}: {load(file, model, options.allow).summary()}")
+    model = fresh_model(settings, tokenizer)
+    for file in options.init_encoder:
+        load = import_networks if model.tagged else import_cav_mae
+        told.note(f"{file}: {load(file, model, allow=options.allow).summary()}")
+    if options.init_decoder is not None:
+        told.note(
+            f"{options.init_decoder}: {import_git(options.init_decoder, model, options.allow).summary()}"
+        )
     model.start_alike()
     return tokenizer, model
-
-
-def _fresh(settings: RunConfig, tokenizer: Tokenizer) -> CaptionModel:
-    torch.manual_seed(settings.training.seed)
-    decoder = replace(settings.model.decoder, vocab_size=len(tokenizer))
-    config: ModelConfig = replace(settings.model, decoder=decoder)
-    return CaptionModel(config, tokenizer.bos, tokenizer.eos, tokenizer.pad)
 
 
 def _tell_unused(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> None:
@@ -231,7 +229,7 @@ def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> Captio
 
     UsageError where a part that both have is of another size.
     """
-    model = _fresh(settings, checkpoint.tokenizer)
+    model = fresh_model(settings, checkpoint.tokenizer)
     known, wanted = checkpoint.model.state_dict(), model.state_dict()
     if model.picture_decoder is not None:
         known |= {f"picture_{name}": value for name, value in known.items() if name.startswith("decoder.")}

@@ -1,4 +1,4 @@
-"""What is kept of a clip's gate over time, with the packaged model and real files."""
+"""What is kept of a clip's gate over time, with a small model and real files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ Described = tuple[Source, Clip, Row, Words]
 
 
 @pytest.fixture(scope="module")
-def demo() -> Captioner:
-    return Captioner.load("entropy-demo", device="cpu", precision="fp32")
+def demo(tiny: Path) -> Captioner:
+    """Thirty-two columns of sound, a gate, and random weights."""
+    return Captioner.load(tiny, device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.captioning.journal import Journal
 from evacap_cli.tasks.captioning.rows import Row
 from evacap_cli.tasks.captioning.sources import Source
+from evacap_cli.tasks.captioning.tags import Tag
 
 SETTINGS = {"model": {"name": "demo", "weights": "abc"}, "beam": 4, "min-rms": None}
 ODD = os.fsdecode(b"/v/bad\xff \n\xc3\xa9.mp4")
@@ -31,7 +33,9 @@ SOURCES = [
 
 
 def rows(i: int) -> list[Row]:
-    one = Row(readable(i), 0.1, 10.1, f"caption {i}", -0.1 / 3, 1 / 7, None, None, "ok", "")
+    heard = Tag("Dog", 0.9123, ((0.1, 4.13), (6.15, 8.16))), Tag("Bark", 1 / 3)
+    seen = (Tag("beagle", 0.62),)
+    one = Row(readable(i), 0.1, 10.1, f"caption {i}", -0.1 / 3, 1 / 7, None, None, "ok", "", heard, seen)
     return [one, Row(readable(i), error="cut off")] if i == 2 else [one]
 
 
@@ -67,6 +71,22 @@ def test_what_it_was_told_it_knows_again(tmp_path: Path) -> None:
     done, failed, journal = again(tmp_path, others)
     assert (done, failed) == ([1, 5], [5])
     assert journal.unused == 1  # https://x/d; /v/a.mp4 is still named
+
+
+def test_a_journal_without_tags_goes_on(tmp_path: Path) -> None:
+    """One that an earlier release began."""
+    path = filled(tmp_path)
+    head, *lines = map(json.loads, path.read_text("ascii").splitlines())
+    kept = [i for i, name in enumerate(head["columns"]) if name not in ("heard", "seen")]
+    head["columns"] = [head["columns"][i] for i in kept]
+    for line in lines:
+        line["rows"] = [[row[i] for i in kept] for row in line["rows"]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in (head, *lines)), "ascii")
+    with Journal(path, tmp_path / "o.csv", SETTINGS) as journal:
+        journal.match(SOURCES)
+        journal.append(0, SOURCES[0], rows(0))
+        for i in (0, 1):
+            assert journal.rows(i, SOURCES[i]) == [replace(row, heard=(), seen=()) for row in rows(i)]
 
 
 def test_the_last_of_two_counts(tmp_path: Path) -> None:

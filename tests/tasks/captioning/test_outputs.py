@@ -18,6 +18,7 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.captioning.outputs import KINDS, RowStream, open_output
 from evacap_cli.tasks.captioning.rows import COLUMNS, Row, columns
 from evacap_cli.tasks.captioning.sources import Source
+from evacap_cli.tasks.captioning.tags import Tag
 
 ODD = Row(
     'a,"b"\r\nc\rd\ne \U0001f600.mp4', 1.23456, 11.23456, 'a "dog", barks', -0.123456, 0.5, None, 0.25, "ok"
@@ -68,6 +69,30 @@ def test_tables_are_read_back_as_they_were_in_order(tmp_path: Path, kind: str, m
     assert found == expected * 2
     assert list(found[0]) == list(columns(mismatch))
     assert [path.name for path in tmp_path.iterdir()] == [out.name]  # nothing else is left
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_tables_with_tags(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / f"o.{kind}"
+    heard, seen = (
+        (Tag("Dog", 0.9123, ((1.23, 4.03),)), Tag("Bark", 0.77, ((1.23, 4.03),))),
+        (Tag("beagle", 1.0),),
+    )
+    row = replace(ODD, heard=heard, seen=seen)
+    open_output(out, mismatch=True, tags=True).close([(A, [row]), (B, [FAILED])])
+    first, second = read(out)
+    names = [*columns(mismatch=True)[:8], "heard", "seen", "status", "error"]
+    assert list(first) == list(second) == names
+    told: list[object] = ["Dog .91; Bark .77", "beagle .99"]
+    if kind == "jsonl":
+        dog = {"class": "Dog", "confidence": 0.91, "times": [[1.23, 4.03]]}
+        told = [
+            [dog, {**dog, "class": "Bark", "confidence": 0.77}],
+            [{"class": "beagle", "confidence": 0.99}],
+        ]
+    assert [first.pop(name) for name in ("heard", "seen")] == told
+    assert [second.pop(name) for name in ("heard", "seen")] == [type(told[0])(), type(told[1])()]
+    assert [first, second] == [as_read(each, mismatch=True) for each in (ODD, FAILED)]
 
 
 def test_csv_has_numbers_of_fixed_length(tmp_path: Path) -> None:
@@ -178,6 +203,10 @@ def test_excel_cells_are_text(tmp_path: Path) -> None:
     for name in ("video", "caption", "error"):
         assert [row[name] for row in quoted] == [*("'" + text for text in FORMULAS), *HARMLESS]
     assert {(row["start"], row["score"]) for row in quoted} == {("-1.500", "-0.5000")}
+    tagged = Row("a.mp4", heard=(Tag("=1", 0.5),), seen=(Tag("dog", 0.5),))
+    open_output(tmp_path / "t.csv", excel=True, tags=True).close([(A, [tagged])])
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "t.csv").read_bytes().decode("utf-8-sig"), newline=""))
+    assert (row["heard"], row["seen"]) == ("'=1 .50", "dog .50")
 
 
 def test_a_stream_is_utf8_whatever_the_locale() -> None:
@@ -193,10 +222,11 @@ def test_a_stream_is_utf8_whatever_the_locale() -> None:
 
 def test_a_stream_for_spreadsheets_and_with_a_score() -> None:
     file = io.StringIO(newline="")
-    with RowStream(file, excel=True, mismatch=True) as table:
-        table.write(replace(ODD, caption="=1"))
+    with RowStream(file, excel=True, mismatch=True, tags=True) as table:
+        table.write(replace(ODD, caption="=1", heard=(Tag("Dog", 0.5),)))
     (row,) = csv.DictReader(io.StringIO(file.getvalue().removeprefix("\ufeff"), newline=""), strict=True)
     assert (row["caption"], row["mismatch"]) == ("'=1", "0.2500")
+    assert (row["heard"], row["seen"]) == ("Dog .50", "")
 
 
 def test_a_terminal_is_shown_control_characters_and_obeys_none() -> None:
@@ -227,6 +257,7 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         (tmp_path, "srt", True): "--excel is of CSV",
         (tmp_path / "o.parquet", None, True): "--excel is of CSV",
         (tmp_path / "o.srt", None, False, False, True): "--flag-mismatch is a column",
+        (tmp_path / "o.vtt", None, False, False, False, True): "--tags are columns",
         (tmp_path / "o.txt", None, False, False, False): "suffix",
     }
     for arguments, words in wrong.items():
@@ -341,4 +372,4 @@ def test_a_disk_that_may_only_be_read(small_disk: Path) -> None:
 
 
 def test_columns_are_the_fields_of_rows() -> None:
-    assert set(columns(mismatch=True)) == {field.name for field in fields(Row)}
+    assert set(columns(mismatch=True, tags=True)) == {field.name for field in fields(Row)}

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from evacap_cli.tasks.captioning.rows import COLUMNS, Row, cell, columns, merge_rows, readable_path
+from evacap_cli.tasks.captioning.tags import Tag
 
 DOG = Row("a.mp4", 0.0, 10.0, "a dog barks", -0.2, 0.5, 1.0, None, "ok")
 
@@ -16,6 +17,13 @@ def test_mismatch_is_a_column_only_when_asked_for() -> None:
     assert COLUMNS == ("video", "start", "end", "caption", "score", "gate", "entropy", "status", "error")
     assert columns() == COLUMNS
     assert columns(mismatch=True) == (*COLUMNS[:7], "mismatch", *COLUMNS[7:])
+
+
+def test_tags_are_columns_only_when_asked_for() -> None:
+    assert columns(tags=True) == (*COLUMNS[:7], "heard", "seen", *COLUMNS[7:])
+    assert columns(mismatch=True, tags=True) == (*COLUMNS[:7], "mismatch", "heard", "seen", *COLUMNS[7:])
+    row = replace(DOG, heard=(Tag("Dog", 0.9123, ((0.0, 10.0),)), Tag("Bark", 0.77, ((0.0, 2.0),))))
+    assert (cell(row, "heard"), cell(row, "seen")) == ("Dog .91; Bark .77", "")
 
 
 def test_cells_are_valid_text_and_finite_numbers() -> None:
@@ -47,6 +55,16 @@ def test_neighbours_with_equal_captions_become_one() -> None:
     assert math.isclose(first.entropy or 0, 1.0)
     assert rain == rows[3]
     assert last == rows[4]
+
+
+def test_joined_rows_have_the_tags_of_all() -> None:
+    rows = [
+        at(DOG, 0.0, 10.0, heard=(Tag("Dog", 0.9, ((0.0, 4.0),)),), seen=(Tag("beagle", 0.6),)),
+        at(DOG, 10.0, 20.0, heard=(Tag("Bark", 0.95, ((10.0, 20.0),)), Tag("Dog", 0.5, ((12.0, 14.0),)))),
+    ]
+    (row,) = merge_rows(rows)
+    assert row.heard == (Tag("Bark", 0.95, ((10.0, 20.0),)), Tag("Dog", 0.9, ((0.0, 4.0), (12.0, 14.0))))
+    assert row.seen == (Tag("beagle", 0.6),)
 
 
 def test_overlapping_neighbours_become_one_from_first_to_last() -> None:

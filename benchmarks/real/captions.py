@@ -1,0 +1,295 @@
+"""What the captioner learns to say: AudioCaps' captions with the labels of their clips, and composed ones for the
+sounds that AudioCaps has none of."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from evacap_cli.model.lexicon import audioset_classes, packaged_lexicon
+
+DATA = Path(__file__).with_name("data")
+COUNTS = re.compile(
+    r"\b(once|twice|thrice|(two|three|four|five|six|several|\d+) times|two|three|four|five|six|\d+)\b"
+)
+THEN = re.compile(
+    r",? (?:and )?(?:followed by|then|before|until)\b|,? (?:and )?(?:later|eventually|finally)\b"
+)
+AFTER = re.compile(r"^after (.+?), (.+)$|^(.+?) after (.+)$")
+SPEECH = "Speech"
+RARE = 200
+"""Captions that a label needs to be drawn like the others; composed ones make up for what is missing."""
+LONGEST = 18
+JOINED = ("and", "as", "while")
+
+
+def read_yaml(path: Path) -> Any:
+    """A table of ours; with LibYAML where PyYAML has it, as some are long."""
+    return yaml.load(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+@dataclass(frozen=True)
+class Event:
+    """A sound in a clip: its class; whether the caption names it; of the caption's parts, the one it is in, -1 for all
+    of the clip."""
+
+    label: int
+    named: bool
+    part: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A caption and what is heard in its clip. `parts`: how many things follow one another."""
+
+    caption: str
+    events: tuple[Event, ...]
+    parts: int
+    unsure: bool = False
+    """Whether the caption is a general one, for sounds that are not heard well."""
+
+
+class Vocabulary:
+    """The lexicon: which labels a caption's words stand for."""
+
+    def __init__(self) -> None:
+        self.classes = audioset_classes()
+        self.place = {name: i for i, name in enumerate(self.classes)}
+        lexicon = packaged_lexicon()
+        self.labels: dict[str, list[int]] = lexicon["words"]
+        self.family = {word: i for i, words in enumerate(lexicon["families"]) for word in words}
+
+        self.usual: dict[str, int] = {}
+        """The label that a word most often stands for; see `learn`."""
+
+    def named(self, text: str) -> list[tuple[str, list[int]]]:
+        """The words that need to be earned, each with the labels that earn it."""
+        return [(word, found) for word in re.findall(r"[a-z]+", text) if (found := self.labels.get(word))]
+
+    def learn(self, captions: Iterable[tuple[str, set[int]]]) -> None:
+        """Finds `usual` from captions and the labels of their clips: the label that comes with the word far more often
+        than with other words. Words that come with none take the label that is called like them."""
+        seen, together = Counter[int](), Counter[tuple[str, int]]()
+        for text, labels in captions:
+            seen.update(labels)
+            together.update(
+                (word, label) for word, wanted in self.named(text) for label in labels.intersection(wanted)
+            )
+        best: dict[str, float] = {}
+        for (word, label), count in together.items():
+            weight = count * count / (seen[label] + 50)
+            if count >= 3 and weight > best.get(word, 0.0):
+                best[word], self.usual[word] = weight, label
+        for word, wanted in self.labels.items():
+            stem = word[: max(4, len(word) - 3)]
+            called = [label for label in wanted if stem in self.classes[label].lower()]
+            if word not in self.usual and called:
+                self.usual[word] = min(called, key=lambda label: len(self.classes[label]))
+
+    def stutters(self, text: str) -> bool:
+        """Whether a caption names the same twice."""
+        families = [self.family[word] for word in re.findall(r"[a-z]+", text) if word in self.family]
+        return len(families) > len(set(families))
+
+
+def tidy(caption: str) -> str:
+    """Lower case, one kind of space, no stop at the end."""
+    text = re.sub(r"[^a-z0-9', -]", " ", caption.lower().replace("-", " "))
+    return re.sub(r"\s+", " ", text).replace(" ,", ",").strip(" ,")
+
+
+def parts_of(caption: str) -> list[str]:
+    """A caption's clauses in the order in which they are heard."""
+    if found := AFTER.match(caption):
+        first, second, third, fourth = found.groups()
+        return [first, second] if first else [fourth, third]
+    return [part for part in THEN.split(caption) if part and part.strip(" ,")]
+
+
+def scene_of(caption: str, labels: set[int], vocabulary: Vocabulary) -> Scene | None:
+    """The scene of a real caption. None for one that names no sound, counts, or stutters: it would teach invention."""
+    caption = tidy(caption)
+    if COUNTS.search(caption) or vocabulary.stutters(caption) or len(caption.split()) > LONGEST:
+        return None
+    if any(vocabulary.labels.get(word) == [] for word in re.findall(r"[a-z]+", caption)):
+        return None  # a word that no class earns
+    parts = parts_of(caption)
+    events: dict[int, Event] = {}
+    for number, part in enumerate(parts):
+        where = number if len(parts) > 1 else -1
+        for word, wanted in vocabulary.named(part):
+            present = [label for label in wanted if label in labels]
+            if not present and (usual := vocabulary.usual.get(word)) is not None:
+                present = [usual]
+            for label in present:
+                events.setdefault(label, Event(label, True, where))
+    if not events:
+        return None
+    for label in labels:
+        events.setdefault(label, Event(label, False, -1))
+    return Scene(caption, tuple(events.values()), len(parts))
+
+
+def audiocaps(folder: Path, labels_file: Path, split: str, vocabulary: Vocabulary) -> list[list[Scene]]:
+    """The scenes of each clip of AudioCaps that has labels and a caption to learn from."""
+    labels = clip_labels(labels_file, _places(labels_file.with_name("class_labels_indices.csv"), vocabulary))
+    with (folder / f"{split}.csv").open(encoding="utf-8") as file:
+        rows = [
+            ((row["youtube_id"], str(int(float(row["start_time"])))), row["caption"])
+            for row in csv.DictReader(file)
+        ]
+    if not vocabulary.usual:
+        vocabulary.learn((tidy(caption), labels[key]) for key, caption in rows if key in labels)
+    clips: dict[tuple[str, str], list[Scene]] = {}
+    for key, caption in rows:
+        if key in labels and (scene := scene_of(caption, labels[key], vocabulary)) is not None:
+            clips.setdefault(key, []).append(scene)
+    return list(clips.values())
+
+
+def clip_labels(labels_file: Path, place: dict[str, int]) -> dict[tuple[str, str], set[int]]:
+    """By YouTube id and start in seconds, the classes that AudioSet's raters heard in a clip."""
+    labels: dict[tuple[str, str], set[int]] = {}
+    with gzip.open(labels_file, "rt", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found = {place[mid] for mid in row["mids"].split(",") if mid in place}
+            labels[row["youtube_id"], str(int(float(row["start_time"])))] = found
+    return labels
+
+
+def audioset_places(shared: Path, vocabulary: Vocabulary) -> dict[str, int]:
+    return _places(shared / "ears" / "class_labels_indices.csv", vocabulary)
+
+
+def _places(classes: Path, vocabulary: Vocabulary) -> dict[str, int]:
+    """From an AudioSet id to the place of its class in the ear's order. The ear has no classes for a speaker's sex."""
+    spoken = {"Male speech, man speaking": SPEECH, "Female speech, woman speaking": SPEECH, "Male singing": "Singing",
+              "Female singing": "Singing", "Child singing": "Singing"}  # fmt: skip
+    found = {}
+    with classes.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            name = spoken.get(row["display_name"], row["display_name"])
+            if name in vocabulary.place:
+                found[row["mid"]] = vocabulary.place[name]
+    return found
+
+
+class Composer:
+    """Captions for labels, made of clauses that were written for each of them (`data/phrases.yaml`)."""
+
+    def __init__(self, vocabulary: Vocabulary, counts: Counter[int], ontology: Path) -> None:
+        """counts: captions that name each label, of which rare ones are drawn more often."""
+        self.vocabulary = vocabulary
+        phrases = read_yaml(DATA / "phrases.yaml")
+        known = {vocabulary.place[k]: v for k, v in phrases["labels"].items() if k in vocabulary.place}
+        self.phrases: dict[int, dict[str, list[str]]] = known
+        self.labels = np.array(sorted(known))
+        weight = np.array([1 / (1 + counts[int(i)] / RARE) for i in self.labels])
+        self.rare = weight / weight.sum()
+        common = np.array([float(counts[int(i)]) ** 0.5 for i in self.labels])
+        self.common = common / common.sum()
+        self.general = phrases["general"]
+        self.parents = _parents(ontology)
+        self.fits: Callable[[Scene], bool] = lambda scene: True
+
+    def compose(self, rng: np.random.Generator) -> Scene:
+        """One to three sounds, the first a rare one."""
+        count = int(rng.choice([1, 2, 3], p=[0.5, 0.4, 0.1]))
+        chosen = [int(rng.choice(self.labels, p=self.rare))]
+        while len(chosen) < count:
+            label = int(rng.choice(self.labels, p=self.common if rng.random() < 0.6 else self.rare))
+            if label not in chosen:
+                chosen.append(label)
+        if count == 1 and rng.random() < 0.15 and (family := self.family(chosen[0])) is not None:
+            text = str(rng.choice(self.general[family]["alone"]))
+            return Scene(text, (Event(chosen[0], True, -1),), 1, unsure=True)
+        rng.shuffle(chosen)
+        text, part, events = "", 0, []
+        for number, label in enumerate(chosen):
+            kinds = self.phrases[label]
+            if number == 0:
+                text = str(rng.choice(kinds["alone"]))
+            elif rng.random() < 0.4:
+                text += f" followed by {rng.choice(kinds['noun'])}"
+                part += 1
+            elif rng.random() < 0.15:
+                text += f" with {rng.choice(kinds['noun'])} in the background"
+            else:
+                text += f" {rng.choice(JOINED)} {rng.choice(kinds['alone'])}"
+            events.append((label, part))
+        scene = Scene(text, tuple(Event(label, True, p if part else -1) for label, p in events), part + 1)
+        return scene if self.fits(scene) and not self.vocabulary.stutters(text) else self.compose(rng)
+
+    def family(self, label: int) -> str | None:
+        """The nearest of the general families that a label belongs to."""
+        names, seen = [self.vocabulary.classes[label]], set[str]()
+        while names:
+            name = names.pop(0)
+            if name in self.general:
+                return name
+            seen.add(name)
+            names += [parent for parent in self.parents.get(name, []) if parent not in seen]
+        return None
+
+
+def _parents(ontology: Path) -> dict[str, list[str]]:
+    entries: list[dict[str, Any]] = json.loads(ontology.read_text("utf-8"))
+    names = {entry["id"]: entry["name"] for entry in entries}
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        for child in entry["child_ids"]:
+            found.setdefault(names[child], []).append(entry["name"])
+    return found
+
+
+class Scenes:
+    """What is drawn in training: real captions, rare labels more often, and composed ones."""
+
+    def __init__(self, shared: Path, split: str = "train", composed: float = 0.35) -> None:
+        self.vocabulary = Vocabulary()
+        ears = shared / "ears"
+        self.clips = audiocaps(
+            shared / "audiocaps", ears / "audiocaps_audioset_labels.csv.gz", split, self.vocabulary
+        )
+        self.counts: Counter[int] = Counter()
+        for clip in self.clips:
+            for scene in clip:
+                self.counts.update({event.label for event in scene.events if event.named})
+        self.composer = Composer(self.vocabulary, self.counts, ears / "audioset_ontology.json")
+        self.composed = composed
+
+    def keep_whole(self, whole: Callable[[str], bool]) -> None:
+        """Leaves out captions with a word that has to be earned, but is not one token: it could not be held to it."""
+
+        def fit(scene: Scene) -> bool:
+            return all(whole(word) for word, _ in self.vocabulary.named(scene.caption))
+
+        self.clips = [kept for clip in self.clips if (kept := [scene for scene in clip if fit(scene)])]
+        self.composer.fits = fit
+
+    @cached_property
+    def _cumulative(self) -> np.ndarray:
+        """Cumulative chances of the clips: the rarer their rarest label that is named, the likelier."""
+        weights = []
+        for clip in self.clips:
+            rarest = min(self.counts[e.label] for scene in clip for e in scene.events if e.named)
+            weights.append(min(4.0, max(0.35, (400 / rarest) ** 0.5)))
+        total = np.cumsum(weights)
+        return total / total[-1]
+
+    def draw(self, rng: np.random.Generator) -> Scene:
+        if rng.random() < self.composed:
+            return self.composer.compose(rng)
+        clip = self.clips[int(np.searchsorted(self._cumulative, rng.random()))]
+        return clip[int(rng.integers(len(clip)))]

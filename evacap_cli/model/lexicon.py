@@ -1,0 +1,115 @@
+"""Which words a caption has earned: a sound is named only where the ear gave one of its classes enough confidence.
+
+`assets/lexicon.json` lists, for each word that names a sound or what makes it, the AudioSet classes that earn it (by
+number), and families of words of which a caption says one at most. Every other word is free.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evacap_cli.model.config import LexiconConfig
+from evacap_cli.model.tokenizer import Tokenizer
+
+SHOWN = 0.3
+"""Share of a picture that must show a class for `confirmed` to count instead of `confidence`."""
+
+
+@lru_cache(maxsize=1)
+def audioset_classes() -> tuple[str, ...]:
+    """Names of the classes that YAMNet tells, in its order."""
+    text = (resources.files("evacap_cli") / "assets" / "audioset_classes.csv").read_text("utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return tuple(row["display_name"] for row in rows)
+
+
+@lru_cache(maxsize=1)
+def imagenet_classes() -> tuple[str, ...]:
+    """Names of ImageNet's 1,000 classes, in timm's order; of several synonyms the first."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return tuple(info.index_to_description(index).split(",")[0] for index in range(info.num_classes()))
+
+
+@lru_cache(maxsize=1)
+def packaged_lexicon() -> dict[str, Any]:
+    """`words`: the classes that earn each; `families`: lists of words."""
+    return json.loads((resources.files("evacap_cli") / "assets" / "lexicon.json").read_text("utf-8"))
+
+
+class Lexicon(nn.Module):
+    """The packaged lexicon for a tokenizer's words. Words that the tokenizer has only in pieces are free."""
+
+    earned_by: Tensor
+    named: Tensor
+    family: Tensor
+
+    def __init__(self, tokenizer: Tokenizer, config: LexiconConfig) -> None:
+        super().__init__()
+        self.config = config
+        earned_by = torch.zeros(len(audioset_classes()), len(tokenizer))
+        named = torch.zeros(len(tokenizer), dtype=torch.bool)
+        for word, classes in packaged_lexicon()["words"].items():
+            if (token := _whole(tokenizer, word)) is not None:
+                earned_by[classes, token] = 1
+                named[token] = True
+        family = torch.zeros(len(tokenizer), dtype=torch.long)
+        for number, words in enumerate(packaged_lexicon()["families"], start=1):
+            for word in words:
+                if (token := _whole(tokenizer, word)) is not None:
+                    family[token] = number
+        self.register_buffer("earned_by", earned_by, persistent=False)
+        self.register_buffer("named", named, persistent=False)
+        self.register_buffer("family", family, persistent=False)
+
+    def allowed(self, heard: Tensor, shown: Tensor | None = None) -> Tensor:
+        """heard: tags of sounds (B, T_a, 2 + windows); shown: (B, T_a), how much of a picture that belongs to the sound
+        shows each class. Returns bool (B, V)."""
+        if not self.config.confidence:
+            return torch.ones(len(heard), len(self.named), dtype=torch.bool, device=heard.device)
+        best = heard[..., 1:].amax(dim=2)  # of the clip and its windows
+        enough = best >= _logit(self.config.confidence)
+        if shown is not None:
+            enough |= (best >= _logit(self.config.confirmed)) & (shown >= SHOWN)
+        classes = heard.new_zeros(len(heard), len(self.earned_by))
+        classes.scatter_(1, heard[..., 0].long(), enough.to(classes.dtype))
+        return ~self.named | (classes @ self.earned_by > 0)
+
+    def rules(self, allowed: Tensor) -> Rules:
+        return Rules(allowed, self.family)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What `beam_search` asks: words that are not `allowed`, bool (B, V), and those of a family that was said."""
+
+    allowed: Tensor
+    family: Tensor
+
+    def forbidden(self, tokens: Tensor) -> Tensor:
+        """tokens: int64 (B, K, t). Returns bool (B, K, V)."""
+        families = int(self.family.max()) + 1
+        said = torch.zeros(*tokens.shape[:2], families, dtype=torch.bool, device=tokens.device)
+        said.scatter_(2, self.family[tokens], True)
+        said[..., 0] = False
+        return said[..., self.family] | ~self.allowed[:, None]
+
+
+def _whole(tokenizer: Tokenizer, word: str) -> int | None:
+    """A word's number where it is one token."""
+    tokens = tokenizer.encode(word)[1:-1]
+    return tokens[0] if len(tokens) == 1 and tokenizer.decode(tokens) == word else None
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p)) if p > 0 else -math.inf

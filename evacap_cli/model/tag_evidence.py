@@ -1,0 +1,126 @@
+"""Do this sound and this picture belong together? What their tags say: does the picture show what may sound so?
+
+`ties` (C_a, C_v) holds how well a class of the picture shows the source of a class of the sound, in [0, 1]; `affinity`
+begins with the same and is learned from pairs. With w the heard classes' shares of the sound, and q the seen classes'
+probabilities:
+
+    support = sum_i w_i sum_j ties_ij q_j
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from evacap_cli.model.config import TagEncoderConfig
+
+Tags = tuple[Tensor, Tensor]
+"""Tags of sound and picture, (B, T_a, 2 + windows) and (B, T_v, 3); see `tags`."""
+TEMPERATURE = 1.5
+"""Of the softmax that makes shares of the heard classes' logits."""
+FLOOR = 0.02
+"""Support below which nothing is told apart."""
+
+
+class TagEvidence(nn.Module):
+    """The cues and the probability that is made of them, with the interface of `evidence.Evidence`."""
+
+    weights: Tensor
+    bias: Tensor
+    ties: Tensor
+
+    def __init__(self, encoder: TagEncoderConfig) -> None:
+        super().__init__()
+        shape = (encoder.audio_classes, encoder.picture_classes)
+        self.affinity = nn.Parameter(torch.zeros(shape))
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.offset = nn.Parameter(torch.tensor(0.0))
+        self.cues: tuple[str, ...] = ("matcher", "support", "lift", "foreign", "silent")
+        self.register_buffer("ties", torch.zeros(shape))
+        self.register_buffer("weights", torch.tensor([float(name == "matcher") for name in self.cues]))
+        self.register_buffer("bias", torch.zeros(()))
+
+    def start_from(self, ties: Tensor) -> None:
+        """Takes over the table of ties (C_a, C_v), as what is known and as what learning begins with."""
+        self.ties.copy_(ties)
+        self.affinity.data.copy_(ties)
+
+    def pairs(self, tags: Tags) -> Tensor:
+        """Logits (B, B) of the matcher, every sound with every picture."""
+        heard, seen = tags
+        with torch.autocast(heard.device.type, enabled=False):
+            rows = self.affinity.float()[heard[..., 0].long()]  # (B, T_a, C_v)
+            expected = (shares(heard)[..., None] * rows).sum(dim=1)  # (B, C_v)
+            q = heard.new_zeros(len(seen), rows.shape[2])
+            q.scatter_add_(1, seen[..., 0].long(), seen[..., 2])
+            return self._matcher(expected @ q.T)
+
+    def _matcher(self, support: Tensor) -> Tensor:
+        floor = torch.full_like(support, FLOOR)
+        log = torch.where(support > 0, (support.clamp(min=0) + FLOOR).log(), floor.log() + support / FLOOR)
+        return self.scale * log + self.offset  # straight below 0, so that learning never stops there
+
+    def loss(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags) -> Tensor:
+        """Binary cross-entropy over all pairs of the batch, those of one clip against the rest, both counted alike.
+
+        mask: bool (B, T_v); a clip without a picture makes no pair. `audio` and `picture`, the tokens, are not used.
+        """
+        own = torch.eye(len(tags[0]), device=tags[0].device)
+        counts = own * (len(own) - 1) + (1 - own)
+        if mask is not None:
+            counts = counts * mask.any(dim=1)
+        counts = counts / counts.sum().clamp(min=1)
+        logits = self.pairs(tags)
+        return (binary_cross_entropy_with_logits(logits, own, reduction="none") * counts).sum()
+
+    def forward(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags) -> Tensor:
+        """The cues (B, K) of each sound with its own picture, float32.
+
+        matcher: the learned logit. support: as above, its logarithm. lift: the same over what an even mixture of all
+        sounds would have. foreign: probability of picture classes that are tied to other sounds. silent: of those that
+        are tied to none.
+        """
+        heard, seen = tags
+        with torch.autocast(heard.device.type, enabled=False):
+            i, j = heard[..., 0].long(), seen[..., 0].long()
+            w, q = shares(heard), seen[..., 2]
+            learned = self._support(self.affinity.float(), i, j, w, q)
+            ties = self.ties.float()
+            support = self._support(ties, i, j, w, q)
+            tied = ties.amax(dim=0)[j]  # (B, T_v)
+            usual = (ties.mean(dim=0)[j] * q).sum(dim=1)
+            strongest = (self._pairs(ties, i, j) * q[:, None]).sum(dim=2).amax(dim=1)
+            return torch.stack(
+                [
+                    self._matcher(learned),
+                    (support + FLOOR).log(),
+                    (support + FLOOR / 4).log() - (usual + FLOOR / 4).log(),
+                    (tied * q).sum(dim=1) - strongest,
+                    1 - (tied * q).sum(dim=1),
+                ],
+                dim=1,
+            )
+
+    def _pairs(self, table: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """table: (C_a, C_v) at classes i (B, T_a) and j (B, T_v): (B, T_a, T_v)."""
+        return table[i[:, :, None], j[:, None, :]]
+
+    def _support(self, table: Tensor, i: Tensor, j: Tensor, w: Tensor, q: Tensor) -> Tensor:
+        """(B,)."""
+        return (self._pairs(table, i, j) * w[:, :, None] * q[:, None]).sum(dim=(1, 2))
+
+    def shown(self, tags: Tags) -> Tensor:
+        """(B, T_a): how much of the picture shows the source of each heard class."""
+        heard, seen = tags
+        pairs = self._pairs(self.ties.float(), heard[..., 0].long(), seen[..., 0].long())
+        return (pairs * seen[:, None, :, 2]).sum(dim=2)
+
+    def probability(self, cues: Tensor) -> Tensor:
+        """(..., K) to (...): how likely sound and picture belong together, if that is as likely as not beforehand."""
+        return torch.sigmoid((cues * self.weights.to(cues.dtype)).sum(dim=-1) + self.bias.to(cues.dtype))
+
+
+def shares(heard: Tensor) -> Tensor:
+    """Tags of sounds (B, T_a, ...) to each class's share of what is heard, (B, T_a), which add up to 1."""
+    return (heard[..., 1].float() / TEMPERATURE).softmax(dim=1)

@@ -1,0 +1,119 @@
+"""`evacap train` on tag towers: from files to a checkpoint that captions and says what it heard."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from evacap_cli.cli.app import app
+from evacap_cli.model import load_checkpoint
+from evacap_cli.model.tags import NETWORKS
+from evacap_cli.model.towers import TIES, shared_weights
+
+from ..conftest import Evacap
+from ..media.clips import write
+
+SMALL = ("training.epochs=3", "training.batch_size=2", "training.log_every=1", "model.encoder.width=32",
+         "model.encoder.heads=2", "model.encoder.depth=1", "model.decoder.width=32", "model.decoder.heads=2",
+         "model.decoder.layers=1", "model.decoder.feedforward=64", "--workers", "0")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips, with the features of the presets on tags."""
+    folder = tmp_path_factory.mktemp("world")
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["video", "caption"])
+        for name, seconds, caption in (
+            ("a", 2.0, "a tone rises"),
+            ("b", 1.0, "a bell"),
+            ("c", 1.5, "a beep"),
+        ):
+            write(folder / f"{name}.mp4", seconds)
+            table.writerow([f"{name}.mp4", caption])
+    args = [
+        "prepare",
+        folder / "captions.csv",
+        "-o",
+        folder / "store",
+        "--preset",
+        "evacap-tags",
+        "--workers",
+        0,
+    ]
+    made = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert made.exit_code == 0, made.output
+    return folder / "store"
+
+
+@pytest.mark.parametrize("preset", ["evacap-tags", "evidence-tags", "avcap-tags", "audio-tags"])
+def test_trains_and_captions(evacap: Evacap, store: Path, tmp_path: Path, preset: str) -> None:
+    """The losses are finite; the networks are the packaged ones before and after; captions come with tags."""
+    run = tmp_path / "run"
+    result = evacap("train", preset, "--data", store, "--val", store, "-o", run, *SMALL)
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["caption"] for line in lines if "caption" in line]
+    assert len(losses) >= 3
+    assert all(math.isfinite(loss) for loss in losses)
+    assert any("match" in line for line in lines) == (preset == "evidence-tags")
+    model = load_checkpoint(run / "last").model
+    assert model.lexicon is not None
+    state = model.state_dict()
+    names = [name for name in state if name.split(".")[1] in NETWORKS]
+    known = shared_weights([*names, TIES])
+    assert all(torch.equal(state[name], known[name].to(state[name].dtype)) for name in names)
+    if preset == "evidence-tags":
+        assert torch.equal(state[TIES], known[TIES].float())
+        assert not torch.equal(state["fusion.evidence.affinity"], state[TIES])
+    out = tmp_path / "out.jsonl"
+    captioned = evacap("caption", store.parent / "a.mp4", "--model", run / "best", "-o", out, "--tags",
+                       "--workers", 0)  # fmt: skip
+    assert captioned.exit_code == 0, captioned.output
+    row = json.loads(out.read_text())
+    assert row["status"] == "ok"
+    assert row["heard"]
+
+
+def test_goes_on_from_a_checkpoint(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    """From hearing alone to a switch, which gets eyes and ties from the package."""
+    first = evacap("train", "audio-tags", "--data", store, "-o", tmp_path / "a", *SMALL)
+    assert first.exit_code == 0, first.output
+    second = evacap("train", "evidence-tags", "--init", tmp_path / "a" / "last", "--data", store, "-o",
+                    tmp_path / "b", *SMALL, "training.freeze=[decoder]")  # fmt: skip
+    assert second.exit_code == 0, second.output
+    before, now = (load_checkpoint(tmp_path / name / "last").model for name in "ab")
+    was, state = before.decoder.state_dict(), now.state_dict()
+    assert all(torch.equal(state[f"decoder.{name}"], value) for name, value in was.items())
+    eyes = [name for name in state if name.startswith("encoder.network_v.")]
+    known = shared_weights([*eyes, TIES])
+    assert all(torch.equal(state[name], known[name].to(state[name].dtype)) for name in eyes)
+    assert torch.equal(state[TIES], known[TIES].float())
+
+
+@pytest.mark.parametrize("preset", ["evacap-tags", "evidence-tags"])
+def test_a_dry_run_counts_what_is_trained(evacap: Evacap, store: Path, preset: str) -> None:
+    """The networks count as parameters, and not as trained ones."""
+    result = evacap("train", preset, *SMALL, "--data", store, "--dry-run")
+    assert result.exit_code == 0, result.output
+    shown = yaml.safe_load(result.stdout)
+    parameters = shown["parameters"]
+    assert parameters["total"] - parameters["trained"] > 8e6
+    assert parameters["total"] == sum(
+        count for part, count in parameters.items() if part not in ("total", "trained")
+    )
+    assert shown["steps"]["clips"] == 3
+
+
+def test_stores_of_other_features_are_refused(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+    result = evacap("train", "evacap-tiny", "--data", store, "-o", tmp_path / "run", "--workers", 0)
+    assert result.exit_code == 2, result.output
+    assert "spectrogram" in result.stderr
