@@ -1,6 +1,7 @@
 """Ten recordings that no model was trained on, one of each kind, with no picture, a fitting one and a wrong one.
 
-    python benchmarks/mismatch/examples.py --recordings ESC-10 --model demo -o benchmarks/mismatch/results/examples.md
+    python benchmarks/mismatch/examples.py --recordings ESC-10 --model WORK/models/demo \
+        -o benchmarks/mismatch/results/examples.md
 
 The recording is the whole sound. The fitting picture is drawn for a clip of the world whose only sound is of its kind;
 the wrong one is that of the next kind.
@@ -25,7 +26,7 @@ SECONDS = 10.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recordings", type=Path, required=True)
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--model", required=True, help="of `package.py`")
     parser.add_argument("--nth", type=int, default=2, help="which recording of every kind")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()

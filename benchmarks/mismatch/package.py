@@ -1,6 +1,8 @@
-"""Packages what `run.py` trained: fp16 weights, the switch's calibration, model cards, and the list of recordings.
+"""Makes checkpoints of what `run.py` trained: fp16 weights, the calibration, model cards, the list of recordings.
 
     python benchmarks/mismatch/package.py --recordings ESC-10 --work WORK
+
+They are written to WORK/models; `evacap caption --model WORK/models/demo` uses them.
 
 Of the seeds it takes the one whose `evidence` has the highest CIDEr on `val`; all models are of that seed.
 """
@@ -23,14 +25,12 @@ from scores import fitting
 from towers import weights
 from world import SETS, world
 
-import evacap_cli
 from evacap_cli.data.store import Store
 from evacap_cli.features import FeatureSettings
 from evacap_cli.metrics.quick import quick_cider
 from evacap_cli.model import Tokenizer, load_checkpoint, load_preset, parameter_counts, save_checkpoint
 from evacap_cli.tasks.calibrating import calibrate
 
-ASSETS = Path(evacap_cli.__file__).parent / "assets" / "models"
 MODELS = {
     "demo": "evidence",
     "entropy-demo": "entropy-sms-0.05",
@@ -81,6 +81,8 @@ def main() -> None:
     parser.add_argument("--recordings", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     args = parser.parse_args()
+    models = args.work / "models"
+    models.mkdir(exist_ok=True)
     towers = json.loads((args.work / "towers.json").read_text())
     minutes = {k: v / 60 for k, v in json.loads((args.work / "times.json").read_text()).items()}
     known = weights(args.work)
@@ -91,7 +93,7 @@ def main() -> None:
     bank = world("train", args.recordings).recordings
     assert bank is not None
     used = [bank.rows[name] for names in bank.categories.values() for name in names]
-    with (ASSETS / "RECORDINGS.csv").open("w", newline="", encoding="utf-8") as file:
+    with (models / "RECORDINGS.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["file", "fold", "category", "title", "author", "license", "source"])
         writer.writeheader()
         writer.writerows(sorted(used, key=lambda row: row["file"]))
@@ -102,8 +104,8 @@ def main() -> None:
         trained = load_checkpoint(folder / "last").metadata
         metadata = {"preset": arms.ARMS[arm].preset, "about": ABOUT[name], "training": trained["training"]}
         frames = features.to_dict()
-        save_checkpoint(ASSETS / name, model, tokenizer, frames, metadata, torch.float16, f"# {name}\n")
-        packaged = load_checkpoint(ASSETS / name)  # what is shipped is what is scored
+        save_checkpoint(models / name, model, tokenizer, frames, metadata, torch.float16, f"# {name}\n")
+        packaged = load_checkpoint(models / name)  # what is shipped is what is scored
         counts = parameter_counts(packaged.model)  # before its weights are laid out for inference
         place = args.work / f"heard-{name}-{seed}.json"
         if not place.exists():
@@ -116,7 +118,7 @@ def main() -> None:
             "parts": ", ".join(
                 f"{part} {n / 1e6:.2f} M" for part, n in counts.items() if n and part != "total"
             ),
-            "megabytes": (ASSETS / name / "model.safetensors").stat().st_size / 1e6,
+            "megabytes": (models / name / "model.safetensors").stat().st_size / 1e6,
             "eyes": f"looks at {features.frames} frames of {features.image_size} pixels, spread over them"
             if packaged.model.has_picture
             else "does not look",
@@ -133,10 +135,10 @@ def main() -> None:
             "towers": {key.replace(" ", "_"): value for key, value in towers.items()},
             "tower_ap": towers["by sound"],
         }
-        (ASSETS / name / "README.md").write_text(card(name, result, facts), "utf-8")
+        (models / name / "README.md").write_text(card(name, result, facts), "utf-8")
         if packaged.model.has_gate:
             about = f"{len(val)} clips of world {SETS['val'].seed} with fold 4, which it was not trained on"
-            calibrate(str(ASSETS / name), args.work / "val", about=about)
+            calibrate(str(models / name), args.work / "val", about=about)
         keys = ("recall", "precision", "source", "recordings recall", "score when right", "score when wrong")
         print(
             f"{name}: {facts['megabytes']:.1f} MB; " + ", ".join(f"{key} {result[key]:.3f}" for key in keys),

@@ -108,10 +108,18 @@ def train(
     if arm.after:
         start_from(model, load_file(work / "arms" / arm.after / "last" / "model.safetensors"))
     preset = load_preset(arm.preset)
-    values = {**preset.training, "batch_size": 64, "lr": 8e-4, "epochs": epochs, "seed": seed, "save_minutes": 2.0,
-              **arm.training}  # fmt: skip
+    values = {
+        **preset.training,
+        "batch_size": 64,
+        "lr": 8e-4,
+        "epochs": epochs,
+        "seed": seed,
+        "save_minutes": 2.0,
+    }
     if arm.after:
-        values |= {"lr": 4e-4, "lr_scale": {"fusion": 2.0} if not model.unified else {}}
+        fuses = any(True for _ in model.fusion.parameters())
+        values |= {"lr": 4e-4, "lr_scale": {"fusion": 2.0} if fuses else {}}
+    values |= arm.training
     features: FeatureSettings = FEATURES
     data = SimulatedClips(scenes, simulation, features, CLIPS, model.has_picture)
     fixed = FixedClips(validation[:VALIDATION], simulation, features, model.has_picture)

@@ -31,6 +31,16 @@ SPEECH = "Speech"
 RARE = 200
 """Captions that a label needs to be drawn like the others; composed ones make up for what is missing."""
 LONGEST = 18
+MUSIC_KINDS = {
+    "Music genre", "Music mood", "Music role", "Pop music", "Rock music", "Electronic music", "Traditional music",
+    "Music of Asia", "Music of Latin America", "Music of Africa", "Vocal music", "Musical concepts", "Jazz", "Blues",
+}  # fmt: skip
+DULL = {
+    "Silence", "White noise", "Pink noise", "Noise", "Environmental noise", "Static", "Cacophony", "Sound effect",
+    "Drum machine", "Sampler", "Effects unit", "Synthesizer", "Bass guitar", "Heart murmur", "Heart sounds, heartbeat",
+    "Chirp tone", "Sine wave", "Harmonic", "Pulse", "Echo", "Reverberation", "Distortion", "Mains hum", "Throbbing",
+    "Cap gun", "Arrow", "Skateboard", "Single-lens reflex camera", "Shuffling cards", "Rimshot",
+}  # fmt: skip
 JOINED = ("and", "as", "while")
 
 
@@ -195,12 +205,12 @@ class Composer:
         known = {vocabulary.place[k]: v for k, v in phrases["labels"].items() if k in vocabulary.place}
         self.phrases: dict[int, dict[str, list[str]]] = known
         self.labels = np.array(sorted(known))
-        weight = np.array([1 / (1 + counts[int(i)] / RARE) for i in self.labels])
+        self.parents = _parents(ontology)
+        weight = np.array([self._interest(int(i)) / (1 + counts[int(i)] / RARE) for i in self.labels])
         self.rare = weight / weight.sum()
         common = np.array([float(counts[int(i)]) ** 0.5 for i in self.labels])
         self.common = common / common.sum()
         self.general = phrases["general"]
-        self.parents = _parents(ontology)
         self.fits: Callable[[Scene], bool] = lambda scene: True
 
     def compose(self, rng: np.random.Generator) -> Scene:
@@ -230,6 +240,13 @@ class Composer:
             events.append((label, part))
         scene = Scene(text, tuple(Event(label, True, p if part else -1) for label, p in events), part + 1)
         return scene if self.fits(scene) and not self.vocabulary.stutters(text) else self.compose(rng)
+
+    def _interest(self, label: int) -> float:
+        """How often a label is drawn, beside others as rare: kinds of music and of noise less, which few people ask for
+        and which the ear confuses."""
+        name = self.vocabulary.classes[label]
+        dull = name in DULL or any(parent in MUSIC_KINDS for parent in self.parents.get(name, []))
+        return 0.1 if dull else 1.0
 
     def family(self, label: int) -> str | None:
         """The nearest of the general families that a label belongs to."""

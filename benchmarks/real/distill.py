@@ -71,6 +71,8 @@ class Listener:
         heard = patches(log_mel).unflatten(0, (len(sounds), -1))[:, ::step].flatten(0, 1)
         maps = self.yamnet.trunk(heard, end=self.first)
         plain = self.yamnet.classify(self.yamnet.trunk(maps, start=self.first))
+        if self.first == len(self.yamnet.blocks):  # the classifier takes nothing but the mean
+            maps = maps.mean(dim=(2, 3), keepdim=True)
         logits = self.teacher(waves)[:, self.columns]
         positive = np.zeros((len(sounds), len(self.index)), bool)
         for row, names in zip(positive, labels, strict=True):
@@ -335,13 +337,13 @@ def main() -> None:
     )
     parser.add_argument("--clips", type=int, default=4000)
     parser.add_argument("--cache-minutes", type=float, default=12.0)
-    parser.add_argument("--train-minutes", type=float, default=8.0)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--train-minutes", type=float, default=12.0)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=3e-5)
+    parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--pull", type=float, default=1.0, help="weight of YAMNet's own answers")
     parser.add_argument(
-        "--weight-pull", type=float, default=1.0, help="weight of the squared way from its weights"
+        "--weight-pull", type=float, default=0.1, help="weight of the squared way from its weights"
     )
     parser.add_argument(
         "--label-share", type=float, default=0.3, help="how far labels raise targets towards 1"

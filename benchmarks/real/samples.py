@@ -5,7 +5,8 @@
 W is the work folder of `benchmarks.real.recordings`. Three hand-made tables in `data/` say what is made:
 
 - `sample_pairs.csv`: key, sound, photo, crop, caption_1, caption_2, labels, kind. Paths are relative to W. Sounds
-  joined by " + " follow each other; sounds joined by " | " are mixed. `crop` is left,top,right,bottom as shares of the photo.
+  joined by " + " follow each other; sounds joined by " | " are mixed. `crop` is left,top,right,bottom as shares of the
+  photo.
 - `sample_clips.csv`: name, sound, photo, motion, caption_1, caption_2. `motion` is zoom, pan, black or none.
 - `sample_credits.csv`: file, package, author, licence, page; read from each package's copyright file.
 

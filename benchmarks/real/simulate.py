@@ -19,6 +19,7 @@ from evacap_cli.tasks.batches import Batch, Draw
 WINDOWS = 5
 CALM = 0.75
 """Of the measured spread, which also holds what is faintly there; the 12th tag is then as strong as a real one."""
+WRONG = 4.0  # classes a clip that are heard without being there, besides the relatives of what is
 TOGETHER = 0.35  # share of clips whose windows all say the same: short sounds that are repeated, steady ones
 
 
@@ -89,13 +90,13 @@ class Simulation:
                 rows.append(i)
                 classes.append(event.label)
                 levels.append(level - fall * ~there + rng.normal(0, 0.1 if steady else 0.5, WINDOWS))
-            for label in rng.choice(C, rng.poisson(1.0), p=self.spurious):
+            for label in self._wrong(scene, rng):
                 rows.append(i)
-                classes.append(int(label))
-                levels.append(rng.normal(-3.5, 1.0) + rng.normal(0, 0.7, WINDOWS))
+                classes.append(label)
+                levels.append(rng.normal(-3.2, 1.0) + rng.normal(0, 0.7, WINDOWS))
         index, kind = torch.tensor(rows), torch.tensor(classes)
         level = torch.from_numpy(np.stack(levels)).float()  # (E, W)
-        wobble = (1 + 0.3 * _normal(rng, (len(rows), 1, C))).clamp(0.2, 1.6)
+        wobble = (1 + 0.3 * _normal(rng, (len(rows), 1, C))).clamp(0.2, 1.3)
         share = s.relatives[kind][:, None] * wobble  # (E, 1, C)
         share[torch.arange(len(rows)), :, kind] = 1.0
         rise = (level - s.background[kind][:, None]).clamp(min=0)[..., None] * share  # (E, W, C)
@@ -104,10 +105,25 @@ class Simulation:
         )
         return z.scatter_reduce_(0, index[:, None, None].expand_as(risen), risen, "amax")
 
+    def _wrong(self, scene: Scene, rng: np.random.Generator) -> list[int]:
+        """Classes that are not there and faintly heard all the same: kin of what is there, usual ones, any."""
+        found: list[int] = []
+        for kind in rng.random(rng.poisson(WRONG)):
+            if kind < 0.5:
+                event = scene.events[rng.integers(len(scene.events))]
+                chances = self.s.relatives[event.label].numpy() + 0.002
+                chances[[e.label for e in scene.events]] = 0
+                found.append(int(rng.choice(len(chances), p=chances / chances.sum())))
+            elif kind < 0.75:
+                found.append(int(rng.choice(len(self.spurious), p=self.spurious)))
+            else:
+                found.append(int(rng.integers(len(self.spurious))))
+        return found
+
     def _level(self, named: bool, unsure: bool, rng: np.random.Generator) -> float:
         """The logit of a class that is present, where it is present."""
         levels = self.s.levels
-        low, high = (0.25, 1.0) if named else (0.0, 0.5)
+        low, high = (0.35, 1.0) if named else (0.0, 0.5)
         if unsure:
             low, high = 0.0, 0.2
         place = rng.uniform(low, high) * (len(levels) - 1)

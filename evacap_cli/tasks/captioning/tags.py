@@ -107,7 +107,7 @@ def check_tags(checkpoint: Checkpoint) -> None:
     if not checkpoint.model.tagged:
         raise UsageError(
             f"--tags: {checkpoint.name} names no classes (its towers are {checkpoint.model.config.towers})",
-            "take a model whose towers are tags, or leave --tags out",
+            "take a model whose towers are tags, such as demo, or leave --tags out",
         )
 
 

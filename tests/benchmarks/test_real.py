@@ -1,0 +1,202 @@
+"""The benchmark that makes the packaged models: captions to scenes, scenes to tags, and what its numbers mean."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from evacap_cli.model.lexicon import audioset_classes, imagenet_classes, packaged_lexicon
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "real"
+PLACE = {name: i for i, name in enumerate(audioset_classes())}
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Any]:
+    """Imports the benchmark's scripts, which know one another by their bare names."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(BENCHMARK))
+    yield import_module
+    sys.path.remove(str(BENCHMARK))
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARK)):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def vocabulary(bench: Any) -> Any:
+    made = bench("captions").Vocabulary()
+    made.learn([])
+    return made
+
+
+def labels_of(scene: Any) -> dict[str, tuple[bool, int]]:
+    return {audioset_classes()[event.label]: (event.named, event.part) for event in scene.events}
+
+
+@pytest.mark.parametrize(
+    ("caption", "parts"),
+    [
+        ("a dog barks followed by a man speaking", ["a dog barks", " a man speaking"]),
+        ("after a dog barks, a man speaks", ["a dog barks", "a man speaks"]),
+        ("a man speaks after a dog barks", ["a dog barks", "a man speaks"]),
+        ("rain falls and thunder rumbles", ["rain falls and thunder rumbles"]),
+    ],
+)
+def test_a_caption_falls_into_what_follows_one_another(bench: Any, caption: str, parts: list[str]) -> None:
+    assert [part.strip() for part in bench("captions").parts_of(caption)] == [part.strip() for part in parts]
+
+
+def test_a_scene_has_what_the_caption_names_and_what_it_leaves_out(bench: Any, vocabulary: Any) -> None:
+    labels = {PLACE["Bark"], PLACE["Dog"], PLACE["Speech"], PLACE["Rain"]}
+    scene = bench("captions").scene_of("A dog barks, followed by a man speaking.", labels, vocabulary)
+    found = labels_of(scene)
+    assert found["Dog"] == (True, 0)
+    assert found["Bark"] == (True, 0)
+    assert found["Speech"] == (True, 1)
+    assert found["Rain"] == (False, -1)
+    assert scene.parts == 2
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A dog barks three times",  # counts
+        "a dog barks followed by a dog barking",  # says it twice
+        "Something happens nearby",  # names nothing that the labels have
+        "an elephant is near",  # a word that no class earns
+    ],
+)
+def test_captions_that_teach_invention_are_left_out(bench: Any, vocabulary: Any, caption: str) -> None:
+    scene = bench("captions").scene_of(caption, set(), vocabulary)
+    assert scene is None or not any(event.named for event in scene.events)
+
+
+def statistics(bench: Any) -> Any:
+    classes, pictures = len(audioset_classes()), len(imagenet_classes())
+    relatives = torch.eye(classes)
+    relatives[PLACE["Dog"], PLACE["Bark"]] = 0.8
+    ties = torch.zeros(classes, pictures)
+    ties[PLACE["Dog"], 151:269] = 1
+    return bench("simulate").Statistics(
+        torch.full((classes,), -9.0), torch.ones(classes), relatives, torch.linspace(0, 3, 9),
+        torch.ones(classes) / classes, torch.eye(pictures), ties,
+        torch.zeros(pictures).index_fill(0, torch.tensor([834]), 1),
+    )  # fmt: skip
+
+
+def test_simulated_sound_has_the_labels_first_and_in_their_time(bench: Any) -> None:
+    captions, simulate = bench("captions"), bench("simulate")
+    simulation = simulate.Simulation(statistics(bench))
+    dog, rain = PLACE["Dog"], PLACE["Rain"]
+    scene = captions.Scene("", (captions.Event(dog, True, 0), captions.Event(rain, True, 1)), 2)
+    tags = simulation.sound([scene] * 200, np.random.default_rng(0))
+    assert tags.shape == (200, 12, 7)
+    best = [set(row[:4, 0].long().tolist()) for row in tags]
+    assert np.mean([{dog, rain} <= found for found in best]) > 0.6
+    early = []
+    for row in tags:
+        places = {int(tag[0]): tag for tag in row}
+        if dog in places and rain in places:
+            early += [
+                places[dog][2] - places[dog][-1] > 0 and places[rain][2] - places[rain][-1] < 0,
+            ]
+    assert np.mean(early) > 0.9  # the dog fades, the rain comes
+    barks = np.mean([PLACE["Bark"] in row[:, 0].long().tolist() for row in tags])
+    assert barks > 0.9  # its relative rises with it
+
+
+def test_simulated_pictures_show_what_sounds(bench: Any) -> None:
+    captions, simulate = bench("captions"), bench("simulate")
+    simulation = simulate.Simulation(statistics(bench))
+    scene = captions.Scene("", (captions.Event(PLACE["Dog"], True, -1),), 1)
+    tags = simulation.picture([scene] * 200, np.random.default_rng(0))
+    assert tags.shape == (200, 8, 3)
+    shown = [(151 <= int(row[0, 0]) < 269) for row in tags]
+    assert 0.5 < np.mean(shown) < 0.95  # at times it is out of sight
+    assert torch.allclose(tags[..., 2].amax(dim=1), tags[:, 0, 2])
+
+
+def test_the_same_clip_is_drawn_the_same_way(bench: Any) -> None:
+    simulate = bench("simulate")
+
+    class Scenes:
+        def draw(self, rng: np.random.Generator) -> Any:
+            captions = bench("captions")
+            label = int(rng.integers(100))
+            return captions.Scene(f"sound {label}", (captions.Event(label, True, -1),), 1)
+
+    clips = simulate.SimulatedClips(Scenes(), simulate.Simulation(statistics(bench)), None, 50, True)
+    again = simulate.SimulatedClips(Scenes(), simulate.Simulation(statistics(bench)), None, 50, True)
+    draw = bench("simulate").Draw((3, 1))
+    first, second = clips.batch([4, 9], draw), again.batch([4, 9], draw)
+    assert first.captions == second.captions
+    assert torch.equal(first.audio, second.audio)
+    assert torch.equal(first.picture, second.picture)
+    assert clips.batch([4, 9], simulate.Draw((3, 2))).captions != first.captions
+
+
+def test_who_names_a_sound(bench: Any) -> None:
+    judge = bench("naming").Judge()
+    assert judge.named("a dog barks loudly", ["Dog"])
+    assert judge.named("a harp is being played", ["Harp"])
+    assert not judge.named("music is playing", ["Harp"])
+    assert not judge.named("an animal calls", ["Dog"])
+    assert not judge.named("", ["Dog"])
+    spoken = bench("naming").speaks_of_speech
+    assert spoken("a man is speaking")
+    assert bench("naming").has_speech(["Male speech, man speaking"])
+    assert not bench("naming").has_speech(["Dog"])
+
+
+def test_auroc_is_the_chance_of_the_right_order(bench: Any) -> None:
+    auroc = bench("measure").auroc
+    assert auroc([2, 3], [0, 1]) == 1
+    assert auroc([0, 1], [2, 3]) == 0
+    assert auroc([1, 1], [1, 1]) == 0.5
+    assert auroc([0, 2], [1]) == 0.5
+
+
+def test_other_pictures_are_of_other_sounds(bench: Any) -> None:
+    labels = [["Dog", "Bark"], ["Dog"], ["Rain"], ["Rain", "Water"], ["Harp"]]
+    for seed in range(20):
+        donors = bench("measure").unlike(labels, np.random.default_rng(seed))
+        assert all(not set(labels[i]) & set(labels[donor]) for i, donor in enumerate(donors))
+
+
+def test_pairs_use_no_file_twice_while_there_are_others(bench: Any) -> None:
+    rows = [
+        {"sound_path": f"s{i}", "photo_path": f"p{j}", "label": label}
+        for label, sounds, photos in (("Dog", range(3), range(2)), ("Cat", range(10, 11), range(10, 13)))
+        for i in sounds
+        for j in photos
+    ]
+    chosen = bench("run").choose_pairs(rows, most=2)
+    assert sorted(row["label"] for row in chosen) == ["Cat", "Dog", "Dog"]
+    for side in ("sound_path", "photo_path"):
+        assert len({row[side] for row in chosen}) == len(chosen)
+
+
+def test_the_packaged_lexicon_is_that_of_the_table(bench: Any, tmp_path: Path) -> None:
+    bench("lexicon").write_lexicon(
+        BENCHMARK / "data" / "lexicon.yaml", audioset_classes(), tmp_path / "lexicon.json"
+    )
+    packaged = Path(sys.modules["evacap_cli"].__file__ or "").parent / "assets" / "lexicon.json"
+    assert (tmp_path / "lexicon.json").read_text() == packaged.read_text()
+    assert packaged_lexicon()["words"]["dog"]
+
+
+def test_phrases_are_of_known_classes_and_name_them(bench: Any) -> None:
+    phrases = bench("captions").read_yaml(BENCHMARK / "data" / "phrases.yaml")
+    unknown = [name for name in phrases["labels"] if name not in PLACE]
+    assert len(phrases["labels"]) - len(unknown) > 500  # the others are classes that YAMNet has not
+    judge = bench("naming").Judge()
+    for name in ("Harp", "Cattle, bovinae", "Chainsaw", "Crying, sobbing", "Church bell"):
+        assert all(judge.named(text, [name]) for text in phrases["labels"][name]["alone"][:1])
