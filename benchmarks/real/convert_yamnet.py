@@ -99,7 +99,9 @@ def write(work: Path, fixture: Path | None) -> None:
         wave, mel, scores = (torch.from_numpy(found[f"{part}:chirp"]) for part in ("wave", "mel", "scores"))
         frames = (len(wave) - 400) // 160 + 1  # TensorFlow's YAMNet pads; its further patches are left out
         scores = scores[: (frames - PATCH_FRAMES) // PATCH_HOP + 1]
-        parts = {"wave": wave, "log_mel": mel[:frames], "scores": scores}
+        classifier = {name: part.half() for name, part in state.items() if name == "classifier.weight"}
+        parts = {"wave": wave, "log_mel": mel[:frames], "scores": scores, **classifier,
+                 "classifier.bias": state["classifier.bias"]}  # fmt: skip
         save_file({name: part.contiguous() for name, part in parts.items()}, fixture)
         fixture.chmod(0o644)
 

@@ -1,4 +1,4 @@
-"""Fine-tunes YAMNet's last blocks so that it hears what a better tagger (`teacher.py`) hears as well.
+"""Fine-tunes the classifier of YAMNet, or its last blocks, to hear what a better tagger (`teacher.py`) hears.
 
     python benchmarks/real/distill.py W --teacher mn04_as_mAP_432.pt --teacher-classes class_labels_indices.csv
 
@@ -333,17 +333,17 @@ def main() -> None:
     )
     parser.add_argument("--stages", default="cache,train,report")
     parser.add_argument(
-        "--first-block", type=int, default=11, help="of the 13 blocks, the first that is trained"
+        "--first-block", type=int, default=13, help="of the 13 blocks, the first that is trained; 13: none"
     )
     parser.add_argument("--clips", type=int, default=4000)
     parser.add_argument("--cache-minutes", type=float, default=12.0)
     parser.add_argument("--train-minutes", type=float, default=12.0)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--pull", type=float, default=1.0, help="weight of YAMNet's own answers")
     parser.add_argument(
-        "--weight-pull", type=float, default=0.1, help="weight of the squared way from its weights"
+        "--weight-pull", type=float, default=0.01, help="weight of the squared way from its weights"
     )
     parser.add_argument(
         "--label-share", type=float, default=0.3, help="how far labels raise targets towards 1"

@@ -40,9 +40,9 @@ class Sets:
 
     def __init__(self, work: Path) -> None:
         ear, eye = load_ear(work / "ear.safetensors"), load_eye(work / "eye.safetensors")
-        rows = read_rows(work / "recordings.csv")
+        rows = [row for row in read_rows(work / "recordings.csv") if row["role"] != "train"]
         self.rows = {row["path"]: row for row in rows}
-        self.heard = hear([row["path"] for row in rows], ear, work / "heard.npz")
+        self.heard = hear([row["path"] for row in rows], ear, work / "heard-report.npz")
         videos = [row["path"] for row in rows if row["path"].endswith(".mp4")]
         self.seen = see(
             [row["path"] for row in read_rows(work / "photographs.csv")] + videos, eye, work / "seen.npz"
@@ -200,6 +200,7 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}"
     results: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine, "models": {}}
     videos = [path for path in sets.videos if path in sets.heard]
+    cache = args.work / "tuples.sqlite"
     for name in args.models.split(","):
         model = load_checkpoint(name)
         found: dict[str, Any] = {
@@ -211,7 +212,7 @@ def main() -> None:
                 model, [sets.heard[row["sound_path"]] for row in sets.pairs],
                 [sets.seen[row["photo_path"]] for row in sets.pairs],
                 [sets.labels(row["sound_path"]) for row in sets.pairs], judge),
-            "AudioCaps test": audiocaps_test(model, args.shared, statistics, args.work / "tuples.sqlite", args.captions),
+            "AudioCaps test": audiocaps_test(model, args.shared, statistics, cache, args.captions),
         }  # fmt: skip
         results["models"][name] = found
         print(name, {k: v.get("named", v.get("SPIDEr")) for k, v in found.items()}, flush=True)

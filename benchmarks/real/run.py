@@ -22,6 +22,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -44,8 +45,8 @@ from evacap_cli.tasks.clips import ClipSettings, load_entry
 from evacap_cli.tasks.importing.networks import read_weights, rename_eye
 
 HERE = Path(__file__).resolve().parent
-MOST_PAIRS = 6  # of one label
-EPOCHS = {"audio-demo": 4.0, "demo": 1.0, "entropy-demo": 1.0, "avcap-demo": 1.0}
+MOST_PAIRS = 10  # of one label
+EPOCHS = {"audio-demo": 5.2, "demo": 0.6, "entropy-demo": 0.4, "avcap-demo": 0.4}
 
 
 class Run:
@@ -106,7 +107,7 @@ class Run:
     def package(self) -> None:
         pairs = self.pairs_store()
         about = (
-            "real recordings with photographs of what sounds, and real videos, which no network learned from"
+            "recordings, most of which the ear learned from, with photographs of what sounds, and real videos"
         )
         package(self.work, self.trained_networks(), pairs, about, {})
 
@@ -143,23 +144,21 @@ class Run:
 def choose_pairs(
     rows: Sequence[dict[str, str]], most: int = MOST_PAIRS, seed: int = 0
 ) -> list[dict[str, str]]:
-    """At most so many pairs of each label, no file in two of them as long as there are others."""
+    """At most so many pairs of each label, each with a sound of its own and a photograph that is as new as can be."""
     rng = np.random.default_rng(seed)
     by_label: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         by_label.setdefault(row["label"], []).append(row)
-    chosen, used = [], set[str]()
+    chosen, used = [], Counter[str]()
     for label in sorted(by_label):
         pairs = [by_label[label][i] for i in rng.permutation(len(by_label[label]))]
-        taken = 0
-        for row in pairs:
-            files = {row["sound_path"], row["photo_path"]}
-            if taken < most and not files & used:
-                chosen.append(row)
-                used |= files
-                taken += 1
-        if not taken:
-            chosen.append(pairs[0])
+        for _ in range(most):
+            fresh = [row for row in pairs if not used[row["sound_path"]]]
+            if not fresh:
+                break
+            row = min(fresh, key=lambda row: used[row["photo_path"]])
+            chosen.append(row)
+            used.update((row["sound_path"], row["photo_path"]))
     return chosen
 
 

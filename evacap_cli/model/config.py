@@ -186,11 +186,13 @@ class LexiconConfig:
     """Confidence that the ear must have in one of the classes that a word stands for; 0 allows every word."""
     confirmed: float = 0.0
     """The same for classes that a picture which belongs to the sound shows."""
+    speech: float = 0.0
+    """The same for classes of speech, which an ear suspects everywhere, if it is more than `confidence`."""
 
     def problems(self) -> list[str]:
         return [
             f"lexicon.{name}: {getattr(self, name)} must be at least 0 and below 1"
-            for name in ("confidence", "confirmed")
+            for name in ("confidence", "confirmed", "speech")
             if not 0 <= getattr(self, name) < 1
         ]
 

@@ -23,6 +23,16 @@ from evacap_cli.model.tokenizer import Tokenizer
 SHOWN = 0.3
 """Share of a picture that must show a class for `confirmed` to count instead of `confidence`."""
 
+SPEECH = {
+    "Speech",
+    "Child speech, kid speaking",
+    "Conversation",
+    "Narration, monologue",
+    "Babbling",
+    "Speech synthesizer",
+}
+"""Classes for which `speech` counts instead of `confidence`."""
+
 
 @lru_cache(maxsize=1)
 def audioset_classes() -> tuple[str, ...]:
@@ -53,6 +63,7 @@ class Lexicon(nn.Module):
     earned_by: Tensor
     named: Tensor
     family: Tensor
+    speech: Tensor
 
     def __init__(self, tokenizer: Tokenizer, config: LexiconConfig) -> None:
         super().__init__()
@@ -71,6 +82,8 @@ class Lexicon(nn.Module):
         self.register_buffer("earned_by", earned_by, persistent=False)
         self.register_buffer("named", named, persistent=False)
         self.register_buffer("family", family, persistent=False)
+        spoken = torch.tensor([i for i, name in enumerate(audioset_classes()) if name in SPEECH])
+        self.register_buffer("speech", spoken, persistent=False)
 
     def allowed(self, heard: Tensor, shown: Tensor | None = None) -> Tensor:
         """heard: tags of sounds (B, T_a, 2 + windows); shown: (B, T_a), how much of a picture that belongs to the sound
@@ -78,7 +91,10 @@ class Lexicon(nn.Module):
         if not self.config.confidence:
             return torch.ones(len(heard), len(self.named), dtype=torch.bool, device=heard.device)
         best = heard[..., 1:].amax(dim=2)  # of the clip and its windows
-        enough = best >= _logit(self.config.confidence)
+        least = torch.full_like(best, _logit(self.config.confidence))
+        of_speech = (heard[..., 0].long()[..., None] == self.speech).any(dim=-1)
+        least = torch.where(of_speech, _logit(max(self.config.speech, self.config.confidence)), least)
+        enough = best >= least
         if shown is not None:
             enough |= (best >= _logit(self.config.confirmed)) & (shown >= SHOWN)
         classes = heard.new_zeros(len(heard), len(self.earned_by))

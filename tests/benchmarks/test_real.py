@@ -182,6 +182,8 @@ def test_pairs_use_no_file_twice_while_there_are_others(bench: Any) -> None:
     assert sorted(row["label"] for row in chosen) == ["Cat", "Dog", "Dog"]
     for side in ("sound_path", "photo_path"):
         assert len({row[side] for row in chosen}) == len(chosen)
+    more = bench("run").choose_pairs(rows, most=9)
+    assert len(more) == len({row["sound_path"] for row in more}) == 4  # a photograph may serve two
 
 
 def test_the_packaged_lexicon_is_that_of_the_table(bench: Any, tmp_path: Path) -> None:

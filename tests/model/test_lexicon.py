@@ -389,3 +389,19 @@ def test_packaged_names_of_classes() -> None:
     assert len(imagenet_classes()) == 1000
     assert imagenet_classes()[0] == "tench"
     assert imagenet_classes()[207] == "golden retriever"
+
+
+def test_speech_may_have_to_be_heard_better() -> None:
+    """Class 0 is Speech: it earns its word only from its own confidence on, however it is with the others."""
+    table = {"words": {"b": [0], "c": [100]}, "families": []}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lexicon_module, "packaged_lexicon", lambda: table)
+        strict = Lexicon(letters(), LexiconConfig(0.05, 0.0, 0.3))
+        plain = Lexicon(letters(), LexiconConfig(0.05, 0.0))
+    assert audioset_classes()[0] == "Speech"
+    for p, earned in ((0.04, False), (0.1, False), (0.29, False), (0.31, True)):
+        logit = torch.tensor(p).logit()
+        heard = torch.tensor([[[0.0, logit, logit - 1], [100.0, logit, logit - 1]]])
+        allowed = strict.allowed(heard)[0]
+        assert bool(allowed[number("b")]) == earned
+        assert bool(allowed[number("c")]) == bool(plain.allowed(heard)[0, number("b")]) == (p >= 0.05)

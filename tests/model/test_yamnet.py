@@ -11,7 +11,8 @@ from evacap_cli.features import FeatureSettings, fbank
 from evacap_cli.model.yamnet import SameConv, YAMNet, fold_batch_norm, patches
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "yamnet.safetensors"
-"""What TensorFlow's YAMNet makes of 2.4 s of a chirp: wave int16, log_mel (240, 64), scores (4, 521)."""
+"""What TensorFlow's YAMNet makes of 2.4 s of a chirp: wave int16, log_mel (240, 64), scores (4, 521); and
+the classifier that it was published with, in fp16: the packaged ear has another one."""
 
 
 def assert_equals_tensorflow(model: YAMNet) -> None:

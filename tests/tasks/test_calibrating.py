@@ -344,11 +344,11 @@ def test_a_card_has_one_section_of_it() -> None:
 
 def test_the_packaged_models_are_calibrated() -> None:
     """As committed: cards and configurations say the same; the gate is weak, the evidence is not."""
-    for name, at_least in (("demo", 0.95), ("entropy-demo", 0.45)):
+    for name, at_least in (("demo", 0.75), ("entropy-demo", 0.4)):
         note = load_checkpoint(name).metadata["mismatch"]
         assert card_section(note) in (resolve_model(name) / "README.md").read_text("utf-8")
         assert at_least < note["auroc_interval"][0] < note["auroc"] < note["auroc_interval"][1]
-        assert note["clips"] >= 256
+        assert note["clips"] >= 150
     for name in set(packaged_models()) - {"demo", "entropy-demo"}:
         assert "mismatch" not in load_checkpoint(name).metadata
 
