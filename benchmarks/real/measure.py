@@ -14,6 +14,8 @@ from torch import Tensor
 from evacap_cli.model import Checkpoint, Generation
 from evacap_cli.model.tags import frame_tags, heard_tags
 
+BATCH = 32
+
 
 @dataclass
 class Described:
@@ -42,17 +44,23 @@ def describe(checkpoint: Checkpoint, sounds: Sequence[np.ndarray], pictures: Seq
              beam: int = 4) -> Described:  # fmt: skip
     """What a model says of each sound with its picture, None for none; logits as `listen` keeps them."""
     model = checkpoint.model.eval()
-    captions, numbers = [], []
-    for sound, picture in zip(sounds, pictures, strict=True):
-        seen = None if picture is None or not model.has_picture else picture_tags(checkpoint, picture)
-        out: Generation = model.generate(sound_tags(checkpoint, sound), seen, beam=beam, towers=True)
-        captions.append(checkpoint.tokenizer.decode(out.tokens[0].tolist()))
-        numbers.append([_one(x) for x in (out.score, out.evidence, out.gate, out.entropy)])
-    return Described(captions, *np.array(numbers, float).reshape(-1, 4).T)
-
-
-def _one(values: Tensor | None) -> float:
-    return float("nan") if values is None else float(values[0])
+    captions = [""] * len(sounds)
+    numbers = np.full((4, len(sounds)), np.nan)
+    frames = [0 if picture is None or not model.has_picture else len(picture) for picture in pictures]
+    for count in sorted(set(frames)):
+        alike = [i for i, number in enumerate(frames) if number == count]
+        for start in range(0, len(alike), BATCH):
+            rows = alike[start : start + BATCH]
+            heard = torch.cat([sound_tags(checkpoint, sounds[i]) for i in rows])
+            shown = [picture for i in rows if count and (picture := pictures[i]) is not None]
+            seen = torch.cat([picture_tags(checkpoint, picture) for picture in shown]) if shown else None
+            out: Generation = model.generate(heard, seen, beam=beam, towers=True)
+            for i, tokens in zip(rows, out.tokens.tolist(), strict=True):
+                captions[i] = checkpoint.tokenizer.decode(tokens)
+            for row, values in zip(numbers, (out.score, out.evidence, out.gate, out.entropy), strict=True):
+                if values is not None:
+                    row[rows] = values.numpy()
+    return Described(captions, *numbers)
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:

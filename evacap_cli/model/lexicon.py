@@ -118,7 +118,8 @@ class Rules:
         said = torch.zeros(*tokens.shape[:2], families, dtype=torch.bool, device=tokens.device)
         said.scatter_(2, self.family[tokens], True)
         said[..., 0] = False
-        return said[..., self.family] | ~self.allowed[:, None]
+        forbidden = said[..., self.family] | ~self.allowed[:, None]
+        return forbidden.scatter_(2, tokens[..., -1:], True)  # nor the last word again
 
 
 def _whole(tokenizer: Tokenizer, word: str) -> int | None:
