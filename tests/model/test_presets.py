@@ -124,10 +124,10 @@ def test_features_of_tags_are_those_that_the_networks_take() -> None:
 
 def test_a_configuration_of_tags_survives_a_dictionary() -> None:
     encoder = TagEncoderConfig(heard=7, seen=6, windows=4, width=64, heads=2)
-    config = ModelConfig("evidence", encoder, DecoderConfig(), EvidenceConfig(), LexiconConfig(0.3, 0.1))
+    config = ModelConfig("evidence", encoder, DecoderConfig(), EvidenceConfig(), LexiconConfig(0.3, 0.1, 0.4))
     values = config.to_dict()
     assert values["towers"] == "tags"
-    assert values["lexicon"] == {"confidence": 0.3, "confirmed": 0.1}
+    assert values["lexicon"] == {"confidence": 0.3, "confirmed": 0.1, "speech": 0.4}
     assert ModelConfig.from_dict(values) == config
     plain = ModelConfig().to_dict()  # of which older checkpoints know nothing
     assert not {"towers", "lexicon"} & set(plain)
@@ -164,7 +164,7 @@ def test_a_configuration_of_tags_survives_a_dictionary() -> None:
         ({"lexicon": {"confidence": "nan"}}, r"lexicon\.confidence: nan"),
         (
             {"lexicon": {"certain": 0.5}},
-            r"lexicon\.certain: no such setting \(known: confidence, confirmed\)",
+            r"lexicon\.certain: no such setting \(known: confidence, confirmed, speech\)",
         ),
         ({"lexicon": "strict"}, "lexicon: 'strict' is not a section"),
         ({"towers": "ears"}, r"model\.towers: 'ears' is none of cav-mae, tags"),

@@ -53,7 +53,8 @@ def plain_support(table: Tensor, heard: Tensor, seen: Tensor) -> float:
 
 def plain_matcher(evidence: TagEvidence, heard: Tensor, seen: Tensor) -> float:
     support = plain_support(evidence.affinity.detach(), heard, seen)
-    return evidence.scale.item() * math.log(max(support, 0.0) + FLOOR) + evidence.offset.item()
+    log = math.log(support + FLOOR) if support > 0 else math.log(FLOOR) + support / FLOOR
+    return evidence.scale.item() * log + evidence.offset.item()
 
 
 def plain_cues(evidence: TagEvidence, heard: Tensor, seen: Tensor) -> dict[str, float]:
