@@ -186,4 +186,4 @@ def test_a_store_of_other_features_is_refused(evacap: Evacap, world: Path, tmp_p
     for command in ("evaluate", "robustness"):
         result = evacap(command, "--model", "demo", "--data", world / "store", "-o", tmp_path / "out")
         assert result.exit_code == 2, result.output
-        assert "image_size = 32 in the store, 96 wanted" in " ".join(result.stderr.split())
+        assert "image_size = 32 in the store, 224 wanted" in " ".join(result.stderr.split())
