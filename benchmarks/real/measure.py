@@ -19,7 +19,7 @@ BATCH = 32
 
 @dataclass
 class Described:
-    """Captions of some clips, and their numbers: float (N,), NaN where there are none."""
+    """Captions of N clips and the model's numbers for them, float (N,). NaN if the model has no such number."""
 
     captions: list[str]
     score: np.ndarray
@@ -70,7 +70,7 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
 
 
 def naming(described: Described, labels: Sequence[Sequence[str]], judge: Judge) -> dict[str, float]:
-    """Shares of clips: named; speech said where there is none; something said twice."""
+    """Shares of clips whose caption names the sound, claims speech that is absent, or repeats itself."""
     vocabulary = Vocabulary()
     silent = [i for i, names in enumerate(labels) if not has_speech(names)]
     return {
