@@ -16,7 +16,10 @@ from typing import Any
 
 import numpy as np
 import yaml
+from torch import Tensor
 
+from evacap_cli.model import load_preset
+from evacap_cli.model.lexicon import SPEECH as SPEECH_CLASSES
 from evacap_cli.model.lexicon import audioset_classes, packaged_lexicon
 
 DATA = Path(__file__).with_name("data")
@@ -42,6 +45,9 @@ DULL = {
     "Cap gun", "Arrow", "Skateboard", "Single-lens reflex camera", "Shuffling cards", "Rimshot",
 }  # fmt: skip
 JOINED = ("and", "as", "while")
+RULES = load_preset("evidence-tags").model.lexicon
+CERTAIN, LIKELY, SPOKEN = RULES.confidence, RULES.confirmed, RULES.speech
+"""Probability from which a class is named; from which it is if a picture shows it; from which it is if it is speech."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -68,6 +74,16 @@ class Scene:
     parts: int
     unsure: bool = False
     """Whether the caption is a general one, for sounds that are not heard well."""
+    tags: Tensor | None = None
+    """What the ear says of a clip that was really heard; None if it is to be simulated."""
+    shown: bool = False
+    """Whether a picture of the scene surely shows what sounds."""
+
+
+def strengths(tags: Tensor) -> dict[int, float]:
+    """Tags (heard, 2 + windows) of a sound to the highest probability of each class, in the clip or a window."""
+    highest = tags[:, 1:].amax(dim=1).sigmoid()
+    return dict(zip(tags[:, 0].int().tolist(), highest.tolist(), strict=True))
 
 
 class Vocabulary:
@@ -80,12 +96,24 @@ class Vocabulary:
         self.labels: dict[str, list[int]] = lexicon["words"]
         self.family = {word: i for i, words in enumerate(lexicon["families"]) for word in words}
 
+        self.speech = {self.place[name] for name in SPEECH_CLASSES}
         self.usual: dict[str, int] = {}
         """The label that a word most often stands for; see `learn`."""
 
     def named(self, text: str) -> list[tuple[str, list[int]]]:
         """The words that need to be earned, each with the labels that earn it."""
         return [(word, found) for word in re.findall(r"[a-z]+", text) if (found := self.labels.get(word))]
+
+    def earned(self, text: str, heard: dict[int, float], shown: bool = False) -> bool:
+        """Whether the search would allow all words of a caption; heard: see `strengths`."""
+        least = LIKELY if shown else CERTAIN
+        return all(
+            any(
+                heard.get(label, 0.0) >= (max(least, SPOKEN) if label in self.speech else least)
+                for label in labels
+            )
+            for _, labels in self.named(text)
+        )
 
     def learn(self, captions: Iterable[tuple[str, set[int]]]) -> None:
         """Finds `usual` from captions and the labels of their clips: the label that comes with the word far more often
@@ -206,7 +234,9 @@ class Composer:
         self.phrases: dict[int, dict[str, list[str]]] = known
         self.labels = np.array(sorted(known))
         self.parents = _parents(ontology)
-        weight = np.array([self._interest(int(i)) / (1 + counts[int(i)] / RARE) for i in self.labels])
+        names = [vocabulary.classes[int(i)] for i in self.labels]
+        weight = np.array([self.interest(name) for name in names])
+        weight /= 1 + np.array([counts[int(i)] for i in self.labels]) / RARE
         self.rare = weight / weight.sum()
         common = np.array([float(counts[int(i)]) ** 0.5 for i in self.labels])
         self.common = common / common.sum()
@@ -219,9 +249,13 @@ class Composer:
         chosen = [int(rng.choice(self.labels, p=self.rare))]
         while len(chosen) < count:
             label = int(rng.choice(self.labels, p=self.common if rng.random() < 0.6 else self.rare))
-            if label not in chosen:
+            if label not in chosen and self.vocabulary.classes[label] not in DULL:
                 chosen.append(label)
-        if count == 1 and rng.random() < 0.15 and (family := self.family(chosen[0])) is not None:
+        if (
+            count == 1
+            and rng.random() < 0.15
+            and (family := self.family(self.vocabulary.classes[chosen[0]])) is not None
+        ):
             text = str(rng.choice(self.general[family]["alone"]))
             return Scene(text, (Event(chosen[0], True, -1),), 1, unsure=True)
         rng.shuffle(chosen)
@@ -241,16 +275,15 @@ class Composer:
         scene = Scene(text, tuple(Event(label, True, p if part else -1) for label, p in events), part + 1)
         return scene if self.fits(scene) and not self.vocabulary.stutters(text) else self.compose(rng)
 
-    def _interest(self, label: int) -> float:
+    def interest(self, name: str) -> float:
         """How often a label is drawn, beside others as rare: kinds of music and of noise less, which few people ask for
         and which the ear confuses."""
-        name = self.vocabulary.classes[label]
         dull = name in DULL or any(parent in MUSIC_KINDS for parent in self.parents.get(name, []))
         return 0.1 if dull else 1.0
 
-    def family(self, label: int) -> str | None:
+    def family(self, label: str) -> str | None:
         """The nearest of the general families that a label belongs to."""
-        names, seen = [self.vocabulary.classes[label]], set[str]()
+        names, seen = [label], set[str]()
         while names:
             name = names.pop(0)
             if name in self.general:
@@ -273,7 +306,10 @@ def _parents(ontology: Path) -> dict[str, list[str]]:
 class Scenes:
     """What is drawn in training: real captions, rare labels more often, and composed ones."""
 
-    def __init__(self, shared: Path, split: str = "train", composed: float = 0.35) -> None:
+    def __init__(
+        self, shared: Path, split: str = "train", composed: float = 0.2, recorded: float = 0.35
+    ) -> None:
+        """composed, recorded: shares of captions composed for simulated sound, and for real sound (`self.recorded`)."""
         self.vocabulary = Vocabulary()
         ears = shared / "ears"
         self.clips = audiocaps(
@@ -284,7 +320,9 @@ class Scenes:
             for scene in clip:
                 self.counts.update({event.label for event in scene.events if event.named})
         self.composer = Composer(self.vocabulary, self.counts, ears / "audioset_ontology.json")
-        self.composed = composed
+        self.composed, self.share = composed, recorded
+        self.recorded: Any = None
+        """`recorded.Recorded`, or none."""
 
     def keep_whole(self, whole: Callable[[str], bool]) -> None:
         """Leaves out captions with a word that has to be earned, but is not one token: it could not be held to it."""
@@ -305,8 +343,13 @@ class Scenes:
         total = np.cumsum(weights)
         return total / total[-1]
 
-    def draw(self, rng: np.random.Generator) -> Scene:
-        if rng.random() < self.composed:
+    def draw(self, rng: np.random.Generator, picture: bool = False) -> Scene:
+        """picture: whether the scene will have one."""
+        kind = rng.random()
+        if kind < self.composed:
             return self.composer.compose(rng)
+        if kind < self.composed + self.share and self.recorded is not None:
+            scene: Scene = self.recorded.draw(rng, picture)
+            return scene
         clip = self.clips[int(np.searchsorted(self._cumulative, rng.random()))]
         return clip[int(rng.integers(len(clip)))]

@@ -1,4 +1,4 @@
-"""What the networks say of real recordings and photographs, once for each file: the cache that the stages share."""
+"""What the networks make of real recordings and photographs, once for each file: the cache that the stages share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from evacap_cli.errors import MediaError
 from evacap_cli.features import FeatureSettings, crop_frame, fbank, normalize_frames
 from evacap_cli.media import find_window, read_audio, read_frames
-from evacap_cli.model.yamnet import YAMNet
+from evacap_cli.model.yamnet import YAMNet, patches
 
 FEATURES = FeatureSettings(
     spectrogram="yamnet", padding="repeat", mel_bins=64, audio_frames=1008, fbank_mean=0.0, fbank_std=1.0,
@@ -52,18 +52,29 @@ def log_mel(path: str) -> Tensor | None:
 
 
 @torch.inference_mode()
-def hear(paths: Sequence[str], ear: YAMNet, cache: Path) -> dict[str, np.ndarray]:
-    """Logits (P, C_a) float16 of each file that has sound. Kept in `cache`, which is made anew for other files or
-    another ear."""
+def embed(paths: Sequence[str], ear: YAMNet, cache: Path) -> dict[str, np.ndarray]:
+    """What the ear's classifier takes, (P, 1024) float16 for the patches of each file that has sound. Kept in `cache`,
+    which is made anew for other files or another ear."""
     mark = _mark(paths, ear)
     if (found := _kept(cache, mark)) is None:
         found = {}
         for path in paths:
             mel = log_mel(path)
             if mel is not None:
-                found[path] = ear(mel[None])[0].half().numpy()
+                found[path] = embedding(mel[None], ear)[0].half().numpy()
         _keep(cache, mark, found)
     return found
+
+
+def embedding(log_mel: Tensor, ear: YAMNet) -> Tensor:
+    """(B, T, 64) to (B, P, 1024)."""
+    return ear.trunk(patches(log_mel)).mean(dim=(2, 3)).unflatten(0, (len(log_mel), -1))
+
+
+@torch.inference_mode()
+def hear(embedded: np.ndarray, classifier: nn.Linear) -> np.ndarray:
+    """Logits (..., C_a) float16 of embeddings (..., 1024)."""
+    return classifier(torch.from_numpy(embedded).float()).half().numpy()
 
 
 @torch.inference_mode()
@@ -106,12 +117,12 @@ def _kept(cache: Path, mark: str) -> dict[str, np.ndarray] | None:
         if str(values["mark"]) != mark:
             return None
         return dict(
-            zip(values["paths"].tolist(), np.split(values["logits"], values["ends"][:-1]), strict=True)
+            zip(values["paths"].tolist(), np.split(values["values"], values["ends"][:-1]), strict=True)
         )
 
 
 def _keep(cache: Path, mark: str, found: dict[str, np.ndarray]) -> None:
     aside = cache.with_name(cache.name + ".tmp.npz")
     ends = np.cumsum([len(x) for x in found.values()])
-    np.savez(aside, mark=mark, paths=list(found), logits=np.concatenate(list(found.values())), ends=ends)
+    np.savez(aside, mark=mark, paths=list(found), values=np.concatenate(list(found.values())), ends=ends)
     aside.replace(cache)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from captions import Event, Scene, Vocabulary, audioset_places, clip_labels
-from listen import hear, load_ear, load_eye, read_rows, see
+from listen import embed, hear, load_ear, load_eye, read_rows, see
 from measure import Described, auroc, by_label, describe, naming, unlike
 from naming import Judge
 from run import choose_pairs
@@ -40,9 +40,12 @@ class Sets:
 
     def __init__(self, work: Path) -> None:
         ear, eye = load_ear(work / "ear.safetensors"), load_eye(work / "eye.safetensors")
-        rows = [row for row in read_rows(work / "recordings.csv") if row["role"] != "train"]
+        everything = read_rows(work / "recordings.csv")
+        rows = [row for row in everything if row["role"] != "train"]
         self.rows = {row["path"]: row for row in rows}
-        self.heard = hear([row["path"] for row in rows], ear, work / "heard-report.npz")
+        plain = load_ear(work / "yamnet.safetensors")
+        embedded = embed([row["path"] for row in everything], plain, work / "embeddings.npz")
+        self.heard = {path: hear(embedded[path], ear.classifier) for path in self.rows if path in embedded}
         videos = [row["path"] for row in rows if row["path"].endswith(".mp4")]
         self.seen = see(
             [row["path"] for row in read_rows(work / "photographs.csv")] + videos, eye, work / "seen.npz"

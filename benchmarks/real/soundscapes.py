@@ -1,4 +1,7 @@
-"""Training clips for `distill.py`: recordings repeated, mixed, put into rooms and behind speech, as a seed says."""
+"""Clips made of recordings: repeated, mixed, put into rooms and behind speech, as a seed says.
+
+The ear learns from them (`distill.py`), and the captioner from what the ear hears in them (`recorded.py`).
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,30 @@ def read_recordings(path: Path, role: str) -> list[Recording]:
     ]
 
 
+@dataclass(frozen=True)
+class Sound:
+    """A recording in a clip: its labels, its loudness relative to the loudest, and which of several sounds that follow
+    one another it is; -1 if it is heard throughout."""
+
+    labels: tuple[str, ...]
+    level: float = 1.0
+    part: int = -1
+
+
+def labels_of(sounds: Sequence[Sound]) -> set[str]:
+    """The labels of a clip: those of sounds that are loud enough to be heard."""
+    return {label for sound in sounds if sound.level >= AUDIBLE for label in sound.labels}
+
+
+def groups_of(recordings: Sequence[Recording], count: int) -> dict[str, int]:
+    """Puts each source into one of `count` groups of about the same number of recordings."""
+    sizes, group = [0] * count, dict[str, int]()
+    for source, size in sorted(Counter(r.source for r in recordings).items(), key=lambda x: (-x[1], x[0])):
+        group[source] = sizes.index(min(sizes))
+        sizes[group[source]] += size
+    return group
+
+
 class Soundscapes:
     """Clips by number: `make(i)` gives the same 10 s for the same recordings and seed."""
 
@@ -57,50 +84,51 @@ class Soundscapes:
         self.speech = _Pool([r for r in recordings if "Speech" in r.labels])
         self.music = _Pool([r for r in recordings if "Music" in r.labels])
 
-    def make(self, number: int) -> tuple[np.ndarray, set[str]]:
-        """(320000,) float32 at 32 kHz in [-1, 1], and the labels of the sounds in it."""
+    def make(self, number: int) -> tuple[np.ndarray, list[Sound]]:
+        """(320000,) float32 at 32 kHz in [-1, 1], and the sounds in it."""
         random = np.random.default_rng((self.seed, number))
         kind = str(random.choice(list(KINDS), p=list(KINDS.values())))
-        sound, labels = np.zeros(SAMPLES), set[str]()
+        clip, sounds = np.zeros(SAMPLES), list[Sound]()
         if kind == "single":
-            sound, labels = self._sound(random, self.everything)
+            clip, labels = self._sound(random, self.everything)
+            sounds = [Sound(labels)]
         elif kind == "mix":
-            sound, labels = self._mix(random, [self.everything] * int(random.integers(2, 4)))
+            clip, sounds = self._mix(random, [self.everything] * int(random.integers(2, 4)))
         elif kind in ("speech", "music"):
-            sound, labels = self._mix(
+            clip, sounds = self._mix(
                 random, [self.everything, self.speech if kind == "speech" else self.music]
             )
         elif kind == "sequence":
-            parts = [self._sound(random, self.everything) for _ in range(int(random.integers(2, 4)))]
-            cuts = np.sort(random.uniform(0.2, 0.8, len(parts) - 1) * SAMPLES).astype(int)
-            for (piece, _), start, end in zip(parts, [0, *cuts], [*cuts, SAMPLES], strict=True):
-                sound[start:end] = piece[: end - start]
-        chances = {name: random.random() < share for name, share in SHARES.items()}
-        if chances["room"] and kind != "silence":
-            sound = _room(random, sound)
-        if kind == "noise":
-            sound = _noise(random)
-        elif chances["noise"] and kind != "silence":
-            sound = sound + _noise(random) * _rms(sound) * 10 ** (-random.uniform(5, 35) / 20)
-        if chances["band"]:
-            sound = _band(random, sound)
-        if kind == "silence":
-            sound = _noise(random) * 10 ** (-random.uniform(60, 100) / 20)
+            pieces = [self._sound(random, self.everything) for _ in range(int(random.integers(2, 4)))]
+            cuts = np.sort(random.uniform(0.2, 0.8, len(pieces) - 1) * SAMPLES).astype(int)
+            sounds = [Sound(labels, part=part) for part, (_, labels) in enumerate(pieces)]
+            for (piece, _), start, end in zip(pieces, [0, *cuts], [*cuts, SAMPLES], strict=True):
+                clip[start:end] = piece[: end - start]
+        elif kind == "noise":
+            clip, sounds = _noise(random), [Sound(("White noise", "Noise"))]
         else:
-            sound = sound / max(float(np.abs(sound).max()), 1e-6) * 10 ** (-random.gamma(1.2, 6) / 20)
-        return sound.astype(np.float32), labels
+            clip, sounds = _noise(random) * 10 ** (-random.uniform(60, 100) / 20), [Sound(("Silence",))]
+            return clip.astype(np.float32), sounds
+        chances = {name: random.random() < share for name, share in SHARES.items()}
+        if chances["room"]:
+            clip = _room(random, clip)
+        if chances["noise"]:
+            clip = clip + _noise(random) * _rms(clip) * 10 ** (-random.uniform(5, 35) / 20)
+        if chances["band"]:
+            clip = _band(random, clip)
+        clip = clip / max(float(np.abs(clip).max()), 1e-6) * 10 ** (-random.gamma(1.2, 6) / 20)
+        return clip.astype(np.float32), sounds
 
-    def _mix(self, random: np.random.Generator, pools: list[_Pool]) -> tuple[np.ndarray, set[str]]:
-        total, labels = np.zeros(SAMPLES), set[str]()
+    def _mix(self, random: np.random.Generator, pools: list[_Pool]) -> tuple[np.ndarray, list[Sound]]:
+        total, sounds = np.zeros(SAMPLES), list[Sound]()
         levels = 10 ** (-random.uniform(0, 18, len(pools)) / 20)
         for pool, level in zip(pools, levels / levels.max(), strict=True):
-            sound, named = self._sound(random, pool)
+            sound, labels = self._sound(random, pool)
             total += level * sound / max(_rms(sound), 1e-6)
-            if level >= AUDIBLE:
-                labels |= named
-        return total, labels
+            sounds.append(Sound(labels, float(level)))
+        return total, sounds
 
-    def _sound(self, random: np.random.Generator, pool: _Pool) -> tuple[np.ndarray, set[str]]:
+    def _sound(self, random: np.random.Generator, pool: _Pool) -> tuple[np.ndarray, tuple[str, ...]]:
         """One recording over 10 s: from a random place, or again and again, or with pauses, or once."""
         pool = pool if pool.recordings else self.everything
         recording = pool.draw(random)
@@ -109,20 +137,20 @@ class Soundscapes:
         sound = _read(recording.path).astype(np.float64) / 32767
         if len(sound) >= SAMPLES:
             start = int(random.integers(0, len(sound) - SAMPLES + 1))
-            return sound[start : start + SAMPLES], set(recording.labels)
+            return sound[start : start + SAMPLES], recording.labels
         way, placed = random.random(), np.zeros(SAMPLES)
         if way < 0.5:
-            return np.resize(sound, SAMPLES), set(recording.labels)
+            return np.resize(sound, SAMPLES), recording.labels
         if way < 0.75:
             start = int(random.integers(0, SAMPLES - len(sound) + 1))
             placed[start : start + len(sound)] = sound
-            return placed, set(recording.labels)
+            return placed, recording.labels
         start, pause = 0, random.uniform(0.1, 2.0)
         while start < SAMPLES:
             piece = sound[: SAMPLES - start]
             placed[start : start + len(piece)] = piece
             start += len(sound) + int(pause * RATE * random.uniform(0.7, 1.3))
-        return placed, set(recording.labels)
+        return placed, recording.labels
 
 
 class _Pool:

@@ -143,7 +143,7 @@ def read_sound(path: str | Path, seconds: float = 60.0) -> np.ndarray:
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
     pieces: list[np.ndarray] = []
     samples = 0
-    with av.open(str(path)) as media:
+    with av.open(str(path), metadata_errors="replace") as media:
         for frame in media.decode(audio=0):
             fresh = [out.to_ndarray()[0] for out in resampler.resample(frame)]
             pieces += fresh

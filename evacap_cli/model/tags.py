@@ -11,7 +11,7 @@ self-attention. The networks are never trained here.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import timm
 import torch
@@ -83,11 +83,12 @@ class TagEncoder(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> TagEncoder:
-        """The networks stay in evaluation mode: their batch statistics are part of their weights."""
+        """The networks stay in evaluation mode: their batch statistics are part of their weights. Their convolutions of
+        few channels a group are a third faster with the channels last."""
         super().train(mode)
         for name in NETWORKS:
             if hasattr(self, name):
-                getattr(self, name).eval()
+                getattr(self, name).eval().to(memory_format=torch.channels_last)
         return self
 
     def _blocks(self, depth: int) -> nn.ModuleList:
@@ -184,11 +185,8 @@ def pooled_frames(tags: Tensor, seen: int, classes: int, frame_mask: Tensor | No
 
 def _precisely(network: nn.Module, x: Tensor) -> Tensor:
     """A network in the precision of its weights: half of it would change which classes come first."""
-    dtype = next(network.parameters()).dtype
+    x = x.to(next(network.parameters()).dtype)
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
     with torch.autocast(x.device.type, enabled=False):
-        return network(x.to(dtype)).float()
-
-
-def network_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Of a model's state, the part of the pre-trained networks."""
-    return {k: v for k, v in state.items() if k.split(".")[:2][-1] in NETWORKS}
+        return network(x).float()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import wave
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +19,11 @@ from torch import nn
 
 from evacap_cli.data.world import World
 from evacap_cli.metrics.statistics import Statistic
+from tests.benchmarks.scripts import BENCHMARKS, scripts_of
 from tests.model.samples import fresh_model
 from tests.tasks.training.colours import Colours
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "mismatch"
+BENCHMARK = BENCHMARKS / "mismatch"
 ARMS = ("audio-only", "cross-attention", "entropy-sms-0.05", "evidence")
 CATEGORIES = ("baby_cry", "chainsaw", "clock_tick", "dog_bark", "fire_crackling", "helicopter", "person_sneeze", "rain",
               "rooster", "sea_waves")  # fmt: skip
@@ -31,14 +31,8 @@ CATEGORIES = ("baby_cry", "chainsaw", "clock_tick", "dog_bark", "fire_crackling"
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
-    """Imports the benchmark's scripts, which know one another by their bare names."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCHMARK))
-    yield import_module
-    sys.path.remove(str(BENCHMARK))
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARK)):
-            del sys.modules[name]
+    with scripts_of("mismatch") as script:
+        yield script
 
 
 def scored(bench: Any, **by_arm: list[list[tuple[float, float]]]) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+import wave
+from collections import Counter
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +16,16 @@ import pytest
 import torch
 
 from evacap_cli.model.lexicon import audioset_classes, imagenet_classes, packaged_lexicon
+from tests.benchmarks.scripts import BENCHMARKS, scripts_of
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "real"
+BENCHMARK = BENCHMARKS / "real"
 PLACE = {name: i for i, name in enumerate(audioset_classes())}
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
-    """Imports the benchmark's scripts, which know one another by their bare names."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCHMARK))
-    yield import_module
-    sys.path.remove(str(BENCHMARK))
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARK)):
-            del sys.modules[name]
+    with scripts_of("real") as script:
+        yield script
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +126,7 @@ def test_the_same_clip_is_drawn_the_same_way(bench: Any) -> None:
     simulate = bench("simulate")
 
     class Scenes:
-        def draw(self, rng: np.random.Generator) -> Any:
+        def draw(self, rng: np.random.Generator, picture: bool) -> Any:
             captions = bench("captions")
             label = int(rng.integers(100))
             return captions.Scene(f"sound {label}", (captions.Event(label, True, -1),), 1)
@@ -141,6 +139,105 @@ def test_the_same_clip_is_drawn_the_same_way(bench: Any) -> None:
     assert torch.equal(first.audio, second.audio)
     assert torch.equal(first.picture, second.picture)
     assert clips.batch([4, 9], simulate.Draw((3, 2))).captions != first.captions
+
+
+def tags_of(**heard: float) -> torch.Tensor:
+    """Tags of a sound in which the ear gives classes the named probabilities all the time, and others none."""
+    tags = torch.full((12, 7), -12.0)
+    tags[:, 0] = torch.arange(500, 512)
+    for row, (name, p) in enumerate(heard.items()):
+        tags[row, 0] = PLACE[name.replace("_", " ")]
+        tags[row, 1:] = torch.tensor(p).logit()
+    return tags
+
+
+@pytest.fixture(scope="module")
+def composer(bench: Any, vocabulary: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    ontology = tmp_path_factory.mktemp("ontology") / "ontology.json"
+    kinds = {"Animal": ["Dog"], "Dog": ["Bark"], "Bark": [], "Rain": [], "Speech": []}
+    ontology.write_text(json.dumps([{"id": k, "name": k, "child_ids": v} for k, v in kinds.items()]))
+    return bench("captions").Composer(vocabulary, Counter(range(521)), ontology)
+
+
+def test_words_are_earned_by_what_is_heard(bench: Any, vocabulary: Any) -> None:
+    heard = bench("captions").strengths(tags_of(Dog=0.2, Speech=0.2, Rain=0.05))
+    assert heard[PLACE["Dog"]] == pytest.approx(0.2)
+    assert vocabulary.earned("a dog barks", heard)
+    assert not vocabulary.earned("a dog barks as rain falls", heard)
+    assert vocabulary.earned("a dog barks as rain falls", heard, shown=True)
+    assert not vocabulary.earned("a man speaks", heard)  # the ear suspects speech everywhere
+
+
+def described(bench: Any, composer: Any, tags: torch.Tensor, *sounds: Any, shown: bool = False) -> list[Any]:
+    recorded = bench("recorded")
+    clip, rng = recorded.Clip(tags, sounds), np.random.default_rng(0)
+    drawer = recorded.Recorded([clip], composer)
+    return [drawer.describe(clip, rng, shown) for _ in range(30)]
+
+
+def test_what_was_heard_is_named_what_was_suspected_is_named_in_general(bench: Any, composer: Any) -> None:
+    dog = bench("soundscapes").Sound(("Bark", "Dog", "Animal"))
+    judge = bench("naming").Judge()
+    for scene in described(bench, composer, tags_of(Bark=0.4, Dog=0.5, Animal=0.6), dog):
+        assert judge.named(scene.caption, ["Bark", "Dog"])
+        assert scene.parts == 1
+    for scene in described(bench, composer, tags_of(Animal=0.6, Dog=0.05, Growling=0.05), dog):
+        assert "animal" in scene.caption
+        assert not re.search("dog|bark|growl", scene.caption)
+    assert described(bench, composer, tags_of(Rain=0.9), dog) == [None] * 30  # nothing of it was heard
+    faint = described(bench, composer, tags_of(Dog=0.05), dog, shown=True)
+    assert all(judge.named(scene.caption, ["Dog"]) for scene in faint)
+
+
+def test_sounds_are_told_in_their_order_and_loudness(bench: Any, composer: Any) -> None:
+    sound = bench("soundscapes").Sound
+    tags = tags_of(Dog=0.6, Rain=0.8)
+    for scene in described(bench, composer, tags, sound(("Rain",), part=1), sound(("Dog",), part=0)):
+        assert re.fullmatch("(?=.*(dog|dogs) .*).* followed by .*rain.*", scene.caption), scene.caption
+        assert [event.part for event in scene.events] == [0, 1]
+    behind = described(bench, composer, tags, sound(("Dog",), 0.2), sound(("Rain",), 1.0))
+    assert any(scene.caption.endswith("in the background") for scene in behind)
+    assert all(scene.caption.index("rain") < scene.caption.index("dog") for scene in behind)
+
+
+def test_a_source_is_in_one_group_and_groups_are_alike(bench: Any) -> None:
+    recordings = [
+        bench("soundscapes").Recording(f"{source}/{i}", source, "train", ())
+        for source, count in {"a": 10, "b": 6, "c": 5, "d": 4}.items()
+        for i in range(count)
+    ]
+    group = bench("soundscapes").groups_of(recordings, 2)
+    assert group["a"] == group["d"] != group["b"] == group["c"]
+
+
+def test_a_clip_says_what_is_in_it(bench: Any, tmp_path: Path) -> None:
+    scapes = bench("soundscapes")
+    for name, hertz in (("low", 200), ("high", 2000)):
+        tone = np.sin(2 * np.pi * hertz * np.arange(32000) / 32000)
+        soundfile(tmp_path / f"{name}.wav", (tone * 20000).astype(np.int16))
+    made = scapes.Soundscapes(
+        [
+            scapes.Recording(str(tmp_path / f"{name}.wav"), "made", "train", (name,))
+            for name in ("low", "high")
+        ],
+        0,
+    )
+    clips = [made.make(i) for i in range(60)]
+    assert all(clip.shape == (320_000,) and np.abs(clip).max() <= 1 for clip, _ in clips)
+    assert {label for _, sounds in clips for label in scapes.labels_of(sounds)} >= {"low", "high", "Silence"}
+    assert max(sound.part for _, sounds in clips for sound in sounds) >= 1
+    assert all(max(sound.level for sound in sounds) == 1 for _, sounds in clips)
+    again, sounds = made.make(7)
+    assert np.array_equal(again, clips[7][0])
+    assert sounds == clips[7][1]
+
+
+def soundfile(path: Path, samples: np.ndarray) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(32000)
+        file.writeframes(samples.tobytes())
 
 
 def test_who_names_a_sound(bench: Any) -> None:

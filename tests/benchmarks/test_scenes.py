@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from evacap_cli.features import FeatureSettings
+from tests.benchmarks.scripts import scripts_of
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "mismatch"
 SETTINGS = FeatureSettings(frames=2, fps=0.2, image_size=32)
 KINDS = ("matched", "off-screen", "dubbed", "distractor")
 
 
 @pytest.fixture
-def scenes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The benchmark's module, imported by its bare name as the benchmark does."""
-    monkeypatch.syspath_prepend(str(BENCHMARK))
-    yield import_module("scenes")
-    sys.modules.pop("scenes", None)
+def scenes() -> Iterator[Any]:
+    with scripts_of("mismatch") as script:
+        yield script("scenes")
 
 
 @pytest.mark.parametrize("kind", range(4))

@@ -1,0 +1,148 @@
+"""Scenes that were really heard: clips of real recordings, what the ear says of them, and a caption made of what it has
+heard well enough.
+
+The ear learned from these recordings. So each is heard by a classifier that did not (`distill.load_folds`), and is as
+right and as wrong as on anyone's recordings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from captions import CERTAIN, JOINED, LIKELY, Composer, Event, Scene, strengths
+from distill import GROUPS, Examples, load_clips, load_folds, load_recordings
+from listen import hear
+from soundscapes import AUDIBLE, Sound, read_recordings
+from torch import Tensor
+
+from evacap_cli.model.tags import heard_tags
+
+WINDOWS, HEARD = 5, 12
+BARELY, FAINT = (
+    AUDIBLE / 2,
+    0.35,
+)  # of several sounds, the level from which one is heard, and is in the foreground
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the ear says of a clip, tags (HEARD, 2 + WINDOWS), and the sounds that are in it."""
+
+    tags: Tensor
+    sounds: tuple[Sound, ...]
+
+
+def clips_of(W: Path) -> list[Clip]:
+    """All soundscapes and recordings of role `train` that have labels."""
+    folds = load_folds(W)
+    scapes, sounds = load_clips(W)
+    known = load_recordings(W, "train")
+    labels = {r.path: r.labels for r in read_recordings(W / "recordings.csv", "train")}
+    single = [[Sound(labels[path])] for path in known[1]]
+    clips = []
+    for examples, what in ((scapes, sounds), (known[0], single)):
+        for tags, found in zip(_tags(examples, folds), what, strict=True):
+            audible = tuple(sound for sound in found if sound.level >= BARELY)
+            if all(sound.labels for sound in audible):  # else it is not known what there is to say
+                clips.append(Clip(tags, audible))
+    return clips
+
+
+def _tags(examples: Examples, folds: Sequence[torch.nn.Linear]) -> Tensor:
+    tags = torch.zeros(len(examples.group), HEARD, 2 + WINDOWS)
+    for g in range(GROUPS):
+        for rows in (examples.group == g).nonzero()[:, 0].split(64):
+            logits = torch.from_numpy(hear(examples.embeddings[rows].numpy(), folds[g]))
+            tags[rows] = heard_tags(logits, HEARD, WINDOWS)
+    return tags
+
+
+@dataclass
+class Recorded:
+    """Draws a clip and composes its caption."""
+
+    clips: Sequence[Clip]
+    composer: Composer
+    chances: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Clips whose first label is rare are drawn more often."""
+        kinds = [clip.sounds[0].labels[:1] for clip in self.clips]
+        counts = Counter(kinds)
+        weight = np.array([self.composer.interest(kind[0]) / counts[kind] ** 0.5 for kind in kinds])
+        self.chances = np.cumsum(weight) / weight.sum()
+
+    def draw(self, rng: np.random.Generator, picture: bool = False) -> Scene:
+        """picture: whether the scene will have one. It may then show what is heard too faintly to be named alone."""
+        while True:
+            place = int(np.searchsorted(self.chances, rng.random()))
+            scene = self.describe(
+                self.clips[min(place, len(self.clips) - 1)], rng, picture and rng.random() < 0.5
+            )
+            if scene is not None and self.composer.fits(scene):
+                return scene
+
+    def describe(self, clip: Clip, rng: np.random.Generator, shown: bool = False) -> Scene | None:
+        """A caption that says what the ear has heard of what is in the clip. None if it has heard nothing of it."""
+        heard = strengths(clip.tags)
+        said: list[tuple[Sound, Event, dict[str, list[str]]]] = []
+        for sound in sorted(clip.sounds, key=lambda s: (s.part, -s.level)):
+            part = len(said) if sound.part >= 0 else -1
+            label = self._label(sound, heard, LIKELY if shown else CERTAIN, rng)
+            if label is not None:
+                said.append((sound, Event(label, True, part), self._phrases(label, heard, shown)))
+            elif not said and (family := self._family(sound, heard)) is not None:
+                label = self.composer.vocabulary.place[sound.labels[0]]
+                said.append((sound, Event(label, True, part), family))
+        said = [x for x in said if all(x[2].values())]
+        if not said:
+            return None
+        sound, event, phrases = said[0]
+        text, events = str(rng.choice(phrases["alone"])), [event]
+        for sound, event, phrases in said[1:]:
+            if event.part >= 0:
+                joined = f"{text} followed by {rng.choice(phrases['noun'])}"
+            elif sound.level < FAINT and rng.random() < 0.6:
+                joined = f"{text} with {rng.choice(phrases['noun'])} in the background"
+            else:
+                joined = f"{text} {rng.choice(JOINED)} {rng.choice(phrases['alone'])}"
+            if not self.composer.vocabulary.stutters(joined):
+                text = joined
+                events.append(event)
+        parts = 1 + max(0, *(event.part for event in events))
+        return Scene(text, tuple(events), parts, tags=clip.tags, shown=shown)
+
+    def _label(
+        self, sound: Sound, heard: dict[int, float], least: float, rng: np.random.Generator
+    ) -> int | None:
+        """What the sound is called: the first of its labels, which are the more special the earlier they come, that is
+        heard well enough."""
+        place, broad = self.composer.vocabulary.place, self.composer.general
+        known = [name for name in sound.labels if heard.get(place.get(name, -1), 0.0) >= least]
+        known = [name for name in known if place.get(name) in self.composer.phrases]
+        special = [name for name in known if name not in broad]
+        if len(special) > 1 and rng.random() < 0.2:
+            return place[str(rng.choice(special[1:]))]
+        return place[known[0]] if known else None
+
+    def _phrases(self, label: int, heard: dict[int, float], shown: bool) -> dict[str, list[str]]:
+        return self._earned(self.composer.phrases[label], heard, shown)
+
+    def _family(self, sound: Sound, heard: dict[int, float]) -> dict[str, list[str]] | None:
+        """What to say of a sound that the ear does not know: what kind of thing it is, as far as that is heard."""
+        for name in sound.labels:
+            if (family := self.composer.family(name)) is not None:
+                return self._earned(self.composer.general[family], heard, False)
+        return None
+
+    def _earned(
+        self, phrases: dict[str, list[str]], heard: dict[int, float], shown: bool
+    ) -> dict[str, list[str]]:
+        earned = self.composer.vocabulary.earned
+        return {
+            kind: [text for text in texts if earned(text, heard, shown)] for kind, texts in phrases.items()
+        }
