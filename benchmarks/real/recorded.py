@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from listen import hear
 from soundscapes import AUDIBLE, Sound, read_recordings
 from torch import Tensor
 
+from evacap_cli.model.lexicon import audioset_classes
 from evacap_cli.model.tags import heard_tags
 
 WINDOWS, HEARD = 5, 12
@@ -43,10 +44,14 @@ def clips_of(W: Path) -> list[Clip]:
     known = load_recordings(W, "train")
     labels = {r.path: r.labels for r in read_recordings(W / "recordings.csv", "train")}
     single = [[Sound(labels[path])] for path in known[1]]
-    clips = []
+    clips, classes = [], set(audioset_classes())
     for examples, what in ((scapes, sounds), (known[0], single)):
         for tags, found in zip(_tags(examples, folds), what, strict=True):
-            audible = tuple(sound for sound in found if sound.level >= BARELY)
+            audible = tuple(
+                replace(sound, labels=tuple(name for name in sound.labels if name in classes))
+                for sound in found
+                if sound.level >= BARELY
+            )
             if all(sound.labels for sound in audible):  # else it is not known what there is to say
                 clips.append(Clip(tags, audible))
     return clips
