@@ -12,7 +12,9 @@ import typer
 
 from evacap_cli.cli.common import (
     MACHINE,
+    MEDIA,
     SOME_FAILED,
+    AudioTrack,
     Debug,
     Device,
     Json,
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.rows import Row
     from evacap_cli.tasks.captioning.target import Report
 
-MODEL, CLIPS, LONG, OUT = "Model and search", "What is heard and seen", "Long recordings", "Output"
+MODEL, LONG, OUT = "Model and search", "Long recordings", "Output"
 READING = "evacap_cli.tasks.captioning.reading"
 STATUSES = ("ok", "audio-only", "failed")
 MOST_FAILED = 8
+MOST_NOTES = 1000  # in the summary for programs
 
 
 def caption(
@@ -145,18 +148,19 @@ def caption(
         typer.Option(
             help="Pictures a clip, spread over it.",
             show_default="as the model was trained",
-            rich_help_panel=CLIPS,
+            rich_help_panel=MEDIA,
         ),
     ] = None,
     audio_only: Annotated[
-        bool, typer.Option("--audio-only", help="Do not look at pictures.", rich_help_panel=CLIPS)
+        bool, typer.Option("--audio-only", help="Do not look at pictures.", rich_help_panel=MEDIA)
     ] = False,
+    audio_track: AudioTrack = None,
     same_frames: Annotated[
         float,
         typer.Option(
             help="Levels of 255 by which a picture may differ from the one before, in the mean over it, and not be "
             "looked at again.",
-            rich_help_panel=CLIPS,
+            rich_help_panel=MEDIA,
         ),
     ] = 0.0,
     model: Annotated[
@@ -211,7 +215,7 @@ def caption(
     target = Target(out, kind, excel, merge, flag_mismatch, curves, retry_failed, overwrite, tags)
     options, _ = together(
         lambda: CaptionOptions(frames, beam, max_words, batch_size, workers, window, audio_only, timeout, memory,
-                               segment, hop, min_rms, same_frames),
+                               segment, hop, min_rms, same_frames, audio_track),
         lambda: target.check(segmented=segment is not None),
         lambda: _check_stdout(json and out is None),
     )[:2]  # fmt: skip
@@ -225,6 +229,7 @@ def caption(
             f"loaded in {time.monotonic() - began:.1f} s")  # fmt: skip
 
     done = 0
+    notes: list[dict[str, str]] = []
     no_bar = quiet or (out is None and sys.stdout.isatty())  # the rows themselves show how far it is
     with Meter("caption", len(sources), "clips" if segment is None else "inputs", quiet=no_bar) as meter:
 
@@ -235,6 +240,10 @@ def caption(
             for row in rows:
                 if verbose or (row.status == "failed" and not quiet):
                     say(f"{row.status}: {shown(row.video)}: {shown(row.error or row.caption)}")
+                if row.note and verbose:
+                    say(f"  {shown(row.note)}")
+                if row.note and len(notes) < MOST_NOTES:
+                    notes.append({"video": row.video, "note": row.note})
             meter.update(now, note="" if segment is None else f"{clips} captions")
             done = now
 
@@ -251,7 +260,8 @@ def caption(
         counts = {status: report.counts[status] for status in STATUSES}
         summary({"out": str(out), "model": captioner.checkpoint.name, "clips": report.rows, **counts,
                  "inputs": len(sources), "new": report.new, "reused": report.reused, "unused": report.unused,
-                 "seconds": round(report.seconds, 3), "clips_per_second": round(report.rate, 3)})  # fmt: skip
+                 "seconds": round(report.seconds, 3), "clips_per_second": round(report.rate, 3),
+                 "notes": notes})  # fmt: skip
     if report.counts["failed"]:
         raise typer.Exit(SOME_FAILED)
 

@@ -17,7 +17,7 @@ import typer
 from evacap_cli.errors import EvacapError
 
 INTERRUPTED, SOME_FAILED = 130, 3
-MACHINE, OUTPUT = "Machine", "Messages"
+MACHINE, MEDIA, OUTPUT = "Machine", "What is heard and seen", "Messages"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)]
 Verbose = Annotated[
@@ -34,6 +34,15 @@ Precision = Annotated[
     str,
     typer.Option(
         help="auto, fp32, bf16 or fp16. auto: bf16 on a GPU that has it, else fp32.", rich_help_panel=MACHINE
+    ),
+]
+AudioTrack = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|LANG",
+        help="The sound track that is heard, by number, from 1 on, or language, such as eng.",
+        show_default="what a player takes, if there is sound in it",
+        rich_help_panel=MEDIA,
     ),
 ]
 F = TypeVar("F", bound=Callable[..., Any])

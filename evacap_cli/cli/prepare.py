@@ -8,10 +8,22 @@ from typing import Annotated
 
 import typer
 
-from evacap_cli.cli.common import MACHINE, SOME_FAILED, Debug, Json, Quiet, Verbose, say, shown, summary
+from evacap_cli.cli.common import (
+    MACHINE,
+    MEDIA,
+    SOME_FAILED,
+    AudioTrack,
+    Debug,
+    Json,
+    Quiet,
+    Verbose,
+    say,
+    shown,
+    summary,
+)
 from evacap_cli.cli.meter import Meter
 
-FEATURES, STORE = "What is heard and seen", "The store"
+STORE = "The store"
 MOST_CAUSES = 8
 
 
@@ -29,22 +41,23 @@ def prepare(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Preset whose features are made.", show_default="evacap-base", rich_help_panel=FEATURES
+            help="Preset whose features are made.", show_default="evacap-base", rich_help_panel=MEDIA
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Checkpoint, or packaged model, whose features are made instead.", rich_help_panel=FEATURES
+            help="Checkpoint, or packaged model, whose features are made instead.", rich_help_panel=MEDIA
         ),
     ] = None,
     window: Annotated[
         str,
         typer.Option(
             help="Which 10 s of a longer file, where the manifest does not say: loudest, start or middle.",
-            rich_help_panel=FEATURES,
+            rich_help_panel=MEDIA,
         ),
     ] = "loudest",
+    audio_track: AudioTrack = None,
     frames_format: Annotated[
         str,
         typer.Option(help="jpeg, or raw: exact pixels, ten times the space.", rich_help_panel=STORE),
@@ -105,6 +118,7 @@ def prepare(
                 frames_format=frames_format,
                 jpeg_quality=jpeg_quality,
                 window=window,
+                audio_track=audio_track,
                 workers=workers,
                 timeout=timeout,
                 memory=memory,

@@ -2,7 +2,7 @@
 models.
 """
 
-from evacap_cli.media.audio import SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
+from evacap_cli.media.audio import PADDING, SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
 from evacap_cli.media.container import Media, NoAudioError, open_media
 from evacap_cli.media.following import follow_frames
 from evacap_cli.media.frames import READERS, read_frames
@@ -14,13 +14,16 @@ from evacap_cli.media.probe import (
     MediaInfo,
     probe,
 )
+from evacap_cli.media.tracks import TRACKS, is_track
 from evacap_cli.media.worker import start_ahead
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "MEDIA_SUFFIXES",
+    "PADDING",
     "READERS",
     "SAMPLE_RATE",
+    "TRACKS",
     "VIDEO_SUFFIXES",
     "WINDOW_MODES",
     "DecodePool",
@@ -31,6 +34,7 @@ __all__ = [
     "SoundPass",
     "find_window",
     "follow_frames",
+    "is_track",
     "open_media",
     "probe",
     "read_audio",

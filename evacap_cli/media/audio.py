@@ -16,7 +16,6 @@ from av.frame import Frame
 
 from evacap_cli.errors import MediaError
 from evacap_cli.media.container import LONGEST, READ_ERRORS, Media, NoAudioError, one_line, open_media
-from evacap_cli.media.probe import probe
 
 SAMPLE_RATE = 16_000  # Hz
 WINDOW_MODES = ("loudest", "start", "middle")
@@ -24,6 +23,7 @@ STEP = 0.1  # seconds of sound whose energy `find_window` adds up
 PREROLL = 0.5  # seconds decoded ahead of what is asked for: codecs that overlap need a run-up (Opus: 0.08 s)
 JUMP = 0.05  # seconds by which a timestamp may be off before it counts as a gap (Matroska rounds to 0.001)
 MOST_PLANES = 8  # from so many planes on, PyAV reads beyond the list of them, and crashes
+PADDING = 0.1  # seconds by which the sound of some codecs is longer than the file says: nothing is in them
 STRIDE = 0.5  # seconds of sound that are worked on at once
 LONGEST_GAP = 60.0  # seconds; believed where a file does not say how long it is
 RATES = range(100, 1_000_001)  # Hz; nobody records with others, and what would come of them is without bounds
@@ -41,14 +41,17 @@ class Block(NamedTuple):
     follows: bool  # whether it continues the block before without a gap
 
 
-def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> np.ndarray:
+def read_audio(
+    path: str | Path, start: float = 0.0, end: float | None = None, track: str | None = None
+) -> np.ndarray:
     """(S,) float32 in [-1, 1]: 16 kHz mono from `start` to `end` seconds, or to where the sound ends.
 
     Time 0 is where the earlier of sound and picture starts. Before a late start and in gaps there is silence;
     nothing follows the sound's end, so that fewer samples than asked for, or none, come back. Channels are
-    averaged, without the low-frequency effects. Raises NoAudioError (`no audio track`) or MediaError.
+    averaged, without the low-frequency effects. `track`: see `open_media`. Raises NoAudioError (`no audio track`) or
+    MediaError.
     """
-    with open_media(path) as media:
+    with open_media(path, track) as media:
         return _waveform(_blocks(media, max(0.0, start), end), start, end)
 
 
@@ -109,42 +112,52 @@ def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.nd
     return np.clip(waveform, -1.0, 1.0, out=waveform)
 
 
-def find_window(path: str | Path, seconds: float = 10.0, mode: str = "loudest") -> tuple[float, float]:
-    """(start, end) in seconds of the `seconds` of a file that are captioned when it is longer than that.
+def find_window(
+    path: str | Path, seconds: float = 10.0, mode: str = "loudest", track: str | None = None
+) -> tuple[float, float]:
+    """(start, end) in seconds of the `seconds` of a file that are captioned when its sound is longer than that.
 
     `loudest`: where the sound has most energy, to 0.1 s, the earliest of equals; one pass over the sound, or its first
-    6 hours at 48 kHz, which keeps 8 bytes for every 0.1 s. `start` and `middle` need no pass. A shorter file gives (0,
-    its own length). Raises ValueError on another mode, NoAudioError and MediaError.
+    6 hours at 48 kHz, which keeps 8 bytes for every 0.1 s, and finds where it ends, too. `start` and `middle` need no
+    pass. Shorter sound gives (0, its own length). `track`: see `open_media`. Raises ValueError on another mode,
+    NoAudioError and MediaError.
     """
     if mode not in WINDOW_MODES:
         raise ValueError(f"mode {mode!r}: one of {', '.join(WINDOW_MODES)}")
-    total = probe(path).seconds
-    if total <= seconds:
-        return 0.0, total
-    if mode == "start":
-        return 0.0, seconds
-    if mode == "middle":
-        start = (total - seconds) / 2
-        return start, start + seconds
-    with open_media(path) as media:
-        energy = _energies(_blocks(media, 0.0, None))
+    with open_media(path, track) as media:
+        if media.audio is None:
+            raise NoAudioError
+        total = media.heard if media.heard is not None else media.seconds or 0.0
+        if total <= seconds:
+            return 0.0, total
+        if mode == "start":
+            return 0.0, seconds
+        if mode == "middle":
+            start = (total - seconds) / 2
+            return start, start + seconds
+        energy, end = _energies(_blocks(media, 0.0, None))
+    if end is not None and abs(end - total) > PADDING:
+        total = end
     sums = np.concatenate([[0.0], np.cumsum(energy)])
     width = min(max(1, round(seconds / STEP)), len(energy))
     loudness = sums[width:] - sums[:-width]
     # equal to within what adding up in another order can change: the first of them
     best = int(np.argmax(loudness >= loudness.max() * (1 - 1e-9)))
-    start = min(round(best * STEP, 3), total - seconds)
-    return start, start + seconds
+    start = max(0.0, min(round(best * STEP, 3), total - seconds))
+    return start, min(start + seconds, total)
 
 
-def _energies(blocks: Iterable[Block]) -> np.ndarray:
-    """(ceil(end / STEP),) float64: the sum of squares in each STEP, as if at one common rate."""
+def _energies(blocks: Iterable[Block]) -> tuple[np.ndarray, float | None]:
+    """(ceil(end / STEP),) float64: the sum of squares in each STEP, as if at one common rate; and where the sound ends,
+    in seconds, None where it was not read so far.
+    """
     energy = np.zeros(1024)
-    used, seen = 1, 0
+    used, seen, end = 1, 0, 0.0
     for block in blocks:
         seen += len(block.samples)
         if seen > SEARCHED:
-            break
+            return energy[:used], None
+        end = _end(block)
         bins = ((block.time + np.arange(len(block.samples)) / block.rate) / STEP).astype(np.int64)
         first, last = max(0, int(bins[0])), int(bins[-1])
         if last < 0:
@@ -154,7 +167,7 @@ def _energies(blocks: Iterable[Block]) -> np.ndarray:
         sums = np.bincount(np.maximum(bins - first, 0), np.square(block.samples, dtype=np.float64))
         energy[first : first + len(sums)] += sums / block.rate
         used = max(used, last + 1)
-    return energy[:used]
+    return energy[:used], end
 
 
 def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
@@ -207,7 +220,7 @@ def _from(media: Media, start: float) -> Iterator[Block]:
     """All blocks from one some time before `start`, or from the first."""
     if media.audio is None:
         raise NoAudioError
-    if start > 2 * PREROLL:
+    if start > 2 * PREROLL and media.seekable:
         media.use_only(media.audio)
         with suppress(*READ_ERRORS):  # some files can only be read from their beginning
             media.seek(media.audio, start - PREROLL)
@@ -280,6 +293,7 @@ def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
     Raises MediaError when nothing at all can be decoded.
     """
     assert media.audio is not None
+    zero = media.clock.zero(media.audio)
     decoded, error = 0, None
     for packet in media.packets(media.audio):
         try:
@@ -290,7 +304,7 @@ def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
             continue
         for time, samples, rate in sounds:
             for first in range(0, len(samples), rate):
-                origin = None if first or time is None else time - media.origin
+                origin = None if first or time is None else time - zero
                 yield origin, samples[first : first + rate], rate
                 decoded += 1
     if not decoded and error is not None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard, Disposition, Stream
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from evacap_cli.errors import MediaError
+from evacap_cli.media.clock import Clock
+from evacap_cli.media.limits import LONGEST as LONGEST
+from evacap_cli.media.limits import READ_ERRORS as READ_ERRORS
+from evacap_cli.media.survey import Survey, survey, use_only
 
-# Failures of FFmpeg as PyAV raises them: most are FFmpegError; some reach Python as its own kinds of error.
-READ_ERRORS = (av.error.FFmpegError, OSError, ValueError, RuntimeError)
 LONGEST_MESSAGE = 160  # characters
-LONGEST = 7 * 86_400.0  # seconds: what a file says of later times is not believed
+SURVEYS = 8  # files that are not surveyed again while they stay as they are: one is opened several times
 LAST_TICK = 2**63 - 1
 LARGEST_PICTURE = 8192 * 8192  # pixels; more are not decoded: a small file can claim a frame of gigabytes
 
@@ -50,25 +54,35 @@ class NoAudioError(MediaError):
 
 @dataclass(frozen=True)
 class Media:
-    """An open file. Its clock starts (0 s) at `origin`, where the earlier of sound and picture starts."""
+    """An open file. Its `clock` starts (0 s) where the earlier of sound and picture starts."""
 
     path: Path
     container: InputContainer
     audio: AudioStream | None
     video: VideoStream | None
-    origin: float  # seconds on the container's own clock
-    seconds: float | None  # by the container's header; None where it does not say or cannot be right
+    clock: Clock
+    seconds: float | None
+    """Where the later of sound and picture ends: counted by the header, or measured; None where nothing says it."""
+    heard: float | None
+    """Where the sound ends, likewise."""
+    seekable: bool
+    """Whether stamps are right after a seek."""
+    note: str
+    """Which of several sound tracks is heard; how much is there of a file that was cut. Empty: nothing to say."""
 
     def use_only(self, stream: Stream) -> None:
         """Lets the demuxer pass over what belongs to other streams."""
-        for other in self.container.streams:
-            if other is not stream:
-                other.discard = Discard.all
+        use_only(self.container, stream.index)
 
     def packets(self, *streams: Stream) -> Iterator[Packet]:
-        """The streams' packets; a file that breaks off ends there."""
+        """The streams' packets, on one clock (`Clock.zero` is its start); a file that breaks off ends there.
+
+        Sound alone needs no mending: what reads it lets it go on where stamps start again, to the sample.
+        """
+        mends = self.clock.restarts and self.video is not None
         with suppress(*READ_ERRORS):
-            yield from self.container.demux(*streams)
+            packets = self.container.demux(*streams)
+            yield from self.clock.mend(packets) if mends else packets
 
     def rewind(self) -> None:
         """To where the file starts; one that can be read only once is left where it is."""
@@ -80,18 +94,48 @@ class Media:
         first.
         """
         assert stream.time_base is not None
-        ticks = round((seconds + self.origin) / float(stream.time_base))
+        ticks = round((seconds + self.clock.zero(stream)) / float(stream.time_base))
         first = stream.start_time if stream.start_time is not None else ticks
         self.container.seek(min(max(ticks, first), LAST_TICK), stream=stream, backward=True)
 
 
 @contextmanager
-def open_media(path: str | Path) -> Iterator[Media]:
-    """Opens a file for reading. Raises MediaError, with one line that says why, when it is not a readable
-    media file.
+def open_media(path: str | Path, track: str | None = None) -> Iterator[Media]:
+    """Opens a file for reading. `track`: the number, from 1 on, or the language of the sound track that is heard; None
+    for what a player takes. Raises MediaError, with one line that says why, when it is not a readable media file, or
+    the track is not in it.
     """
     path = Path(path)
     check_readable(path)
+    state = os.stat(path)
+    seen = _survey(path, track, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+    with _open(path) as container:
+        streams = container.streams
+        audio = (
+            None if seen.audio is None else next((s for s in streams.audio if s.index == seen.audio), None)
+        )
+        video = (
+            None if seen.video is None else next((s for s in streams.video if s.index == seen.video), None)
+        )
+        for stream in (audio, video):
+            if stream is not None and stream.codec_context is not None:
+                stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE)}
+        yield Media(
+            path, container, audio, video, seen.clock, seen.seconds, seen.heard, seen.seekable, seen.note
+        )
+
+
+@lru_cache(SURVEYS)
+def _survey(path: Path, track: str | None, state: tuple[int, ...]) -> Survey:
+    """`survey` of a file in a certain state."""
+    reopen = partial(_open, path)
+    with reopen() as container:
+        return survey(container, track, reopen)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[InputContainer]:
+    """Raises MediaError."""
     try:
         # the prefix keeps a colon in a name from being taken for a protocol
         container = av.open(f"file:{path}", metadata_errors="replace", options=_SAFELY)
@@ -105,16 +149,7 @@ def open_media(path: str | Path) -> Iterator[Media]:
             f"not a media file: {one_line(error)}", "check that it plays, or convert it again"
         ) from error
     try:
-        audio = min(container.streams.audio, key=_preference, default=None)
-        pictures = [stream for stream in container.streams.video if not _is_cover(stream)]
-        video = min(pictures, key=_preference, default=None)
-        for stream in (audio, video):
-            if stream is not None and stream.codec_context is not None:
-                stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE)}
-        seconds = container.duration / 1e6 if container.duration and container.duration > 0 else None
-        if seconds is not None and seconds > LONGEST:
-            seconds = None
-        yield Media(path, container, audio, video, _origin(audio, video), seconds)
+        yield container
     finally:
         container.close()
 
@@ -140,26 +175,3 @@ def one_line(error: BaseException | str) -> str:
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |\[file:.*?\] ?", "", text)  # decord's
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text[:LONGEST_MESSAGE] or type(error).__name__
-
-
-def _origin(*streams: Stream | None) -> float:
-    """Seconds at which the earliest of the streams starts: the first of them if they claim to lie too far apart."""
-    starts = [
-        float(stream.start_time * stream.time_base)
-        for stream in streams
-        if stream is not None and stream.start_time is not None and stream.time_base is not None
-    ]
-    earliest = min(starts, default=0.0)
-    return earliest if not starts or starts[0] - earliest <= LONGEST else starts[0]
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    """Whether a picture track is album art or a chapter's thumbnails: not what happens while the sound
-    plays.
-    """
-    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
-
-
-def _preference(stream: Stream) -> tuple[bool, bool, int]:
-    """Sort key: what a player would choose, the default track that can be decoded, comes first."""
-    return (stream.codec_context is None, not stream.disposition & Disposition.default, stream.index)

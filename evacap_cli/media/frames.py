@@ -23,21 +23,23 @@ def read_frames(
     times: Sequence[float],
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
     readers: Sequence[str] = READERS,
+    track: str | None = None,
 ) -> list[np.ndarray]:
     """The frame shown at each of `times`, RGB uint8 (H, W, 3) and upright, or what `transform` makes of it.
 
     `times`: seconds from where the earlier of sound and picture starts, in any order. Shown is the last
     frame whose timestamp is not later; before the first frame the first stands in, after the last the last.
     `transform` sees each frame as it is decoded, so that only a few of full size are held at once; a frame
-    that is shown at several times is transformed once. `readers` are tried in turn. Raises MediaError when
-    there is no picture, or, when all readers fail, with what each of them said.
+    that is shown at several times is transformed once. `readers` are tried in turn. `track`: the sound track
+    that is heard, see `open_media`. Raises MediaError when there is no picture, or, when all readers fail, with
+    what each of them said.
     """
     if unknown := set(readers) - set(READERS):
         raise ValueError(f"no such reader: {', '.join(sorted(unknown))}; there are {', '.join(READERS)}")
     order = sorted(range(len(times)), key=lambda i: times[i])
     rising = [float(times[i]) for i in order]
     said = []
-    with open_media(path) as media:
+    with open_media(path, track) as media:
         if media.video is None:
             raise MediaError("no picture")
         if not rising:
@@ -93,6 +95,10 @@ def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
     assert stream is not None
     if not opens_only_itself(media.path):
         raise RuntimeError("not asked, the file does not begin as its kind does")
+    if len(media.container.streams.video) > 1:
+        raise RuntimeError("not asked, the file has several pictures")
+    if media.clock.restarts:
+        raise RuntimeError("not asked, the file's time stamps start again in it")
     if media.seconds is None or media.seconds > LONGEST_FOR_DECORD:
         raise RuntimeError("not asked, the file is long")
     if stream.frames > MOST_FOR_DECORD:
@@ -105,4 +111,4 @@ def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
         raise RuntimeError("not asked, the file has frames that are not to be shown")
     if isinstance(cursor, Cursor) and not cursor.upright:
         raise RuntimeError("not asked, the picture is turned or mirrored")
-    return float(stream.start_time * stream.time_base) - media.origin
+    return float(stream.start_time * stream.time_base) - media.clock.zero(stream)

@@ -26,6 +26,7 @@ class Cursor:
     def __init__(self, media: Media) -> None:
         assert media.video is not None
         self.media, self.stream = media, media.video
+        self.zero = media.clock.zero(media.video)
         if self.stream.codec_context is None:
             raise RuntimeError("no decoder for it")
         width, height = self.stream.codec_context.width, self.stream.codec_context.height
@@ -46,7 +47,7 @@ class Cursor:
         """The last frame at or before `time`, or the first of all; `time` must not be before that of the
         last call.
         """
-        if self.next is not None and time - self.next[0] > self.leap:
+        if self.media.seekable and self.next is not None and time - self.next[0] > self.leap:
             self._seek(time)
         while self.next is not None and (self.now is None or self.next[0] <= time + CLOSE):
             self.now, self.next = self.next, next(self.frames, None)
@@ -70,7 +71,7 @@ class Cursor:
         if self.now[0] == self.first_time:
             return False  # one picture for all of the sound
         start, duration, base = self.stream.start_time or 0, self.stream.duration, self.stream.time_base
-        return duration is None or base is None or time > float((start + duration) * base) - self.media.origin
+        return duration is None or base is None or time > float((start + duration) * base) - self.zero
 
     def _seek(self, time: float) -> None:
         """Goes on from a key frame before `time`; forward only, unless the file's index is wrong."""
@@ -100,7 +101,7 @@ class Cursor:
         for frame in self._frames():
             stamp = frame.pts if frame.pts is not None else frame.dts
             if stamp is not None and frame.time_base is not None:
-                time = stamp * float(frame.time_base) - self.media.origin
+                time = stamp * float(frame.time_base) - self.zero
             else:
                 time += tick
             yield time, frame

@@ -15,7 +15,16 @@ from PIL import Image
 from evacap_cli.errors import MediaError
 from evacap_cli.features import FeatureSettings, crop_frame, fbank, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
-from evacap_cli.media import READERS, SAMPLE_RATE, find_window, probe, read_audio, read_frames
+from evacap_cli.media import (
+    PADDING,
+    READERS,
+    SAMPLE_RATE,
+    MediaInfo,
+    find_window,
+    probe,
+    read_audio,
+    read_frames,
+)
 
 if TYPE_CHECKING:  # a worker needs nothing that reads manifests or, unless it prepares, stores
     from evacap_cli.data.manifest import Entry
@@ -31,7 +40,7 @@ class ClipSettings:
 
     segment: seconds of each of the clips that a recording is cut into; None makes one clip of it, its `window`. hop:
     seconds from the start of one to that of the next, None for `segment`. min_rms: dBFS below which a segment is left
-    out.
+    out. audio_track: number, from 1 on, or language of the sound track that is heard; None for what a player takes.
     """
 
     features: FeatureSettings
@@ -40,18 +49,20 @@ class ClipSettings:
     segment: float | None = None
     hop: float | None = None
     min_rms: float | None = None
+    audio_track: str | None = None
 
 
 @dataclass(frozen=True)
 class Clip:
     """fbank: float32 (T, F), normalised. frames: uint8 (N, 3, S, S), None without a picture, and then `picture_error`
-    says why (empty when the file has none). start and end in seconds."""
+    says why (empty when the file has none). start and end in seconds. note: see `Media`."""
 
     fbank: np.ndarray
     frames: np.ndarray | None
     start: float
     end: float
     picture_error: str = ""
+    note: str = ""
 
 
 def load_clip(
@@ -68,26 +79,29 @@ def load_clip(
     `pictures`: image files, in order, to look at instead of what the file shows.
     """
     stay_on_one_core()
-    features = settings.features
+    features, track = settings.features, settings.audio_track
+    info = probe(path, track)
     if start is None and end is None:
-        start, end = find_window(path, features.seconds, settings.window)
+        start, end = find_window(path, features.seconds, settings.window, track)
     else:
-        start, end = _part(path, start or 0.0, end, features.seconds)
-    heard = hear(read_audio(path, start, end), features)
+        start, end = _part(info, start or 0.0, end, features.seconds)
+    wave = read_audio(path, start, end, track)
+    heard = hear(wave, features)
+    end = _measured(end, start + len(wave) / SAMPLE_RATE)
     frames, error = None, ""
     if settings.frames != 0:
         try:
             if pictures:
                 frames = _images(pictures, features, settings.frames)
-            elif probe(path).has_video:
+            elif info.has_video:
                 times = [start + t for t in frame_times(end - start, features, settings.frames)]
                 crops = read_frames(
-                    path, times, lambda frame: crop_frame(frame, features.image_size).numpy(), readers
+                    path, times, lambda frame: crop_frame(frame, features.image_size).numpy(), readers, track
                 )
                 frames = np.stack(crops)
         except Exception as reason:  # whatever it is: the clip can still be heard
             error = reason.message if isinstance(reason, MediaError) else f"{type(reason).__name__}: {reason}"
-    return Clip(heard, frames, start, end, error)
+    return Clip(heard, frames, start, end, error, info.note)
 
 
 def hear(wave: np.ndarray, features: FeatureSettings) -> np.ndarray:
@@ -124,14 +138,19 @@ def load_entry(entry: Entry, settings: ClipSettings, readers: Sequence[str] = RE
     return Sample(clip.fbank, clip.frames, clip.start, clip.end, picture_error=clip.picture_error)
 
 
-def _part(path: str | Path, start: float, end: float | None, seconds: float) -> tuple[float, float]:
+def _part(info: MediaInfo, start: float, end: float | None, seconds: float) -> tuple[float, float]:
     """(start, end) of what is taken of the part that was asked for. Raises MediaError where the file has none of it."""
-    start, total = max(0.0, start), probe(path).seconds
+    start, total = max(0.0, start), info.heard or info.seconds
     if end is not None and end <= start:
         raise MediaError(f"the part from {start:g} to {end:g} s has no length")
     if start >= total:
         raise MediaError(f"the part from {start:g} s on is not in it: it ends at {total:.2f} s")
     return start, min(start + seconds, total, total if end is None else end)
+
+
+def _measured(end: float, decoded: float) -> float:
+    """Where a clip ends, in seconds: where its sound does, unless that is as it was to be but for a codec's padding."""
+    return decoded if end - decoded > PADDING else end
 
 
 def _images(paths: Sequence[Path], features: FeatureSettings, count: int | None) -> np.ndarray:

@@ -14,7 +14,7 @@ from evacap_cli.data.manifest import read_manifest
 from evacap_cli.data.store import FRAMES_FORMATS, Progress, StoreReport, write_store
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings
-from evacap_cli.media import WINDOW_MODES
+from evacap_cli.media import TRACKS, WINDOW_MODES, is_track
 from evacap_cli.model.checkpoint import read_features
 from evacap_cli.model.presets import load_preset
 from evacap_cli.tasks.clips import CAREFUL, ClipSettings, load_entry
@@ -31,6 +31,8 @@ class PrepareOptions:
     jpeg_quality: int = 95
     window: str = "loudest"
     """Which part of a longer file is taken where the manifest does not say."""
+    audio_track: str | None = None
+    """The sound track that is heard: its number, from 1 on, or its language; None: what a player takes."""
     workers: int | None = None
     """Decoding processes; 0 decodes in this one, without limits of time and memory."""
     timeout: float = 300.0
@@ -48,6 +50,7 @@ class PrepareOptions:
                 ("frames_format", self.frames_format in FRAMES_FORMATS, " or ".join(FRAMES_FORMATS)),
                 ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "from 1 to 100"),
                 ("window", self.window in WINDOW_MODES, f"one of {', '.join(WINDOW_MODES)}"),
+                ("audio_track", self.audio_track is None or is_track(self.audio_track), TRACKS),
                 ("workers", self.workers is None or self.workers >= 0, "0 or more"),
                 ("timeout", self.timeout > 0, "more than 0"),
                 ("memory", self.memory >= 0, "0 or more"),
@@ -77,7 +80,10 @@ def prepare(
     chosen = PrepareOptions(**options)
     entries = read_manifest(Path(manifest), None if media is None else Path(media))
     workers = cores() if chosen.workers is None else chosen.workers
-    settings = ClipSettings(features, window=chosen.window)
+    settings = ClipSettings(features, window=chosen.window, audio_track=chosen.audio_track)
+    made_with = {"window": chosen.window}
+    if chosen.audio_track is not None:  # only then: stores that are older than this option are still known
+        made_with["audio_track"] = chosen.audio_track
     return write_store(
         out,
         entries,
@@ -86,7 +92,7 @@ def prepare(
         rescue=partial(load_entry, settings=settings, readers=CAREFUL),
         frames_format=chosen.frames_format,
         jpeg_quality=chosen.jpeg_quality,
-        made_with={"window": chosen.window},
+        made_with=made_with,
         workers=min(workers, max(1, len(entries))),
         timeout=chosen.timeout,
         memory=round(chosen.memory * 2**30) or None,

@@ -129,7 +129,13 @@ class Captioner:
         if options.audio_only or not model.has_picture:
             frames = 0
         settings = ClipSettings(
-            features, frames, options.window, options.segment, options.hop, options.min_rms
+            features,
+            frames,
+            options.window,
+            options.segment,
+            options.hop,
+            options.min_rms,
+            options.audio_track,
         )
 
         def words() -> None:
@@ -281,7 +287,7 @@ class _Batches:
                 yield source.number, [row for row in source.rows if row is not None]
 
     def _row(self, source: Source, clip: Clip, said: Words | str) -> Row:
-        row = Row(readable_path(source.name), clip.start, clip.end)
+        row = Row(readable_path(source.name), clip.start, clip.end, note=clip.note)
         if isinstance(said, str):
             return replace(row, error=said)
         deaf = clip.frames is None and self.describer.checkpoint.model.has_picture

@@ -30,6 +30,7 @@ def settings_of(captioner: Captioner, options: CaptionOptions, curves: Path | No
         "segment": options.segment,
         "hop": options.hop if options.hop is not None else options.segment,
         "min-rms": options.min_rms,
+        "audio-track": options.audio_track,
         "curves": None if curves is None else str(curves.absolute()),
     }
 

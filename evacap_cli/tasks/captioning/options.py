@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evacap_cli.errors import UsageError
-from evacap_cli.media import WINDOW_MODES
+from evacap_cli.media import TRACKS, WINDOW_MODES, is_track
 
 SHORTEST = 0.1  # seconds of a segment, and between two
 
@@ -39,6 +39,8 @@ class CaptionOptions:
     """dBFS; pieces that are quieter get no row."""
     same_frames: float = 0.0
     """Levels of 255 by which a picture may differ from the one before, in the mean, and not be looked at again."""
+    audio_track: str | None = None
+    """The sound track that is heard: its number, from 1 on, or its language; None: what a player takes."""
 
     def __post_init__(self) -> None:
         wrong = [
@@ -62,6 +64,8 @@ class CaptionOptions:
             wrong.append(f"--window {self.window} must be one of {', '.join(WINDOW_MODES)}")
         if self.min_rms is not None and not self.min_rms < 0:
             wrong.append(f"--min-rms {self.min_rms:g} must be below 0, the loudest that there is (dBFS)")
+        if self.audio_track is not None and not is_track(self.audio_track):
+            wrong.append(f"--audio-track {self.audio_track!r} must be {TRACKS}")
         wrong += [
             f"--{name.replace('_', '-')} is of segments: give --segment, too"
             for name in ("hop", "min_rms")

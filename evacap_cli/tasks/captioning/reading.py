@@ -15,7 +15,7 @@ import numpy as np
 from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.features import crop_frame, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
-from evacap_cli.media import READERS, SAMPLE_RATE, Media, SoundPass, follow_frames, open_media
+from evacap_cli.media import PADDING, READERS, SAMPLE_RATE, Media, SoundPass, follow_frames, open_media
 from evacap_cli.tasks.captioning.opening import local_file
 from evacap_cli.tasks.clips import CAREFUL, Clip, ClipSettings, hear, load_clip, stay_on_one_core, too_short
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # a worker needs nothing that finds inputs
     from evacap_cli.tasks.captioning.sources import Source
 
 LEAST = 0.1  # of a segment that must be new in the last one, which is shorter
-PADDING = 0.1  # seconds by which the sound of some codecs is longer than the file says: nothing is in them
 LOST = "its frames cost a decoder its life: only heard"
 
 
@@ -67,12 +66,13 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
     features, count = settings.features, settings.frames
     crop = partial(_crop, size=features.image_size)
     with local_file(source) as path, ExitStack() as opened:
-        media = opened.enter_context(open_media(path))
+        media = opened.enter_context(open_media(path, settings.audio_track))
         pieces = _pieces(media, source, settings)
         if media.video is None or count == 0:
             for piece in pieces:
                 if piece is not None:
-                    yield Clip(piece.fbank, None, piece.start, piece.end, unseen if media.video else "")
+                    error = unseen if media.video else ""
+                    yield Clip(piece.fbank, None, piece.start, piece.end, error, piece.note)
                 else:
                     yield None
             return
@@ -87,14 +87,14 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
                     waiting.append(piece)
                     yield [piece.start + t for t in frame_times(piece.end - piece.start, features, count)]
 
-        pictures = opened.enter_context(open_media(path))
+        pictures = opened.enter_context(open_media(path, settings.audio_track))
         for seen in follow_frames(pictures, times(), crop):
             if seen is None:
                 yield None
                 continue
             piece = waiting.popleft()
             frames, error = (None, seen) if isinstance(seen, str) else (np.stack(seen), "")
-            yield Clip(piece.fbank, frames, piece.start, piece.end, error)
+            yield Clip(piece.fbank, frames, piece.start, piece.end, error, piece.note)
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class _Piece:
     fbank: np.ndarray
     start: float
     end: float
+    note: str
 
 
 def _pieces(media: Media, source: Source, settings: ClipSettings) -> Iterator[_Piece | None]:
@@ -116,7 +117,7 @@ def _pieces(media: Media, source: Source, settings: ClipSettings) -> Iterator[_P
     while (start := round(begin + number * hop, 3)) < limit:
         wave = sound.read(start, min(start + length, limit))
         if sound.end is not None:
-            limit = min(limit, _without_padding(sound.end, media.seconds))
+            limit = min(limit, _without_padding(sound.end, media.heard))
         end = round(min(start + length, limit), 3)
         wave = wave[: max(0, round((end - start) * SAMPLE_RATE))]
         number, most = number + 1, max(most, len(wave))
@@ -130,7 +131,7 @@ def _pieces(media: Media, source: Source, settings: ClipSettings) -> Iterator[_P
             yield None
         else:
             made += 1
-            yield _Piece(hear(wave, settings.features), start, end)
+            yield _Piece(hear(wave, settings.features), start, end, media.note if made == 1 else "")
         reached = max(reached, end)
         if sound.end is not None and start + length >= limit:
             break

@@ -34,10 +34,13 @@ class Row:
     """Classes of the sound, best first, of models with tag towers. A column only where it was asked for."""
     seen: tuple[Tag, ...] = ()
     """The same of the picture."""
+    note: str = ""
+    """Of the input, on its first row: which of several tracks was heard, how much is there of what was cut. No column.
+    """
 
 
 TAGS = ("heard", "seen")
-COLUMNS = tuple(field.name for field in fields(Row) if field.name not in ("mismatch", *TAGS))
+COLUMNS = tuple(field.name for field in fields(Row) if field.name not in ("mismatch", "note", *TAGS))
 
 
 def columns(mismatch: bool = False, tags: bool = False) -> tuple[str, ...]:

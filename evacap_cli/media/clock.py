@@ -1,0 +1,194 @@
+"""One clock for a file: where it starts, where the time stamps start again, and what that makes of each packet.
+
+Files that were joined byte by byte (MPEG-TS, MPEG-PS, Ogg, Matroska) have time stamps that start again at each joint.
+The clock goes on there: the next piece begins where the one before ends, with its sound and picture as far apart as
+they are in it. Gaps stay, in one track of any length, in all tracks at once up to `AHEAD`. Tracks whose stamps are of
+different clocks (sound in time of day, pictures from 0) begin together.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from av.packet import Packet
+from av.stream import Stream
+
+BACK = 0.5  # seconds by which a packet may be earlier than those before it: they are stored out of order
+AHEAD = 60.0  # seconds without any packet that still count as a gap, and not as another clock
+APART = 60.0  # seconds between the starts of two tracks that need no proof: further apart, they must overlap
+GOES_ON = 3.0  # seconds that one track goes on for after another has jumped: then it is no joint, but damage
+SHORT = 0.5  # seconds: what is shorter between two jumps is damage
+MOST_JUMPS = 1000  # in a file; one with more has no clock that could be mended
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a file with stamps of one clock. first: its first byte. begins: seconds on the file's clock. zeros: by
+    a stream's index, the stamp in seconds that is then.
+    """
+
+    first: int
+    begins: float
+    zeros: Mapping[int, float]
+
+    def zero(self, index: int) -> float:
+        return self.zeros.get(index, min(self.zeros.values(), default=0.0))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A file's clock: at least one piece, in the order of the file."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def restarts(self) -> bool:
+        return len(self.pieces) > 1
+
+    def zero(self, stream: Stream) -> float:
+        """The stamp in seconds, of packets that went through `mend`, that is 0 s on the file's clock."""
+        return self.pieces[0].zero(stream.index)
+
+    def mend(self, packets: Iterable[Packet]) -> Iterable[Packet]:
+        """Packets, from the file's first on, with stamps that do not start again."""
+        place: dict[int, int] = {}
+        firsts = [piece.first for piece in self.pieces]
+        for packet in packets:
+            index, base = packet.stream.index, packet.time_base
+            if packet.pos is not None:
+                place[index] = max(place.get(index, 0), bisect_right(firsts, packet.pos) - 1)
+            piece = self.pieces[place.get(index, 0)]
+            later = (piece.begins - piece.zero(index)) - (self.pieces[0].begins - self.pieces[0].zero(index))
+            if later and base:
+                ticks = round(later / float(base))
+                if packet.pts is not None:
+                    packet.pts += ticks
+                if packet.dts is not None:
+                    packet.dts += ticks
+            yield packet
+
+
+def simple_clock(starts: Mapping[int, float]) -> Clock:
+    """That of a file whose stamps never start again; `starts`: seconds, by a stream's index."""
+    zero = min(starts.values(), default=0.0)
+    return Clock((Piece(0, 0.0, dict.fromkeys(starts, zero)),))
+
+
+@dataclass
+class _Run:
+    """Packets of one track without a jump. Seconds, as stamped; `reached`: where the next packet is expected."""
+
+    stream: int
+    first: int
+    start: float
+    end: float
+    reached: float
+
+    @property
+    def length(self) -> float:
+        return self.end - self.start
+
+
+@dataclass
+class _Jump:
+    """Where a track jumps, at byte `first`, which ends its run, and how far the other tracks had come."""
+
+    first: int
+    ended: _Run
+    others: list[tuple[_Run, float]]
+
+    @property
+    def is_joint(self) -> bool:
+        return all(run.reached - reached <= GOES_ON for run, reached in self.others)
+
+
+@dataclass
+class Timeline:
+    """Is told of all packets of some tracks, in the order of the file, and then knows its clock and its length."""
+
+    starts: Mapping[int, float] = field(default_factory=dict)
+    """Stamps in seconds at which tracks start, where the file says so."""
+
+    def __post_init__(self) -> None:
+        self._now: dict[int, _Run] = {}
+        self._runs: list[_Run] = []
+        self._jumps: list[_Jump] = []
+        self._reached = 0  # the last byte
+
+    def add(self, packet: Packet) -> None:
+        """One more packet; empty ones, which end a track, say nothing."""
+        if not packet.size or not packet.time_base:
+            return
+        base = float(packet.time_base)
+        index, run = packet.stream.index, self._now.get(packet.stream.index)
+        self._reached = max(self._reached, packet.pos or 0)
+        decoded = packet.dts if packet.dts is not None else packet.pts
+        shown = packet.pts if packet.pts is not None else packet.dts
+        length = float(packet.duration or 0) * base
+        if decoded is None or shown is None:
+            time = start = run.reached if run is not None else self.starts.get(index, 0.0)
+        else:
+            time, start = decoded * base, shown * base
+        jumps = run is not None and not run.reached - BACK <= time <= run.reached + AHEAD
+        if run is not None and jumps and len(self._jumps) < MOST_JUMPS:
+            others = [(other, other.reached) for at, other in self._now.items() if at != index]
+            self._jumps.append(_Jump(self._reached, run, others))
+            run = None
+        if run is None:
+            run = self._now[index] = _Run(index, self._reached, start, start + length, time)
+            self._runs.append(run)
+        run.start, run.end = min(run.start, start), max(run.end, start + length)
+        run.reached = time + length
+
+    def clock(self) -> Clock:
+        return Clock(tuple(piece for piece, _ in self._pieces()))
+
+    def ends(self) -> dict[int, float]:
+        """By a stream's index, where the track ends, in seconds on the file's clock; of tracks with packets."""
+        ends: dict[int, float] = {}
+        for piece, spans in self._pieces():
+            for index, (_, end) in spans.items():
+                ends[index] = max(ends.get(index, 0.0), piece.begins + end - piece.zero(index))
+        return ends
+
+    def _joints(self) -> list[int]:
+        """The first bytes of all pieces, rising."""
+        joints, explained = [0], set[int]()
+        for jump in self._jumps if len(self._jumps) < MOST_JUMPS else []:
+            if id(jump.ended) not in explained and jump.is_joint and jump.first > joints[-1]:
+                joints.append(jump.first)
+                explained.update(id(run) for run, _ in jump.others)  # their own jump comes a little later
+        return joints
+
+    def _pieces(self) -> list[tuple[Piece, dict[int, tuple[float, float]]]]:
+        """Each piece with the (start, end) of the tracks in it, as stamped."""
+        joints = self._joints()
+        found: list[dict[int, list[_Run]]] = [{} for _ in joints]
+        for run in self._runs:
+            found[bisect_right(joints, run.first) - 1].setdefault(run.stream, []).append(run)
+        pieces, begins = [], 0.0
+        for number, (first, tracks) in enumerate(zip(joints, found, strict=True)):
+            spans = {index: _span(runs) for index, runs in tracks.items()}
+            if number == 0:  # a decoder may give less than there is: what the file says of it counts
+                spans = {i: (self.starts.get(i, start), end) for i, (start, end) in spans.items()}
+            zeros = _zeros(spans)
+            pieces.append((Piece(first, begins, zeros), spans))
+            begins += max((end - zeros[index] for index, (_, end) in spans.items()), default=0.0)
+        return pieces
+
+
+def _span(runs: list[_Run]) -> tuple[float, float]:
+    """(start, end) of a track in a piece, without what is damage."""
+    longest = max(run.length for run in runs)
+    whole = [run for run in runs if run.length >= min(SHORT, longest)]
+    return min(run.start for run in whole), max(run.end for run in whole)
+
+
+def _zeros(spans: Mapping[int, tuple[float, float]]) -> dict[int, float]:
+    """By a stream's index, the stamp at which the clock starts: one for all, unless their clocks are not the same."""
+    earliest = min((start for start, _ in spans.values()), default=0.0)
+    first_end = min((end for _, end in spans.values()), default=0.0)
+    common = all(start - earliest <= APART or start < first_end for start, _ in spans.values())
+    return {index: earliest if common else start for index, (start, _) in spans.items()}

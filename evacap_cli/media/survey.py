@@ -1,0 +1,163 @@
+"""What a file really holds: how long it is, by which clock, and which tracks are played.
+
+What a header says is believed where it counts samples and they are there; everything else is measured by reading all
+packets once, without decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from av.container import InputContainer
+from av.stream import Discard, Stream
+
+from evacap_cli.media.clock import APART, BACK, Clock, Timeline, simple_clock
+from evacap_cli.media.limits import LONGEST, READ_ERRORS
+from evacap_cli.media.tracks import Open, choose_audio, choose_video
+
+# Kinds of file (names of FFmpeg's demuxers) that say exactly how long they are. Others have no such field (raw streams,
+# MPEG-TS, Ogg) or one that is only an estimate (MP3).
+EXACT = frozenset({"mov", "matroska", "avi", "flac", "w64", "aiff", "caf", "au", "iff", "dsf", "tta", "ape"})
+# Kinds with stamps on all packets, or an index of them, so that a place is found again. In the others FFmpeg goes to a
+# place by the average rate, and counts on from what it should be.
+SOUGHT = EXACT | {"asf", "flv", "mpegts", "mpeg", "nut", "mxf", "mp3"}
+PARSED = ("opus", "vorbis")  # codecs of which every packet in Ogg says how long it is
+ENDING = 1.0  # seconds before the end in which there must be packets, and by which the end may be another
+MOST_AT_END = 5000  # packets of the last second
+
+
+@dataclass(frozen=True)
+class Survey:
+    """audio, video: indices of the streams that are played. seconds: to the end of the longer one; heard: to that of
+    the sound; None where that is not known. seekable: whether reading may begin anywhere. note: what is worth knowing:
+    which of several tracks is heard, how much is there of a file that was cut.
+    """
+
+    audio: int | None
+    video: int | None
+    clock: Clock
+    seconds: float | None
+    heard: float | None
+    seekable: bool
+    note: str
+
+
+def survey(container: InputContainer, track: str | None, reopen: Open) -> Survey:
+    """Looks at an open file, which has moved on afterwards. `track`: see `choose_audio`. Raises MediaError."""
+    chosen = choose_audio(container, track, reopen)
+    audio = None if chosen.index is None else container.streams[chosen.index]
+    video = choose_video(container)
+    streams = [stream for stream in (audio, video) if stream is not None]
+    starts = {stream.index: start for stream in streams if (start := _start(stream)) is not None}
+    notes = [chosen.note]
+
+    said = _header_end(container)
+    clock = simple_clock(
+        {stream.index: starts.get(stream.index, 0.0) for stream in streams} if starts else {}
+    )
+    near = max(starts.values(), default=0.0) - min(starts.values(), default=0.0) <= APART
+    believed = said is not None and near and _is_exact(container, audio)
+    if believed and said is not None and streams and _reaches_end(container, streams[0], said):
+        zero = min(starts.values(), default=0.0)
+        seconds: float | None = said - (container.start_time or 0) / 1e6
+        heard = seconds if audio is None or (end := _track_end(audio)) is None else end - zero
+    else:
+        timeline = Timeline(starts)
+        with reopen() as again:
+            _read_all(again, [stream.index for stream in streams], timeline)
+        clock, ends = timeline.clock(), timeline.ends()
+        seconds = min(max(ends.values(), default=0.0), LONGEST) or None
+        heard = None if audio is None or audio.index not in ends else min(ends[audio.index], LONGEST)
+        if believed and said is not None:
+            notes.append(_cut(seconds or 0.0, said - (container.start_time or 0) / 1e6))
+    return Survey(
+        audio.index if audio else None,
+        video.index if video else None,
+        clock,
+        seconds,
+        heard,
+        not clock.restarts and _is_sought(container, audio, video),
+        "; ".join(filter(None, notes)),
+    )
+
+
+def _kind(container: InputContainer) -> str:
+    return container.format.name.split(",")[0]
+
+
+def _codec(stream: Stream | None) -> str:
+    return stream.codec_context.name if stream is not None and stream.codec_context else ""
+
+
+def _is_exact(container: InputContainer, audio: Stream | None) -> bool:
+    kind = _kind(container)
+    return kind in EXACT or (kind == "wav" and _codec(audio).startswith("pcm_"))
+
+
+def _is_sought(container: InputContainer, audio: Stream | None, video: Stream | None) -> bool:
+    kind = _kind(container)
+    if kind == "ogg":
+        return video is None and _codec(audio) in PARSED
+    return kind in SOUGHT or (kind == "wav" and _codec(audio).startswith("pcm_"))
+
+
+def _start(stream: Stream) -> float | None:
+    known = stream.start_time is not None and stream.time_base is not None
+    return float(stream.start_time * stream.time_base) if known else None  # type: ignore[operator]
+
+
+def _header_end(container: InputContainer) -> float | None:
+    """The stamp in seconds at which a file ends, by its header."""
+    if not container.duration or not 0 < container.duration / 1e6 <= LONGEST:
+        return None
+    return ((container.start_time or 0) + container.duration) / 1e6
+
+
+def _track_end(stream: Stream) -> float | None:
+    """The same of one track, where it has a length of its own."""
+    if not stream.duration or stream.time_base is None:
+        return None
+    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+
+
+def _reaches_end(container: InputContainer, stream: Stream, end: float) -> bool:
+    """Whether there are packets up to where a track ends by its header, and none after it, or of another file."""
+    end = min(end, _track_end(stream) or end)
+    if stream.time_base is None:
+        return False
+    use_only(container, stream.index)
+    reached, count = 0.0, 0
+    with suppress(*READ_ERRORS):
+        ticks = max(round((end - ENDING) / float(stream.time_base)), stream.start_time or 0)
+        container.seek(ticks, stream=stream, backward=True)
+        for packet in container.demux(stream):
+            count += 1
+            if packet.size and packet.pts is not None and not packet.is_corrupt:
+                time = float((packet.pts + (packet.duration or 0)) * stream.time_base)
+                if time < reached - BACK or count > MOST_AT_END:
+                    return False
+                reached = max(reached, time)
+        return abs(reached - end) <= ENDING
+    return False
+
+
+def _read_all(container: InputContainer, indices: Sequence[int], timeline: Timeline) -> None:
+    use_only(container, *indices)
+    if not indices:
+        return
+    with suppress(*READ_ERRORS):
+        for packet in container.demux([container.streams[index] for index in indices]):
+            timeline.add(packet)
+
+
+def use_only(container: InputContainer, *indices: int) -> None:
+    """Lets the demuxer pass over what belongs to other streams."""
+    for stream in container.streams:
+        if stream.index not in indices:
+            stream.discard = Discard.all
+
+
+def _cut(seconds: float, said: float) -> str:
+    return f"cut: {seconds:.1f} of {said:.1f} s are there" if said - seconds > ENDING else ""
