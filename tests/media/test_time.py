@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from evacap_cli.media import find_window, probe
+
 from .spoken import check_picture, check_sound, joined, part, with_byte_rate
 
 Make = Callable[[Path], Path]
@@ -103,3 +105,16 @@ def test_sound_and_picture_of_joined_films_stay_together(
     path = joined(tmp_path / f"joined.{suffix}", counts, LOUDEST, video=video, audio=audio, rate=48_000)
     check_sound(path, SOUND, LOUDEST)
     check_picture(path, SOUND)
+
+
+def test_of_a_file_that_was_cut_it_is_said_how_much_is_there(tmp_path: Path) -> None:
+    """`head -c` of an MP4 with its index in front"""
+    path = part(tmp_path / "a.mp4", 0, SOUND, "libx264", "aac", options={"movflags": "faststart"})
+    assert probe(path).note == ""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    info = probe(path)
+    assert info.heard < 6
+    assert info.note == f"cut: {info.seconds:.1f} of 9.0 s are there"
+    start, end = find_window(path, 2.0, "middle")
+    assert (start + end) / 2 == pytest.approx(info.heard / 2)
