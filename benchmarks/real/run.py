@@ -115,7 +115,7 @@ class Run:
         about = (
             "recordings, most of which the ear learned from, with photographs of what sounds, and real videos"
         )
-        package(self.work, self.trained_networks(), pairs, about, {})
+        package(self.work, self.trained_networks(), pairs, about)
 
     # -- what they share -------------------------------------------------------------------------------------------
 
