@@ -98,6 +98,15 @@ def say(text: str) -> None:
     print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
 
 
+def say_precision(precision: str, device: str, quiet: bool) -> None:
+    """Says where a precision is not what this machine is fast in."""
+    from evacap_cli.tasks.devices import pick_device, precision_note
+
+    note = precision_note(precision, pick_device(device))
+    if note and not quiet:
+        say(note)
+
+
 def shown(text: str) -> str:
     """`text` safe to show on one line of a terminal: what cannot be printed stands there as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
