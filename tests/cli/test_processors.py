@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from evacap_cli.model.packing import can_pack
 
 from ..conftest import Evacap
 
@@ -52,3 +55,27 @@ def test_captions_without_onednn(
     result = evacap("caption", clip, "--model", tiny, "--precision", precision, "--workers", 0)
     assert result.exit_code == 0, result.output
     assert ("no fast bf16 products" in result.stderr) == (precision == "bf16")
+
+
+def test_trains_without_shared_memory(
+    evacap: Evacap, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without /dev/shm there are no locks between processes."""
+
+    def no_lock(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "captions.csv").write_text(f"video,caption\n{clip},a tone rises\n")
+    made = evacap(
+        "prepare", tmp_path / "captions.csv", "-o", tmp_path / "store", "--preset", "audio-tiny",
+        "--workers", 0,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", no_lock)
+    result = evacap(
+        "train", "audio-tiny", "training.epochs=1", "training.precision=bf16", "model.encoder.depth=1",
+        "model.decoder.layers=1", "--data", tmp_path / "store", "-o", tmp_path / "run", "--workers", 2,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "no shared memory (/dev/shm) here" in result.stderr
+    assert ("no fast bf16 products" in result.stderr) != can_pack(torch.bfloat16)
