@@ -20,6 +20,7 @@ from evacap_cli.cli.common import (
     Quiet,
     Verbose,
     say,
+    say_precision,
     shown,
     summary,
 )
@@ -216,6 +217,7 @@ def caption(
         lambda: _check_stdout(json and out is None),
     )[:2]  # fmt: skip
     sources = find_sources(target.inputs(inputs))
+    say_precision(precision, device, quiet)
     began = time.monotonic()
     captioner = Captioner.load(model, device, precision)
     if verbose:
