@@ -108,7 +108,9 @@ def caption(
     segment: Annotated[
         float | None,
         typer.Option(
-            rich_help_panel=LONG, help="A row for each piece of so many seconds.", show_default="one row"
+            rich_help_panel=LONG,
+            help="A row for each piece of so many seconds; silent pieces are left out.",
+            show_default="one row",
         ),
     ] = None,
     hop: Annotated[
