@@ -24,7 +24,7 @@ LONGEST = 7 * 86_400.0  # seconds: what a file says of later times is not believ
 LAST_TICK = 2**63 - 1
 LARGEST_PICTURE = 8192 * 8192  # pixels; more are not decoded: a small file can claim a frame of gigabytes
 
-_DEMUXERS = """
+DEMUXERS = """
     mov matroska avi asf asf_o flv live_flv mpeg mpegts mpegvideo ogg gif apng nut rm ivr mxf gxf wtv dv dhav nsv ivf
     obu h261 h263 h264 hevc vvc m4v mjpeg vc1 vc1test yuv4mpegpipe swf smjpeg
     wav w64 aiff aac loas ac3 eac3 dts dtshd truehd mlp flac mp3 ape tta wv tak mpc mpc8 amr amrnb amrwb au caf dsf iff
@@ -35,7 +35,7 @@ _DEMUXERS = """
 # pictures and some subtitles name other files and addresses, which FFmpeg would open: a file may be called clip.mp4 and
 # be one of them.
 _SAFELY = {
-    "format_whitelist": ",".join(_DEMUXERS.split()),
+    "format_whitelist": ",".join(DEMUXERS.split()),
     "protocol_whitelist": "file",
     "max_pixels": str(LARGEST_PICTURE),
 }

@@ -129,7 +129,7 @@ class Captioner:
         if options.audio_only or not model.has_picture:
             frames = 0
         settings = ClipSettings(
-            features, frames, options.window, options.segment, options.hop, options.min_rms
+            features, frames, options.window, options.segment, options.hop, options.min_rms, silence=False
         )
 
         def words() -> None:
