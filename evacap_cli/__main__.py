@@ -1,5 +1,20 @@
-"""`python -m evacap_cli` is `evacap`."""
+"""Entry point of `evacap` and of `python -m evacap_cli`."""
 
-from evacap_cli.cli.app import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Runs the command. Ctrl-C ends it with 130 and without a traceback, also while its modules are imported."""
+    try:
+        from evacap_cli.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -253,7 +253,7 @@ class Composer:
                 chosen.append(label)
         if (
             count == 1
-            and rng.random() < 0.15
+            and rng.random() < 0.05
             and (family := self.family(self.vocabulary.classes[chosen[0]])) is not None
         ):
             text = str(rng.choice(self.general[family]["alone"]))
@@ -307,7 +307,7 @@ class Scenes:
     """What is drawn in training: real captions, rare labels more often, and composed ones."""
 
     def __init__(
-        self, shared: Path, split: str = "train", composed: float = 0.2, recorded: float = 0.35
+        self, shared: Path, split: str = "train", composed: float = 0.2, recorded: float = 0.3
     ) -> None:
         """composed, recorded: shares of captions composed for simulated sound, and for real sound (`self.recorded`)."""
         self.vocabulary = Vocabulary()

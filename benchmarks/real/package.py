@@ -51,7 +51,7 @@ def in_common(models: dict[str, CaptionModel]) -> dict[str, Tensor]:
     return found
 
 
-def package(work: Path, networks: Networks, pairs: Path, about_pairs: str, cards: dict[str, str]) -> None:
+def package(work: Path, networks: Networks, pairs: Path, about_pairs: str) -> None:
     """Writes `assets/models` from the trained arms; `pairs`: the store of real pairs that calibration is fitted on."""
     tokenizer = Tokenizer.load(work / "tokenizer.json")
     models = {name: trained(name, work, networks, len(tokenizer)) for name in ARMS}
@@ -72,18 +72,18 @@ def package(work: Path, networks: Networks, pairs: Path, about_pairs: str, cards
         counts = parameter_counts(model)
         save_checkpoint(
             ASSETS / name, model, tokenizer, FEATURES.to_dict(), metadata, torch.float16,
-            card(name, counts, done, cards.get(name, "")), shared,
+            card(name, counts, done), shared,
         )  # fmt: skip
         if load_checkpoint(ASSETS / name).model.has_gate:
             calibrate(str(ASSETS / name), pairs, about=about_pairs)
 
 
-def card(name: str, counts: dict[str, int], done: dict[str, Any], results: str) -> str:
-    """The model card: `card.md`, every number in it from what was measured."""
+def card(name: str, counts: dict[str, int], done: dict[str, Any]) -> str:
+    """The model card: `card.md`, every number in it from what was measured. `report.py` adds the results."""
     parts = ", ".join(f"{part} {n / 1e6:.2f} M" for part, n in counts.items() if n and part != "total")
     return (Path(__file__).parent / "card.md").read_text("utf-8").format(
         name=name, about=ABOUT[name], preset=ARMS[name].preset, parameters=counts["total"] / 1e6, parts=parts,
-        steps=done["steps"], minutes=done["seconds"] / 60, results=results,
+        steps=done["steps"], minutes=done["seconds"] / 60,
         after=f" It starts from `{ARMS[name].after}`." if ARMS[name].after else "",
         machine=f"{platform.machine()}, {os.cpu_count()} CPU cores", date=date.today().isoformat(),
     )  # fmt: skip

@@ -29,6 +29,11 @@ BARELY, FAINT = (
 )  # of several sounds, the level from which one is heard, and is in the foreground
 
 
+GENERAL = 0.25
+"""Share of the captions that name no more than the kind of sound that is kept: few phrases say it, so that a search for
+the likeliest caption would prefer them to the many that name the sound."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """What the ear says of a clip, tags (HEARD, 2 + WINDOWS), and the sounds that are in it."""
@@ -88,13 +93,16 @@ class Recorded:
             scene = self.describe(
                 self.clips[min(place, len(self.clips) - 1)], rng, picture and rng.random() < 0.5
             )
-            if scene is not None and self.composer.fits(scene):
+            if scene is None or not self.composer.fits(scene):
+                continue
+            if not scene.unsure or rng.random() < GENERAL:
                 return scene
 
     def describe(self, clip: Clip, rng: np.random.Generator, shown: bool = False) -> Scene | None:
         """A caption that says what the ear has heard of what is in the clip. None if it has heard nothing of it."""
         heard = strengths(clip.tags)
         said: list[tuple[Sound, Event, dict[str, list[str]]]] = []
+        general: dict[str, list[str]] | None = None
         for sound in sorted(clip.sounds, key=lambda s: (s.part, -s.level)):
             part = len(said) if sound.part >= 0 else -1
             label = self._label(sound, heard, LIKELY if shown else CERTAIN, rng)
@@ -102,6 +110,7 @@ class Recorded:
                 said.append((sound, Event(label, True, part), self._phrases(label, heard, shown)))
             elif not said and (family := self._family(sound, heard)) is not None:
                 label = self.composer.vocabulary.place[sound.labels[0]]
+                general = family
                 said.append((sound, Event(label, True, part), family))
         said = [x for x in said if all(x[2].values())]
         if not said:
@@ -119,7 +128,8 @@ class Recorded:
                 text = joined
                 events.append(event)
         parts = 1 + max(0, *(event.part for event in events))
-        return Scene(text, tuple(events), parts, tags=clip.tags, shown=shown)
+        broad = all(self.composer.vocabulary.classes[e.label] in self.composer.general for e in events)
+        return Scene(text, tuple(events), parts, broad or said[0][2] is general, clip.tags, shown)
 
     def _label(
         self, sound: Sound, heard: dict[int, float], least: float, rng: np.random.Generator

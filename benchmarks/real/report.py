@@ -2,8 +2,9 @@
 
     python benchmarks/real/report.py WORK --shared SHARED [--out results]
 
-Writes `tables.md` and `results.json`. WORK is that of `run.py`. What each set is for: the networks and the simulation
-were chosen on `real videos` and on recordings of role `check`; `ESC-10, fold 4` and `scratch` were looked at only here.
+Writes `tables.md`, `results.json` and the section `Results` of the models' cards. WORK is that of `run.py`. What each
+set is for: the networks and the simulation were chosen on `real videos` and on recordings of role `check`; `ESC-10,
+fold 4` and `scratch` were looked at only here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from captions import Event, Scene, Vocabulary, audioset_places, clip_labels
 from listen import embed, hear, load_ear, load_eye, read_rows, see
 from measure import Described, auroc, by_label, describe, naming, unlike
 from naming import Judge
+from package import ASSETS
 from run import choose_pairs
 from simulate import FixedClips, Simulation, Statistics
 
@@ -190,6 +192,37 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def card_results(results: dict[str, Any], name: str) -> str:
+    """The section `Results` of a packaged model's card."""
+    found = results["models"][name]
+    lines = [
+        f"By `benchmarks/real/report.py`, {results['date']}; all numbers: `benchmarks/real/results/tables.md`.",
+        "A sound is named when the caption has a word that belongs to it and to few other sounds.",
+        "",
+        "| set | clips | named |",
+        "|---|---|---|",
+    ]
+    for label, key in (("sounds of the package `scratch`, of which nothing was learned or chosen", "scratch"),
+                       ("ESC-10, fold 4; folds 1 to 3 were learned from", "ESC-10, fold 4")):  # fmt: skip
+        lines.append(f"| {label} | {found[key]['clips']} | {found[key]['named']:.3f} |")
+    pictures = {
+        "real videos, on which settings were chosen": "real videos",
+        "recordings and photographs that nothing was learned from": "pairs of a check recording and a photograph",
+    }
+    for label, key in pictures.items():
+        for what, told in (("own", "own picture"), ("none", "no picture"), ("other", "another's picture")):
+            row = found[key]
+            lines.append(f"| {label}; {told} | {row['clips']} | {row['named'][what]:.3f} |")
+    return "\n".join(lines)
+
+
+def put_results(card: str, section: str) -> str:
+    """A card with another section `Results`."""
+    before, rest = card.split("## Results\n", 1)
+    after = rest[rest.index("\n## ") :]
+    return f"{before}## Results\n{section}\n{after}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("work", type=Path)
@@ -222,6 +255,9 @@ def main() -> None:
     args.out.mkdir(exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (args.out / "tables.md").write_text(tables(results), "utf-8")
+    for name in results["models"]:
+        card = ASSETS / name / "README.md"
+        card.write_text(put_results(card.read_text("utf-8"), card_results(results, name)), "utf-8")
 
 
 if __name__ == "__main__":

@@ -112,10 +112,8 @@ class Run:
 
     def package(self) -> None:
         pairs = self.pairs_store()
-        about = (
-            "recordings, most of which the ear learned from, with photographs of what sounds, and real videos"
-        )
-        package(self.work, self.trained_networks(), pairs, about, {})
+        about = "recordings that the ear did not learn from, with photographs of what sounds, and real videos"
+        package(self.work, self.trained_networks(), pairs, about)
 
     # -- what they share -------------------------------------------------------------------------------------------
 
@@ -151,16 +149,19 @@ class Run:
         return Networks(ear, eye, self.ties())
 
     def pairs_store(self) -> Path:
-        """A store of pairs of a recording and a photograph of the same thing, few of each, and the real videos."""
-        place = self.work / "pairs"
+        """A store of pairs of a recording and a photograph of the same thing, few of each, and the real videos: none of
+        the sounds is one that the ear learned from."""
+        place, rows = self.work / "pairs", read_rows(self.work / "recordings.csv")
+        fresh = {row["path"] for row in rows if row["role"] == "check"}
+        pairs = [row for row in read_rows(self.work / "real_pairs.csv") if row["sound_path"] in fresh]
         items = [
             Entry(f"pair-{i:04}", f"{row['label']} {i}", (row["label"],), Path(row["sound_path"]),
                   pictures=(Path(row["photo_path"]),))
-            for i, row in enumerate(choose_pairs(read_rows(self.work / "real_pairs.csv")))
+            for i, row in enumerate(choose_pairs(pairs))
         ]  # fmt: skip
         items += [
             Entry(f"video-{i:04}", row["labels"], (row["labels"].split(";")[0],), Path(row["path"]))
-            for i, row in enumerate(read_rows(self.work / "recordings.csv"))
+            for i, row in enumerate(rows)
             if row["source"] == "real-videos"
         ]
         write_store(place, items, partial(load_entry, settings=ClipSettings(FEATURES)), FEATURES, workers=2)

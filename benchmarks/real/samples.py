@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mate-backgrounds", "lomiri-wallpapers-16.04")  # with photographs that no model was trained on
 SECONDS = 5.0  # longest recording
 PAUSE = 0.4  # seconds between recordings that follow each other
+FAINT = -62.0  # dBFS, of a clip in which nothing sounds
 LOUDNESS, PEAK = 0.1, 0.9  # root mean square and largest sample of a recording, of 1
 SECOND_SOUND = 0.7  # gain of the second of two mixed recordings
 SHORT_SIDE = 256  # pixels of a photograph
@@ -96,6 +97,12 @@ def render_sound(field: str, work: Path) -> np.ndarray:
     pause = np.zeros(round(PAUSE * SAMPLE_RATE), np.float32)
     parts = [part for name in files_of(field) for part in (read_sound(locate(name, work)), pause)]
     return np.concatenate(parts[:-1])
+
+
+def faint_noise() -> np.ndarray:
+    """float32 (samples,) at 16 kHz: what a microphone picks up where nothing sounds."""
+    samples = round(CLIP_SECONDS * SAMPLE_RATE)
+    return (10 ** (FAINT / 20) * np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
 
 
 def read_photo(path: Path, crop: str = "") -> Image.Image:
@@ -216,7 +223,7 @@ def make_clips(work: Path, folder: Path, credits: dict[str, Credit]) -> None:
     empty(videos, KEPT_CLIPS)
     rows, table = [], [CLIPS_NOTICE]
     for clip in read_table("sample_clips.csv"):
-        wave = render_sound(clip["sound"], work) if clip["sound"] else np.zeros(0, np.float32)
+        wave = render_sound(clip["sound"], work) if clip["sound"] else faint_noise()
         wave = np.pad(wave, (0, max(0, round(CLIP_SECONDS * SAMPLE_RATE) - len(wave))))
         image = read_photo(locate(clip["photo"], work)) if clip["photo"] else None
         name = f"{clip['name']}.{'ogg' if clip['motion'] == 'none' else 'mp4'}"
@@ -226,7 +233,7 @@ def make_clips(work: Path, folder: Path, credits: dict[str, Credit]) -> None:
             write_video(wave, image, clip["motion"], videos / name)
         if clip["caption_1"]:
             rows.append([f"videos/{name}", clip["caption_1"], clip["caption_2"]])
-        heard = "; ".join(credits[file].line for file in files_of(clip["sound"])) or "digital silence"
+        heard = "; ".join(credits[file].line for file in files_of(clip["sound"])) or "faint noise, computed"
         seen = (
             credits[clip["photo"]].line
             if clip["photo"]

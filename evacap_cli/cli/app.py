@@ -53,5 +53,5 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Runs the command, with the arguments of this process."""
     app()

@@ -22,6 +22,7 @@ from evacap_cli.cli.common import (
     Quiet,
     Verbose,
     say,
+    say_precision,
     shown,
     summary,
 )
@@ -111,7 +112,9 @@ def caption(
     segment: Annotated[
         float | None,
         typer.Option(
-            rich_help_panel=LONG, help="A row for each piece of so many seconds.", show_default="one row"
+            rich_help_panel=LONG,
+            help="A row for each piece of so many seconds; silent pieces are left out.",
+            show_default="one row",
         ),
     ] = None,
     hop: Annotated[
@@ -220,6 +223,7 @@ def caption(
         lambda: _check_stdout(json and out is None),
     )[:2]  # fmt: skip
     sources = find_sources(target.inputs(inputs))
+    say_precision(precision, device, quiet)
     began = time.monotonic()
     captioner = Captioner.load(model, device, precision)
     if verbose:
@@ -255,7 +259,7 @@ def caption(
         except KeyboardInterrupt:
             kept = f"are kept beside {out}; the same command goes on" if out else "rows are printed"
             raise KeyboardInterrupt(f"{done} of {len(sources)} {kept}") from None
-    _say_what_came(report, out, quiet)
+    _say_what_came(report, out, quiet, 0 if verbose else sources.left_out.total())
     if json:
         counts = {status: report.counts[status] for status in STATUSES}
         summary({"out": str(out), "model": captioner.checkpoint.name, "clips": report.rows, **counts,
@@ -271,13 +275,15 @@ def _check_stdout(wanted_twice: bool) -> None:
         raise UsageError("--json: stdout is where the table goes, too", "name a file for the table with -o")
 
 
-def _say_what_came(report: Report, out: Path | None, quiet: bool) -> None:
+def _say_what_came(report: Report, out: Path | None, quiet: bool, left_out: int) -> None:
     if quiet:
         return
     parts = ", ".join(f"{report.counts[status]} {status}" for status in STATUSES)
     before = f"{report.reused} from before; " if report.reused else ""
     rate = f"{report.seconds:.1f} s, {report.rate:.2f} clips/s" if report.new else "nothing new"
     say(f"{report.rows} clips: {parts}; {before}{rate}" + (f" -> {out}" if out else ""))
+    if left_out:
+        say(f"  {left_out} more in the folders were left out; --verbose says why")
     for row in report.failed[:MOST_FAILED]:
         say(f"  failed before: {shown(row.video)}: {shown(row.error)}")
     if report.failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -17,6 +18,10 @@ import typer
 from evacap_cli.errors import EvacapError
 
 INTERRUPTED, SOME_FAILED = 130, 3
+MEMORY_SIGNS = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "failed to map segment",
+    "can't start new thread", "std::bad_alloc",
+)  # fmt: skip
 MACHINE, MEDIA, OUTPUT = "Machine", "What is heard and seen", "Messages"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)]
@@ -77,11 +82,43 @@ def guarded(command: F) -> F:
                 raise
             if debug:
                 traceback.print_exc()
+            if memory := _out_of_memory(error):
+                say(f"error: {memory.message}")
+                say(f"  cure: {memory.cure}")
+                raise typer.Exit(memory.exit_code) from None
             say(f"error: {type(error).__name__}: {error}")
             say("  cure: this should not happen; run it again with --debug and report what it shows")
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]
+
+
+def _out_of_memory(error: Exception) -> EvacapError | None:
+    """What to say of an error by which Python, PyTorch or the loader of libraries tell that memory has ended."""
+    text = " ".join(str(error).split())
+    told = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if not told and not any(sign in text.lower() for sign in MEMORY_SIGNS):
+        return None
+    if limit := _address_space():
+        return EvacapError(
+            f"out of memory: the address space of a process is limited to {limit / 2**30:.1f} GiB here (ulimit -v), "
+            "and PyTorch reserves much more of it than it uses",
+            "ulimit -v unlimited; where a batch system sets the limit, ask it for 16 GiB of virtual memory or more",
+        )
+    return EvacapError(
+        f"out of memory ({type(error).__name__}: {text[:200]})",
+        "end other programs, or give a smaller batch size or fewer --workers",
+    )
+
+
+def _address_space() -> int:
+    """The limit in bytes, 0 for none."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return 0
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return 0 if limit == resource.RLIM_INFINITY else limit
 
 
 @contextmanager
@@ -105,6 +142,15 @@ def _terminate_as_interrupt() -> Iterator[None]:
 def say(text: str) -> None:
     """Words for people: stderr, control characters shown rather than obeyed."""
     print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
+
+
+def say_precision(precision: str, device: str, quiet: bool) -> None:
+    """Says where a precision is not what this machine is fast in."""
+    from evacap_cli.tasks.devices import pick_device, precision_note
+
+    note = precision_note(precision, pick_device(device))
+    if note and not quiet:
+        say(note)
 
 
 def shown(text: str) -> str:

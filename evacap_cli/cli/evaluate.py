@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evacap_cli.cli.common import MACHINE, SOME_FAILED, Debug, Device, Json, Precision, Quiet, say, summary
+from evacap_cli.cli.common import (
+    MACHINE,
+    SOME_FAILED,
+    Debug,
+    Device,
+    Json,
+    Precision,
+    Quiet,
+    say,
+    say_precision,
+    summary,
+)
 from evacap_cli.cli.meter import Meter
 
 if TYPE_CHECKING:
@@ -72,6 +83,7 @@ def evaluate(
         beam, max_words, batch_size, device, precision, Settings(choose_metrics(metrics), java)
     )
     check_place(out)
+    say_precision(precision, device, quiet)
     with Meter("captioning", quiet=quiet) as meter:
         found = run(model, data, options, stages(meter))
     header, rows = table(found)

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from evacap_cli.cli.common import MACHINE, SOME_FAILED, Debug, Device, Json, Precision, Quiet, say, summary
+from evacap_cli.cli.common import (
+    MACHINE,
+    SOME_FAILED,
+    Debug,
+    Device,
+    Json,
+    Precision,
+    Quiet,
+    say,
+    say_precision,
+    summary,
+)
 from evacap_cli.cli.evaluate import BatchSize, Beam, JavaProgram, MaxWords, Metrics, stages
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
@@ -82,6 +93,7 @@ def robustness(
         EvaluateOptions(beam, max_words, batch_size, device, precision, scoring),
     )
     check_place(out)
+    say_precision(precision, device, quiet)
     names = model or list(DEMOS)
     with Meter("built-in benchmark", quiet=quiet) as meter:
         show = stages(meter)

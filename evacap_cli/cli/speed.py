@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Precision, Quiet, say, summary
+from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Precision, Quiet, say, say_precision, summary
 from evacap_cli.cli.evaluate import stages
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
@@ -85,6 +85,7 @@ def speed(
         counts, decodings, batch_size, beam, words, warmup, runs, device, precision, compile, threads
     )
     check_place(out)
+    say_precision(precision, device, quiet)
     names = model or list(PRESETS)
     with Meter("speed", quiet=quiet) as meter:
         show = stages(meter)

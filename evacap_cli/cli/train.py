@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +17,8 @@ from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
 
 BEGIN = "Weights to begin with"
+AGAIN_SECONDS = 2.0
+"""After which a second signal is meant: a terminal, `timeout` and torchrun may send the same one more than once."""
 
 
 def train(
@@ -86,6 +93,7 @@ def train(
     from evacap_cli.tasks.training.loop import Progress
     from evacap_cli.tasks.training.run import RunOptions, Told, plan_run
     from evacap_cli.tasks.training.run import train as train_run
+    from evacap_cli.tasks.training.state import FILE
 
     changes = [*(overrides or []), *([] if precision == "auto" else [f"training.precision={precision}"])]
     options = RunOptions(
@@ -112,8 +120,8 @@ def train(
         return
     if out is None:
         raise UsageError("--out is missing", "name the run's folder with -o")
-    training = False
-    with Meter("prepare", quiet=quiet) as meter:
+    training, stop = False, _Stop()
+    with stop.heard(), Meter("prepare", quiet=quiet) as meter:
 
         def show(now: Progress) -> None:
             nonlocal training
@@ -124,11 +132,61 @@ def train(
             if now.note and not quiet:
                 say(f"step {now.step}: loss {now.loss:.4f}, {now.note}")
 
-        told = Told(say if not quiet else lambda text: None, meter.update, show)
-        result = train_run(config, changes, out, options, told)
+        told = Told(say if not quiet else lambda text: None, meter.update, show, stop)
+        try:
+            result = train_run(config, changes, out, options, told)
+        except KeyboardInterrupt:
+            saved = (out / FILE).exists()
+            raise KeyboardInterrupt(*["the same command goes on from the last save"] * saved) from None
+    if result["stopped"]:
+        raise KeyboardInterrupt(
+            f"saved at step {result['step']} of {result['steps']}; the same command goes on"
+        )
     if not quiet:
         kept = f"{out / 'last'}" + (f" and {out / 'best'}" if result["best"] is not None else "")
         early = f", ended early after {result['step']}" if result["ended_early"] else ""
         say(f"{result['steps']} steps{early} in {result['seconds'] / 60:.1f} min; checkpoints: {kept}")
     if json:
         summary(result)
+
+
+class _Stop:
+    """Ctrl-C and SIGTERM while steps are taken: the step is finished and saved. Before, and the second time, they end
+    the command at once."""
+
+    def __init__(self) -> None:
+        self.stepping = False
+        self.asked = 0.0  # when
+
+    def __call__(self) -> bool:
+        """What training asks after every step, in every process."""
+        self.stepping = True
+        return self.asked > 0
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Signals that are ignored, as Ctrl-C is by what a shell runs in the background, stay so."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = {
+            number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)
+        }
+        try:
+            for number in heard:
+                signal.signal(number, self._hear)
+        except ValueError:  # not the main thread
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in heard.items():
+                signal.signal(number, handler)
+
+    def _hear(self, *_: object) -> None:
+        now = time.monotonic()
+        if not self.stepping or (self.asked and now - self.asked > AGAIN_SECONDS):
+            raise KeyboardInterrupt
+        if not self.asked:
+            self.asked = now
+            # not by print, in the middle of which the signal may have come
+            os.write(2, b"interrupted; saving after this step, once more ends it at once\n")

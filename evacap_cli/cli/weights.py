@@ -17,6 +17,7 @@ from evacap_cli.cli.common import (
     Verbose,
     guarded,
     say,
+    say_precision,
     shown,
     summary,
 )
@@ -282,6 +283,7 @@ def calibrate(
     """
     from evacap_cli.tasks.calibrating import calibrate as fit_and_write
 
+    say_precision(precision, device, quiet)
     with Meter("calibrate", quiet=quiet) as meter:
         found, place = fit_and_write(
             model, data, out, about, seed, device, precision, batch_size, overwrite, meter.update

@@ -16,15 +16,17 @@ from av.frame import Frame
 
 from evacap_cli.errors import MediaError
 from evacap_cli.media.container import LONGEST, READ_ERRORS, Media, NoAudioError, one_line, open_media
+from evacap_cli.media.mixing import channels_of, find_weights, loudness, mix
 
 SAMPLE_RATE = 16_000  # Hz
 WINDOW_MODES = ("loudest", "start", "middle")
 STEP = 0.1  # seconds of sound whose energy `find_window` adds up
 PREROLL = 0.5  # seconds decoded ahead of what is asked for: codecs that overlap need a run-up (Opus: 0.08 s)
 JUMP = 0.05  # seconds by which a timestamp may be off before it counts as a gap (Matroska rounds to 0.001)
-MOST_PLANES = 8  # from so many planes on, PyAV reads beyond the list of them, and crashes
 PADDING = 0.1  # seconds by which the sound of some codecs is longer than the file says: nothing is in them
 STRIDE = 0.5  # seconds of sound that are worked on at once
+TOGETHER = 60.0  # seconds of sound whose channels are mixed alike ...
+MOST_HELD = 1 << 26  # ... as long as it has no more numbers than this: 256 MiB
 LONGEST_GAP = 60.0  # seconds; believed where a file does not say how long it is
 RATES = range(100, 1_000_001)  # Hz; nobody records with others, and what would come of them is without bounds
 SEARCHED = (
@@ -33,10 +35,10 @@ SEARCHED = (
 
 
 class Block(NamedTuple):
-    """A stretch of mono sound as it was decoded."""
+    """A stretch of sound as it was decoded."""
 
     time: float  # of its first sample, in seconds
-    samples: np.ndarray  # (S,) float32 in [-1, 1]
+    samples: np.ndarray  # (S, C) float32 in [-1, 1]
     rate: int  # Hz
     follows: bool  # whether it continues the block before without a gap
 
@@ -48,8 +50,8 @@ def read_audio(
 
     Time 0 is where the earlier of sound and picture starts. Before a late start and in gaps there is silence;
     nothing follows the sound's end, so that fewer samples than asked for, or none, come back. Channels are
-    averaged, without the low-frequency effects. `track`: see `open_media`. Raises NoAudioError (`no audio track`) or
-    MediaError.
+    averaged, or added so that nothing is lost, see `find_weights`; that is decided once a minute of what is read.
+    `track`: see `open_media`. Raises NoAudioError (`no audio track`) or MediaError.
     """
     with open_media(path, track) as media:
         return _waveform(_blocks(media, max(0.0, start), end), start, end)
@@ -97,7 +99,7 @@ def _end(block: Block) -> float:
 def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.ndarray:
     """(S,) float32: the part from `start` to `end` of what is in `blocks`."""
     pieces: list[tuple[int, np.ndarray]] = []
-    for at, samples in _resample(blocks):
+    for at, samples in _resample(_mixed(blocks, start, end)):
         first = round((at - start) * SAMPLE_RATE)
         samples = samples[max(0, -first) :]
         if len(samples):
@@ -110,6 +112,42 @@ def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.nd
         piece = waveform[first : first + len(samples)]
         piece[:] = samples[: len(piece)]
     return np.clip(waveform, -1.0, 1.0, out=waveform)
+
+
+def _mixed(blocks: Iterable[Block], start: float, end: float | None) -> Iterator[Block]:
+    """The blocks with one channel each, (S, 1); mixed alike where they have equally many, by what is heard from `start`
+    to `end`, or in each `TOGETHER` of it. Memory: the blocks of so long, at most `MOST_HELD`.
+    """
+    held: list[Block] = []
+    limit, size = math.inf if end is None else end, 0
+
+    def mixed() -> Iterator[Block]:
+        kinds = {block.samples.shape[1] for block in held}
+        weights = {
+            kind: find_weights(_inside(b, start, limit) for b in held if b.samples.shape[1] == kind)
+            for kind in kinds
+        }
+        for block in held:
+            yield block._replace(samples=mix(block.samples, weights[block.samples.shape[1]])[:, None])
+        held.clear()
+
+    for block in blocks:
+        full = size > MOST_HELD or (held and block.time >= held[0].time + TOGETHER)
+        if full or (held and _end(held[-1]) < start - PREROLL):
+            yield from mixed()
+            size = 0
+        held.append(block)
+        size += block.samples.size
+    yield from mixed()
+
+
+def _inside(block: Block, start: float, end: float) -> np.ndarray:
+    """(S, C): what of a block is between `start` and `end` seconds."""
+    first, last = (
+        math.ceil(min(max(0.0, (time - block.time) * block.rate), len(block.samples)))
+        for time in (start, end)
+    )
+    return block.samples[first:last]
 
 
 def find_window(
@@ -164,7 +202,7 @@ def _energies(blocks: Iterable[Block]) -> tuple[np.ndarray, float | None]:
             continue
         if last >= len(energy):
             energy = np.concatenate([energy, np.zeros(max(last + 1 - len(energy), len(energy)))])
-        sums = np.bincount(np.maximum(bins - first, 0), np.square(block.samples, dtype=np.float64))
+        sums = np.bincount(np.maximum(bins - first, 0), loudness(block.samples))
         energy[first : first + len(sums)] += sums / block.rate
         used = max(used, last + 1)
     return energy[:used], end
@@ -201,8 +239,8 @@ def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
             number = round(block.time * rate)
             before = number % (rate // math.gcd(rate, SAMPLE_RATE))
             at, silent = (number - before) / rate, math.ceil(before * SAMPLE_RATE / rate)
-            block = block._replace(samples=np.pad(block.samples, (before, 0)))
-        frame = AudioFrame.from_ndarray(block.samples[None], format="flt", layout="mono")
+            block = block._replace(samples=np.pad(block.samples, ((before, 0), (0, 0))))
+        frame = AudioFrame.from_ndarray(block.samples.T, format="flt", layout="mono")
         frame.sample_rate = block.rate
         yield from pieces(frame)
     if resampler is not None:
@@ -272,7 +310,12 @@ def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
     held: list[Block] = []
     length = 0
     for block in blocks:
-        if held and (not block.follows or block.rate != held[0].rate or length >= STRIDE * block.rate):
+        if held and (
+            not block.follows
+            or block.rate != held[0].rate
+            or block.samples.shape[1] != held[0].samples.shape[1]
+            or length >= STRIDE * block.rate
+        ):
             yield _join(held)
             held, length = [], 0
         held.append(block)
@@ -288,7 +331,7 @@ def _join(blocks: list[Block]) -> Block:
 
 
 def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
-    """(seconds or None, (S,) mono float32, rate) of each frame, or each second of it; damaged packets are passed over.
+    """(seconds or None, (S, C) float32, rate) of each frame, or each second of it; damaged packets are passed over.
 
     Raises MediaError when nothing at all can be decoded.
     """
@@ -312,29 +355,8 @@ def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
 
 
 def _sound(frame: AudioFrame) -> tuple[float | None, np.ndarray, int]:
-    """(seconds on the container's clock or None, (S,) mono float32, rate). ValueError for rates beyond belief."""
+    """(seconds on the container's clock or None, (S, C) float32, rate). ValueError for rates beyond belief."""
     if frame.samples and frame.sample_rate not in RATES:
         raise ValueError(f"it claims {frame.sample_rate} samples a second")
     time = frame.pts * float(frame.time_base) if frame.pts is not None and frame.time_base else None
-    return time, _mono(frame) if frame.samples else np.zeros(0, np.float32), frame.sample_rate
-
-
-def _mono(frame: AudioFrame) -> np.ndarray:
-    """(S,) float32: the mean of all channels but the low-frequency effects, whatever the sample format."""
-    channels = frame.layout.nb_channels
-    if frame.format.is_planar and channels >= MOST_PLANES:
-        (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    if channels > 2:
-        heard = [i for i, channel in enumerate(frame.layout.channels) if not channel.name.startswith("LFE")]
-        samples = samples[heard or slice(None)]
-    kind = samples.dtype
-    with np.errstate(invalid="ignore", over="ignore"):  # float files may hold anything; `_join` sees to it
-        mono = samples[0] if len(samples) == 1 else samples.mean(axis=0, dtype=np.float64)
-        if kind == np.uint8:
-            mono = (mono - np.float32(128)) / 128
-        elif kind.kind == "i":
-            mono = mono / 2.0 ** (8 * kind.itemsize - 1)
-        return mono.astype(np.float32)
+    return time, channels_of(frame) if frame.samples else np.zeros((0, 1), np.float32), frame.sample_rate

@@ -28,7 +28,7 @@ SURVEYS = 8  # files that are not surveyed again while they stay as they are: on
 LAST_TICK = 2**63 - 1
 LARGEST_PICTURE = 8192 * 8192  # pixels; more are not decoded: a small file can claim a frame of gigabytes
 
-_DEMUXERS = """
+DEMUXERS = """
     mov matroska avi asf asf_o flv live_flv mpeg mpegts mpegvideo ogg gif apng nut rm ivr mxf gxf wtv dv dhav nsv ivf
     obu h261 h263 h264 hevc vvc m4v mjpeg vc1 vc1test yuv4mpegpipe swf smjpeg
     wav w64 aiff aac loas ac3 eac3 dts dtshd truehd mlp flac mp3 ape tta wv tak mpc mpc8 amr amrnb amrwb au caf dsf iff
@@ -39,7 +39,7 @@ _DEMUXERS = """
 # pictures and some subtitles name other files and addresses, which FFmpeg would open: a file may be called clip.mp4 and
 # be one of them.
 _SAFELY = {
-    "format_whitelist": ",".join(_DEMUXERS.split()),
+    "format_whitelist": ",".join(DEMUXERS.split()),
     "protocol_whitelist": "file",
     "max_pixels": str(LARGEST_PICTURE),
 }

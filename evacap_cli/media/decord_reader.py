@@ -24,7 +24,7 @@ _importing = threading.Lock()
 
 
 def read_with_decord(
-    path: Path, times: Sequence[float], start: float, first_frame: float
+    path: Path, times: Sequence[float], start: float, first_frame: float, size: tuple[int, int]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(n, frame): the frame, (H, W, 3) uint8, that is shown at the next n of the rising `times` (seconds).
 
@@ -32,10 +32,11 @@ def read_with_decord(
     decoded but not shown (clips cut without re-encoding) or cannot be decoded (no key frame to begin with),
     its pictures are seconds away from its timestamps. Hence `start`, the time at which the track starts, and
     `first_frame`, that of the first frame which is really shown: decord is refused when its own is another.
+    `size`: width and height that frames are brought to, for square pixels; -1 leaves them as they are.
     Raises RuntimeError, or whatever decord raises.
     """
     decord = load_decord()
-    reader = decord.VideoReader(f"file:{path}", num_threads=1)
+    reader = decord.VideoReader(f"file:{path}", width=size[0], height=size[1], num_threads=1)
     stamps = np.sort(np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0]) + start
     if abs(stamps[0] - first_frame) > 1e-3:
         raise RuntimeError(f"its first frame is at {stamps[0]:.3f} s, the file's at {first_frame:.3f} s")

@@ -79,7 +79,7 @@ class _Looker:
                 segment.error = f"the picture ends at {self.cursor.end:.2f} s"
                 return
             if self._shown is None or self._shown[0] is not frame:
-                self._shown = frame, self.transform(upright(frame))
+                self._shown = frame, self.transform(upright(frame, self.cursor.shape))
             segment.frames.append(self._shown[1])
         except Exception as error:  # whatever it is: the segment can still be heard
             segment.error = _undecodable(error)

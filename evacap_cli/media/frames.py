@@ -10,7 +10,7 @@ import numpy as np
 from evacap_cli.errors import MediaError
 from evacap_cli.media.container import Media, one_line, open_media
 from evacap_cli.media.decord_reader import opens_only_itself, read_with_decord
-from evacap_cli.media.pyav_reader import Cursor, read_with_pyav
+from evacap_cli.media.pyav_reader import Cursor, read_with_pyav, shown_shape, shown_size
 
 READERS = ("decord", "pyav")
 LONGEST_FOR_DECORD = 600.0  # seconds
@@ -25,7 +25,8 @@ def read_frames(
     readers: Sequence[str] = READERS,
     track: str | None = None,
 ) -> list[np.ndarray]:
-    """The frame shown at each of `times`, RGB uint8 (H, W, 3) and upright, or what `transform` makes of it.
+    """The frame shown at each of `times`, RGB uint8 (H, W, 3), upright, with square pixels, or what `transform` makes
+    of it.
 
     `times`: seconds from where the earlier of sound and picture starts, in any order. Shown is the last
     frame whose timestamp is not later; before the first frame the first stands in, after the last the last.
@@ -76,11 +77,18 @@ def _read(
     if reader == "decord":
         start = _trust_decord(media, cursor)
         first = start if isinstance(cursor, RuntimeError) else cursor.first_time
-        yield from read_with_decord(media.path, times, start, first)
+        yield from read_with_decord(media.path, times, start, first, _decord_size(media))
     else:
         if isinstance(cursor, RuntimeError):
             raise cursor
         yield from read_with_pyav(cursor, times)
+
+
+def _decord_size(media: Media) -> tuple[int, int]:
+    """Width and height of the frames that decord is asked for; -1 is as they are coded."""
+    assert media.video is not None
+    shape, codec = shown_shape(media.video), media.video.codec_context
+    return (-1, -1) if shape == 1 or codec is None else shown_size(codec.width, codec.height, shape)
 
 
 def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:

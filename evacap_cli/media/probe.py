@@ -8,8 +8,18 @@ from pathlib import Path
 from evacap_cli.errors import MediaError
 from evacap_cli.media.container import open_media
 
-_VIDEO = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
-_AUDIO = "aac ac3 aif aiff flac m4a mka mp3 oga ogg opus wav wma"
+# What FFmpeg's demuxers and muxers of the kinds in `container.DEMUXERS` call their files, and names in use beside them,
+# less pictures and what cannot be told by its name (`tests/media/test_probe.py` compares).
+_VIDEO = """
+    264 265 266 3g2 3gp 3gp2 3gpp amv asf avc avi dav dif divx dv dvd evo f4v flv gxf h261 h263 h264 h265 h266 h26l hevc
+    ismv ivf ivr m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mov mp4 mp4v mpe mpeg mpg mpv mts mxf nsv nut obu ogm
+    ogv qt rcv rm rmvb tod tp trp ts vc1 vob vro vvc webm wm wmv wtv xvid y4m
+"""
+_AUDIO = """
+    aac aax ac3 adts aif aifc aiff amr ape apl au awb caf dff dsf dts dtshd eac3 ec3 flac ircam isma latm loas m2a
+    m4a m4b m4p m4r mac mka mlp mp1 mp2 mp3 mpa mpc mpga oga ogg ogx opus qcp qoa ra rf64 shn snd sox spx tak thd tta
+    voc w64 wav wave weba wma wv xwma
+"""
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO.split())
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in _AUDIO.split())
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from fractions import Fraction
 
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from evacap_cli.media.container import LARGEST_PICTURE, READ_ERRORS, Media, one_line
 
 LEAP = 3.0  # seconds ahead from which on seeking is tried instead of decoding all in between
 STEPS_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before the goal at which to try when a seek lands after it
 UPRIGHT = (1, 0, 0, 1)
+WIDEST_PIXEL = 4  # times as wide as high, or as high as wide; others are not believed
 CLOSE = 1e-5  # seconds: what is meant to be equal differs by less
 
 
@@ -41,6 +44,7 @@ class Cursor:
         if self.next is None:
             raise RuntimeError(one_line(self.error) if self.error else "there is no frame in it")
         self.first_time, first = self.next
+        self.shape = shown_shape(self.stream)
         self.upright = _orientation(first) == UPRIGHT
 
     def shown_at(self, time: float) -> VideoFrame:
@@ -128,11 +132,28 @@ def read_with_pyav(cursor: Cursor, times: Sequence[float]) -> Iterator[tuple[int
     for time in times:
         frame = cursor.shown_at(time)
         if shown is not None and frame is not shown:
-            yield count, upright(shown)
+            yield count, upright(shown, cursor.shape)
             count = 0
         count, shown = count + 1, frame
     if shown is not None:
-        yield count, upright(shown)
+        yield count, upright(shown, cursor.shape)
+
+
+def shown_shape(stream: VideoStream) -> Fraction:
+    """Width over height of a pixel as a player shows it, of the coded picture before it is turned.
+
+    1 where the file does not say, or says what no camera has (DVD 8:9 to 16:11, HDV 4:3, half-width pictures 2 to 3).
+    """
+    ratio = stream.sample_aspect_ratio
+    return ratio if ratio and 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL else Fraction(1)
+
+
+def shown_size(width: int, height: int, shape: Fraction) -> tuple[int, int]:
+    """Width and height with square pixels: the picture is made larger, as players do it; smaller where it would exceed
+    `LARGEST_PICTURE`."""
+    if (shape > 1) == (width * height * max(shape, 1 / shape) <= LARGEST_PICTURE):
+        return max(1, round(width * shape)), height
+    return width, max(1, round(height / shape))
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
@@ -148,9 +169,13 @@ def _orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
     return (a >= 0) - (a < 0), 0, 0, (d >= 0) - (d < 0)
 
 
-def upright(frame: VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8, turned and mirrored as the file says it is to be shown."""
-    pixels = frame.to_ndarray(format="rgb24")
+def upright(frame: VideoFrame, shape: Fraction) -> np.ndarray:
+    """(H, W, 3) uint8, with square pixels, turned and mirrored as the file says it is to be shown.
+
+    `shape`: width over height of the coded pixels.
+    """
+    width, height = shown_size(frame.width, frame.height, shape)
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
     a, b, c, d = _orientation(frame)
     if b and c:
         pixels = pixels.transpose(1, 0, 2)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evacap_cli.data.manifest.tables import Table, plain_name, read_table
+from evacap_cli.data.manifest.tables import Table, plain_name, read_table, whole_number
 from evacap_cli.errors import UsageError
 from evacap_cli.metrics.names import Named, Names
 
@@ -207,6 +207,7 @@ def _rows(path: Path, table: Table, saying: list[str]) -> Iterator[tuple[str, Na
     nameless = []
     for where, row in table.rows:
         filled = {name: text for name in _NAMES if (text := _name(row.get(name)))}
+        filled |= {name: whole_number(filled[name]) for name in (*_NUMBERS, _OF_A_CAPTION) if name in filled}
         numbers = [text for name, text in filled.items() if name in _NUMBERS]
         names = [text for name, text in filled.items() if name not in (*_NUMBERS, _OF_A_CAPTION)]
         if not names:

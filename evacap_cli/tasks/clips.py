@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ if TYPE_CHECKING:  # a worker needs nothing that reads manifests or, unless it p
     from evacap_cli.data.manifest import Entry
     from evacap_cli.data.store import Sample
 
+DITHER = 2.5 / 2**15
+"""Peak, of full scale, up to which sound is silence (-82 dBFS): dither of 16 bits reaches 1 step, and up to 2.3 when it
+was coded with losses or resampled."""
 CAREFUL = ("pyav",)
 """Readers for files on which a worker was lost: without decord, which is known to crash and hang."""
 
@@ -41,6 +45,8 @@ class ClipSettings:
     segment: seconds of each of the clips that a recording is cut into; None makes one clip of it, its `window`. hop:
     seconds from the start of one to that of the next, None for `segment`. min_rms: dBFS below which a segment is left
     out. audio_track: number, from 1 on, or language of the sound track that is heard; None for what a player takes.
+    silence: whether what is silent, see `is_silent`, makes a clip, too; without it, silence is no sound: an error,
+    or, in a recording that is cut into segments, a stretch that is left out.
     """
 
     features: FeatureSettings
@@ -50,6 +56,7 @@ class ClipSettings:
     hop: float | None = None
     min_rms: float | None = None
     audio_track: str | None = None
+    silence: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ def load_clip(
     """
     stay_on_one_core()
     features, track = settings.features, settings.audio_track
+    whole = start is None and end is None and settings.window == "loudest"
     info = probe(path, track)
     if start is None and end is None:
         start, end = find_window(path, features.seconds, settings.window, track)
@@ -87,6 +95,8 @@ def load_clip(
         start, end = _part(info, start or 0.0, end, features.seconds)
     wave = read_audio(path, start, end, track)
     heard = hear(wave, features)
+    if not settings.silence and is_silent(wave):
+        raise no_sound() if whole else no_sound(start, end)
     end = _measured(end, start + len(wave) / SAMPLE_RATE)
     frames, error = None, ""
     if settings.frames != 0:
@@ -109,6 +119,21 @@ def hear(wave: np.ndarray, features: FeatureSettings) -> np.ndarray:
     if len(wave) < WINDOW_SECONDS * SAMPLE_RATE:
         raise too_short(len(wave))
     return fbank(torch.from_numpy(wave), features)[0].numpy()
+
+
+def is_silent(wave: np.ndarray) -> bool:
+    """Whether a waveform (S,) is zeros, a constant offset, or as faint as the dither of 16 bits."""
+    return not len(wave) or float(wave.max()) - float(wave.min()) <= 2 * DITHER
+
+
+def no_sound(start: float = 0.0, end: float = math.inf) -> MediaError:
+    """What is said of a track that is silent, or of the part of it from `start` to `end` seconds."""
+    if start <= 0 and math.isinf(end):
+        return MediaError(
+            "no sound: the track is silent", "check that it plays; captions are of what is heard"
+        )
+    part = f"from {start:g} s on" if math.isinf(end) else f"from {start:g} to {end:g} s"
+    return MediaError(f"no sound: the track is silent {part}", "name another part, or use --window loudest")
 
 
 def too_short(samples: int) -> MediaError:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from evacap_cli import __main__ as entry
 from evacap_cli import __version__
 
 from ..conftest import Evacap
@@ -85,3 +86,16 @@ def test_the_package_has_nothing_else() -> None:
 
     with pytest.raises(AttributeError, match="Captain"):
         evacap_cli.Captain  # noqa: B018
+
+
+def test_ctrl_c_while_modules_are_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evacap_cli.cli.app.main", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")

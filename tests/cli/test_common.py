@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import pytest
+import errno
 
-from evacap_cli.cli.common import say, shown
+import pytest
+import typer
+
+from evacap_cli.cli.common import guarded, say, shown
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,31 @@ def test_what_a_terminal_would_obey_is_shown(text: str, expected: str) -> None:
 def test_what_is_said_keeps_its_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
     say("error: \x1b[2J\u202e\rb.mp4\n  cure: none")
     assert capsys.readouterr() == ("", "error: \\x1b[2J\\u202e\\rb.mp4\n  cure: none\n")
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 12 bytes"),
+    RuntimeError("can't start new thread"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize("limit", [3 * 2**30, 0])
+def test_the_end_of_memory_is_named_with_its_cure(
+    error: Exception, limit: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr("evacap_cli.cli.common._address_space", lambda: limit)
+    with pytest.raises(typer.Exit) as ended:
+        guarded(command)()
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr().err
+    assert "error: out of memory" in said
+    assert ("limited to 3.0 GiB here (ulimit -v)" in said) == bool(limit)
+    assert ("cure: ulimit -v unlimited" in said) == bool(limit)
+    assert "should not happen" not in said

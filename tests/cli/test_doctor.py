@@ -33,8 +33,19 @@ def test_all_is_well_here(evacap: Evacap) -> None:
     result = evacap("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     assert result.exit_code == 0, result.output
-    assert {"python", "libraries", "devices", "decord", "PyAV", "models", "java", "SPICE"} <= set(checks)
+    assert {
+        "python",
+        "libraries",
+        "devices",
+        "precision",
+        "decord",
+        "PyAV",
+        "models",
+        "java",
+        "SPICE",
+    } <= set(checks)
     assert all(check["status"] != "fail" for check in checks.values())
+    assert "is fastest on the cpu" in checks["precision"]["found"]
     if checks["java"]["status"] == "ok":
         assert "0.8000" in checks["SPICE"]["found"]
         assert checks["java"]["found"] in checks["SPICE"]["found"]

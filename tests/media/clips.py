@@ -89,6 +89,7 @@ def write(
     gop: int = 5,
     video_options: dict[str, str] | None = None,
     matrix: Sequence[int] | None = None,
+    pixel: Fraction | None = None,
     rate: int = 44_100,
     layout: str = "stereo",
     samples: str | None = None,
@@ -103,6 +104,8 @@ def write(
         events: list[tuple[float, Stream, Frame]] = []
         if video:
             pictures = _picture_track(out, video, fps, size, pixels, gop, video_options or {}, matrix)
+            if pixel is not None:  # width over height of one
+                pictures.codec_context.sample_aspect_ratio = pixel
             tick = pictures.codec_context.time_base
             for t in times if times is not None else [i / fps for i in range(round(seconds * fps))]:
                 frame = av.VideoFrame.from_ndarray(draw(t, *size), format="rgb24")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -159,3 +160,34 @@ def test_labels_are_never_the_same(tmp_path: Path) -> None:
 def test_only_some_clips(tmp_path: Path) -> None:
     found = paired(tmp_path, OURS).only({"6BJ455B1aAs"})
     assert (found.clips, found.candidates, found.references) == (["6BJ455B1aAs"], ["a rocket"], [SAID[1]])
+
+
+@pytest.mark.parametrize(
+    ("name", "candidates"),
+    [
+        ("c.csv", "image_id,caption\n123.0,a dog\n7.0,a bell\n"),
+        ("c.json", '[{"image_id": 123.0, "caption": "a dog"}, {"image_id": 7, "caption": "a bell"}]'),
+    ],
+)
+def test_whole_numbers_that_became_floats_are_the_same_clips(
+    tmp_path: Path, name: str, candidates: str
+) -> None:
+    """As pandas writes a column of ids in which one was missing."""
+    coco = {
+        "images": [{"id": 123.0}, {"id": 7}],
+        "annotations": [{"image_id": 123, "caption": "a dog barks"}, {"image_id": 7.0, "caption": "a bell"}],
+    }
+    wide = write(tmp_path, "r.csv", "image_id,caption_1\n123,a dog barks\n7,a bell\n")
+    path = write(tmp_path, name, candidates)
+    for references in (wide, write(tmp_path, "r.json", json.dumps(coco))):
+        pairs = pair(read_candidates(path), path, read_references(references))
+        assert (pairs.clips, pairs.candidates) == (["123", "7"], ["a dog", "a bell"])
+        assert pairs.references == [["a dog barks"], ["a bell"]]
+
+
+def test_a_very_long_caption_is_read_whole(tmp_path: Path) -> None:
+    limit, text = csv.field_size_limit(), "a dog barks and " * 40_000
+    path = write(tmp_path, "c.csv", f"video,caption\na.mp4,{text}\nb.mp4,a bell\n")
+    assert [len(one.caption) for one in read_candidates(path)] == [len(text), 6]
+    assert [len(said[0]) for said in read_references(path).captions] == [len(text), 6]
+    assert csv.field_size_limit() == limit

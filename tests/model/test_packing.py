@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from evacap_cli.model import CaptionModel, load_checkpoint
 from evacap_cli.model.config import FUSIONS
-from evacap_cli.model.packing import PackedLinear, pack
+from evacap_cli.model.packing import PackedLinear, can_multiply, can_pack, pack
 
 from .samples import random_clips, random_model, smooth_pictures
 
 CLIPS = 5
+AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+"""What makes any x86 processor look like a laptop's, which has no bf16."""
 
 
 def inputs(model: CaptionModel) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -30,6 +38,35 @@ def test_a_packed_product_is_the_product(shape: tuple[int, ...]) -> None:
     half = PackedLinear(weight, bias, torch.bfloat16)(x)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), wanted, rtol=0.02, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("onednn", [True, False])
+def test_where_a_type_cannot_be_packed_the_product_is_plain(
+    dtype: torch.dtype, onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(size, generator=g) for size in ((3, 6), (11, 6), (11,)))
+    assert can_multiply(dtype)
+    assert not can_pack(dtype) or onednn
+    layer = PackedLinear(weight, bias, dtype)
+    assert layer.plain != can_pack(dtype)
+    found = layer(x)
+    assert found.dtype == dtype
+    wanted = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(found.float(), wanted, rtol=0.02, atol=0.05)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these variables are for x86")
+def test_a_processor_without_bf16_has_plain_products_in_it() -> None:
+    code = (
+        "import torch; from evacap_cli.model.packing import can_multiply, can_pack; "
+        "print([(can_pack(t), can_multiply(t)) for t in (torch.float32, torch.bfloat16)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=os.environ | AVX2_ONLY,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.strip() == "[(True, True), (False, True)]"
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -58,7 +95,7 @@ def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_elsewhere_weights_are_stored_in_the_precision(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: linear weights are halved, but for those that compare, and captions come of them."""
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr("evacap_cli.model.packing.has_onednn", lambda: False)
     model = pack(random_model(fusion, 3), torch.bfloat16)
     for name, layer in model.named_modules():
         if isinstance(layer, torch.nn.Linear):

@@ -4,12 +4,39 @@ import pytest
 import torch
 
 from evacap_cli.errors import UsageError
-from evacap_cli.tasks.devices import pick_device, pick_precision
+from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note
+
+CPU = torch.device("cpu")
 
 
 def test_precision_auto_is_exact_on_a_cpu() -> None:
     assert pick_precision("auto", torch.device("cpu")) is None
     assert pick_precision("bf16", torch.device("cpu")) is torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_that_is_slow_here_is_said_to_be(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evacap_cli.tasks.devices.can_pack", lambda dtype: False)
+    note = precision_note(precision, CPU)
+    assert f"no fast {precision} products" in note
+    assert "fp32 is faster" in note
+    assert "\n" not in note
+    assert pick_precision(precision, CPU) is not None
+    monkeypatch.setattr("evacap_cli.tasks.devices.can_pack", lambda dtype: True)
+    assert precision_note(precision, CPU) == ""
+
+
+def test_a_precision_that_cannot_be_had_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evacap_cli.tasks.devices.can_pack", lambda dtype: False)
+    monkeypatch.setattr("evacap_cli.tasks.devices.can_multiply", lambda dtype: False)
+    assert pick_precision("bf16", CPU) is None
+    assert "fp32 is used" in precision_note("bf16", CPU)
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_of_fp32_there_is_nothing_to_say(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evacap_cli.tasks.devices.can_pack", lambda dtype: False)
+    assert precision_note(precision, CPU) == ""
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:0", "mps"])

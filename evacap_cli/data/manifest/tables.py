@@ -31,6 +31,11 @@ def plain_name(column: str) -> str:
     return column.strip().lower()
 
 
+def whole_number(text: str) -> str:
+    """An id as it was before a table kept it as a floating-point number: `123.0` is 123, other texts are themselves."""
+    return re.sub(r"^(\d+)\.0+$", r"\1", text.strip())
+
+
 def read_table(path: Path, wanted: Callable[[str], bool]) -> Table:
     """The rows of `path`, by its suffix: `.json`, `.jsonl`/`.ndjson`, `.parquet`/`.pq`, anything else is CSV.
 
@@ -61,6 +66,7 @@ def _read_csv(path: Path, text: str) -> Table:
     # strict: a quote that is never closed would swallow the rest of the file without a word
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows, ragged = [], []
+    limit = csv.field_size_limit(min(len(text), 2**31 - 1))  # all of it is in memory anyway
     try:
         columns = next(reader, [])
         names = [plain_name(name) for name in columns]
@@ -76,6 +82,8 @@ def _read_csv(path: Path, text: str) -> Table:
             f"{path}: line {reader.line_num}: {error}",
             'quote cells that hold quotes or line ends, and write a quote in them twice (")',
         ) from error
+    finally:
+        csv.field_size_limit(limit)
     if ragged:
         raise UsageError(
             f"{path}: the header has {len(columns)} cells, but {_some(ragged)}",
@@ -135,17 +143,17 @@ def _coco(path: Path, content: dict[str, Any]) -> list[Any]:
             f"{path}: has `images`, but not COCO's form",
             "each of `images` needs an `id`, each of `annotations` an `image_id` and a `caption`",
         )
-    captions: dict[str, list[Any]] = {str(item["id"]): [] for item in images}
+    captions: dict[str, list[Any]] = {whole_number(str(item["id"])): [] for item in images}
     astray = []
     for i, note in enumerate(notes, 1):
-        image = str(note.get("image_id")) if isinstance(note, dict) else ""
+        image = whole_number(str(note.get("image_id"))) if isinstance(note, dict) else ""
         if image in captions:
             captions[image].append(note.get("caption"))
         else:
             astray.append(f"annotation {i} has image_id {image!r}")
     if astray:
         raise UsageError(f"{path}: {_some(astray)}, which is none of `images`", "mend the file")
-    return [{**item, "captions": captions[str(item["id"])]} for item in images]
+    return [{**item, "captions": captions[whole_number(str(item["id"]))]} for item in images]
 
 
 def _read_parquet(path: Path, wanted: Callable[[str], bool]) -> Table:

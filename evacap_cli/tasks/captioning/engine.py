@@ -136,6 +136,7 @@ class Captioner:
             options.hop,
             options.min_rms,
             options.audio_track,
+            silence=False,
         )
 
         def words() -> None:

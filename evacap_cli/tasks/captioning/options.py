@@ -32,7 +32,7 @@ class CaptionOptions:
     memory: float = 4.0
     """GiB that one decoding process may hold; 0: no limit."""
     segment: float | None = None
-    """Seconds of a piece, each of which gets a row of its own."""
+    """Seconds of a piece, each of which gets a row of its own, unless it is silent."""
     hop: float | None = None
     """Seconds from the beginning of a piece to that of the next; None: `segment`."""
     min_rms: float | None = None

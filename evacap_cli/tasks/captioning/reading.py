@@ -17,7 +17,17 @@ from evacap_cli.features import crop_frame, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
 from evacap_cli.media import PADDING, READERS, SAMPLE_RATE, Media, SoundPass, follow_frames, open_media
 from evacap_cli.tasks.captioning.opening import local_file
-from evacap_cli.tasks.clips import CAREFUL, Clip, ClipSettings, hear, load_clip, stay_on_one_core, too_short
+from evacap_cli.tasks.clips import (
+    CAREFUL,
+    Clip,
+    ClipSettings,
+    hear,
+    is_silent,
+    load_clip,
+    no_sound,
+    stay_on_one_core,
+    too_short,
+)
 
 if TYPE_CHECKING:  # a worker needs nothing that finds inputs
     from evacap_cli.tasks.captioning.sources import Source
@@ -59,8 +69,9 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
 
     They begin every `hop` seconds from the source's start on, at times on the file's clock, to 0.001 s, and end where
     the sound does. The last one may be shorter; it counts if at least a tenth of a segment, and 25 ms, are new in it.
-    Stretches without sound, and with `min_rms` those that are quieter, give None. `unseen`: why there are no pictures,
-    where none are wanted. Memory: a few segments. Raises MediaError when no clip comes of it.
+    Stretches without sound (gaps; silence, unless `settings.silence`), and with `min_rms` those that are quieter, give
+    None. `unseen`: why there are no pictures, where none are wanted. Memory: a few segments. Raises MediaError when no
+    clip comes of it.
     """
     stay_on_one_core()
     features, count = settings.features, settings.frames
@@ -126,7 +137,7 @@ def _pieces(media: Media, source: Source, settings: ClipSettings) -> Iterator[_P
             yield None
         elif made + quiet and _too_little(end - max(start, reached), end - start, length):
             yield None
-        elif settings.min_rms is not None and _level(wave) < settings.min_rms:
+        elif _left_out(wave, settings):
             quiet += 1
             yield None
         else:
@@ -139,6 +150,13 @@ def _pieces(media: Media, source: Source, settings: ClipSettings) -> Iterator[_P
         raise _nothing_heard(source, settings, most, quiet, limit)
 
 
+def _left_out(wave: np.ndarray, settings: ClipSettings) -> bool:
+    """Whether a segment is silent or too quiet."""
+    if not settings.silence and is_silent(wave):
+        return True
+    return settings.min_rms is not None and _level(wave) < settings.min_rms
+
+
 def _too_little(new: float, seconds: float, length: float) -> bool:
     """Whether a segment is shorter than the others and has hardly anything that they have not."""
     return seconds < length - 1e-3 and new < max(WINDOW_SECONDS, LEAST * length)
@@ -146,11 +164,13 @@ def _too_little(new: float, seconds: float, length: float) -> bool:
 
 def _nothing_heard(source: Source, settings: ClipSettings, most: int, quiet: int, limit: float) -> MediaError:
     """Why no clip comes of a recording, in which at most so many samples stand together."""
+    start = source.start or 0.0
+    if quiet and settings.min_rms is None:
+        return no_sound(start, math.inf if source.end is None else limit)
     if quiet:
         return MediaError(
             f"nothing in it is louder than {settings.min_rms:g} dBFS", "give a lower --min-rms, or none"
         )
-    start = source.start or 0.0
     if source.end is not None and source.end <= start:
         return MediaError(f"the part from {start:g} to {source.end:g} s has no length")
     if limit <= start:

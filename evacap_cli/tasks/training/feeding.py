@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -100,18 +105,53 @@ def feed(
         # not forked: threads of this process may hold locks
         multiprocessing_context="spawn" if workers else None,
     )
+    with _without_signals():
+        reading = iter(loader)
+    processes = list(getattr(reading, "_workers", ()))
     try:
-        for batch in loader:
+        for batch in reading:
             if isinstance(batch, EvacapError):
                 raise batch
             yield batch
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
+        full = "Bus error" in str(error)  # what the system answers where there is no room for a batch
         raise EvacapError(
             f"a process that reads clips was lost ({str(error).splitlines()[0]})",
-            "most often memory ran out: use fewer --workers, and go on with the same command",
+            "shared memory (/dev/shm) is full: give it more (docker run --shm-size=8g), or use --workers 0, and go on "
+            "with the same command"
+            if full
+            else "most often memory ran out: use fewer --workers, and go on with the same command",
         ) from error
+    finally:
+        del reading  # ends the processes, but for those that hang, and they hear no SIGTERM
+        for process in processes:
+            process.kill()
+
+
+def can_share_memory() -> bool:
+    """Whether processes can share locks and tensors here: not without /dev/shm, which some containers lack."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """What is started meanwhile hears neither Ctrl-C nor SIGTERM: both go to all of a terminal's or a job's processes,
+    and the one that trains needs the others to finish its step."""
+    if os.name != "posix":
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would let them in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Once:

@@ -63,20 +63,22 @@ def fit(
     identity: dict[str, str] | None = None,
     metadata: dict[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Trains `model` in place; returns a summary.
 
     Keeps `out/last`, `out/best` (by `settings.stop_on` on `validation`), `metrics.jsonl` and `curves.png`. Stopped at
     any point, the same call goes on from the last save: a step's clips and randomness follow from (seed, step), so
     that the result is the same. `identity` names what else a resumed run must have in common with the stopped one.
-    Every process of `ranks` calls it with the same arguments; the first writes.
+    Every process of `ranks` calls it with the same arguments; the first writes. `stop` is asked after every step: once
+    it says yes, in any process, the state is saved and the summary says `stopped`.
     """
     run = _Run(model, tokenizer, train, settings, out, validation, torch.device(device), ranks, workers,
                identity or {}, metadata or {})  # fmt: skip
     if resume:
         run.resume()
     try:
-        return run.train(progress or (lambda now: None))
+        return run.train(progress or (lambda now: None), stop)
     finally:
         run.close()
 
@@ -167,16 +169,16 @@ class _Run:
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
-    def train(self, progress: Callable[[Progress], None]) -> dict[str, Any]:
+    def train(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> dict[str, Any]:
         plan, settings, first = self.plan, self.settings, self.step
         if self.ranks.first:
             self.out.mkdir(parents=True, exist_ok=True)
             self.log = RunLog(self.out, first)
         self.saved = started = time.monotonic()
-        smooth, ended_early = math.nan, self.done_early
+        smooth, ended_early, stopped = math.nan, self.done_early, False
         portions = plan.portions(self.ranks.rank, first)
         batches = feed(self.train_data, portions, settings, self.workers, self.device.type == "cuda")
-        while self.step < plan.steps and not ended_early:
+        while self.step < plan.steps and not ended_early and not stopped:
             lr = settings.learning_rate(self.step, plan.steps, plan.per_epoch)
             values, skipped = self.update(list(islice(batches, settings.accumulate)), lr)
             smooth = values["caption"] if math.isnan(smooth) else 0.95 * smooth + 0.05 * values["caption"]
@@ -207,7 +209,8 @@ class _Run:
                 )
             minutes = (time.monotonic() - self.saved) / 60
             by_step = settings.save_every and self.step % settings.save_every == 0
-            if epoch_ended or ended_early or by_step or minutes >= settings.save_minutes:
+            stopped = bool(self.ranks.sum(torch.tensor(int(stop()), device=self.device)).item())
+            if epoch_ended or ended_early or by_step or stopped or minutes >= settings.save_minutes:
                 self.save()
             if epoch_ended and self.ranks.first:
                 draw_curves(read_log(self.out / "metrics.jsonl"), self.out / "curves.png")
@@ -221,6 +224,7 @@ class _Run:
             "best": best,
             "best_in": settings.stop_on,
             "ended_early": ended_early,
+            "stopped": stopped and self.step < plan.steps and not ended_early,
             "seconds": time.monotonic() - started,
         }
 

@@ -22,12 +22,12 @@ from evacap_cli.model import (
     parameter_counts,
 )
 from evacap_cli.tasks.batches import FeatureBatches
-from evacap_cli.tasks.devices import pick_device, pick_precision
+from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note
 from evacap_cli.tasks.importing import import_cav_mae, import_git, import_networks
 from evacap_cli.tasks.preparing import prepare
 from evacap_cli.tasks.training.config import RunConfig, read_config
 from evacap_cli.tasks.training.distributed import Ranks, process_group, world_size
-from evacap_cli.tasks.training.feeding import Plan
+from evacap_cli.tasks.training.feeding import Plan, can_share_memory
 from evacap_cli.tasks.training.fresh import fresh_model
 from evacap_cli.tasks.training.groups import freeze, parameter_groups
 from evacap_cli.tasks.training.loop import Progress, fit
@@ -63,6 +63,8 @@ class Told:
     note: Callable[[str], None] = lambda text: None
     prepared: Callable[[int, int], None] | None = None
     progress: Callable[[Progress], None] | None = None
+    stop: Callable[[], bool] = lambda: False
+    """Whether the run is to be saved and left after the step that it is at."""
 
 
 def plan_run(config: str, overrides: Sequence[str], options: RunOptions) -> dict[str, Any]:
@@ -115,7 +117,15 @@ def train(
         if device.type == "cpu":
             torch.set_flush_denormal(True)  # tiny gradients cost a CPU many times a normal one
         if not ranks.first:
-            told = Told()
+            told = Told(stop=told.stop)
+        workers = options.workers
+        if workers and not can_share_memory():
+            told.note(
+                "no shared memory (/dev/shm) here: clips are read in the training process, as with --workers 0"
+            )
+            workers = 0
+        if note := precision_note(settings.training.precision, device):
+            told.note(note)
         picture = settings.model.fusion != "audio-only"
         batches = {}
         for name, source in (("train", options.data), ("val", options.val)):
@@ -137,8 +147,8 @@ def train(
             "model": str(sorted(model.config.to_dict().items())),
         }
         return fit(model, tokenizer, batches["train"], settings.training, out, batches.get("val"), device, ranks,
-                   options.workers, options.resume, identity,
-                   {"preset": config, "overrides": list(overrides)}, told.progress)  # fmt: skip
+                   workers, options.resume, identity,
+                   {"preset": config, "overrides": list(overrides)}, told.progress, told.stop)  # fmt: skip
 
 
 def _store_of(

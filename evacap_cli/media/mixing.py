@@ -1,0 +1,105 @@
+"""All channels of a sound to one that has the loudness of what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+
+MOST_PLANES = 8  # from so many planes on, PyAV reads beyond the list of them, and crashes
+LEAST = 10 ** (-5.5 / 10)
+"""Of the power of the loudest channel, what the mean must keep: 5.5 dB less. Unrelated channels of a stereo sound lose
+3 dB, a channel beside a silent one 6 dB, channels in antiphase everything."""
+
+ROUNDING = 1e-12  # of a constant's power: what is left of it, by rounding, when it is taken off
+
+
+def channels_of(frame: AudioFrame) -> np.ndarray:
+    """(S, C) float32, full scale is 1: the channels that carry sound of their own, whatever the sample format.
+
+    Left out are the low-frequency effects, which ITU-R BS.1770-5 does not count either, and of an ambisonic sound all
+    components but the first, W, which is what one microphone would have heard (RFC 8486).
+    """
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels >= MOST_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
+    samples = frame.to_ndarray()
+    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+    if channels > 2:
+        names = [channel.name for channel in frame.layout.channels]
+        heard = [
+            i
+            for i, name in enumerate(names)
+            if not name.startswith("LFE") and (not name.startswith("AMBI") or name == "AMBI0")
+        ]
+        samples = samples[:, heard or slice(None)]
+    kind = samples.dtype
+    with np.errstate(invalid="ignore", over="ignore"):  # float files may hold anything
+        samples = samples.astype(np.float32)
+        if kind == np.uint8:
+            samples = (samples - np.float32(128)) / np.float32(128)
+        elif kind.kind == "i":
+            samples *= np.float32(2.0 ** (1 - 8 * kind.itemsize))
+    return samples
+
+
+def mix(samples: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """(S,) float32: channels (S, C) added up with `weights` (C,), or, if None, their mean."""
+    count = samples.shape[1]
+    if count == 1:
+        return samples[:, 0]
+    mono = np.zeros(len(samples))
+    for channel in range(count):
+        mono += samples[:, channel] if weights is None else samples[:, channel] * weights[channel]
+    if weights is None:
+        mono /= count
+    return mono.astype(np.float32)
+
+
+def find_weights(stretches: Iterable[np.ndarray]) -> np.ndarray | None:
+    """(C,) float64, how the channels of `stretches`, each (S, C), are added up; None for their mean.
+
+    The mean is right as long as it is about as loud as they are: it is what FFmpeg and SoX make of stereo. Where it
+    loses more than 5.5 dB of the loudest channel's power (antiphase, one channel of several in use, dialogue in the
+    centre alone), channels are added with the polarity in which they do not cancel, and scaled so that the sum has the
+    power of the loudest. Loudness is power: ITU-R BS.1770-5 adds the powers of the channels, so that polarity has no
+    part in it. A constant offset is not heard and does not count.
+    """
+    number, total, products = 0, np.zeros(0), np.zeros((0, 0))
+    for samples in stretches:
+        if samples.shape[1] == 1:
+            return None
+        if not number:
+            total, products = np.zeros(samples.shape[1]), np.zeros((samples.shape[1],) * 2)
+        wide = samples.astype(np.float64)
+        number += len(wide)
+        total += wide.sum(axis=0)
+        products += wide.T @ wide
+    if not number:
+        return None
+    mean = total / number
+    covariance = products / number - np.outer(mean, mean)
+    powers, count = np.diag(covariance), len(mean)
+    loudest = float(powers.max())
+    silent = loudest <= ROUNDING * float(products.max()) / number
+    if silent or float(covariance.sum()) / count**2 >= LEAST * loudest:
+        return None
+    signs = np.zeros(count)
+    for channel in np.argsort(-powers, kind="stable"):
+        signs[channel] = 1.0 if float(signs @ covariance[channel]) >= 0 else -1.0
+    # rounded: the same, however the stretches are cut
+    gain = round(np.sqrt(loudest / float(signs @ covariance @ signs)), 3)
+    return signs * gain
+
+
+def loudness(samples: np.ndarray) -> np.ndarray:
+    """(S,) float64, the power over time of a stretch (S, C): that of the mean, or of the loudest channel where the
+    mean loses more than `find_weights` accepts."""
+    mono = mix(samples, None)
+    if samples.shape[1] > 1:
+        powers = samples.var(axis=0, dtype=np.float64)
+        if float(mono.var(dtype=np.float64)) < LEAST * float(powers.max()):
+            mono = samples[:, int(powers.argmax())]
+    return np.square(mono, dtype=np.float64)

@@ -1,0 +1,81 @@
+"""Captions and training on processors and machines that lack what most have."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from evacap_cli.model.packing import can_pack
+
+from ..conftest import Evacap
+
+ROOT = Path(__file__).parents[2]
+POOR = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "OMP_NUM_THREADS": "1",
+    "HOME": "/proc",  # where not even root may write
+    "XDG_CACHE_HOME": "",
+    "PYTHONPATH": str(ROOT),
+}
+"""A processor with AVX2 only, one thread, a home that cannot be written to."""
+
+
+def start(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "evacap_cli", *map(str, args)], cwd=ROOT, env=os.environ | POOR,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or not Path("/proc").exists(),
+    reason="the variables are for x86, the home is Linux's",
+)
+def test_bf16_without_its_instructions_says_so_once(clip: Path, tiny: Path) -> None:
+    done = start("caption", clip, "--model", tiny, "--precision", "bf16", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    notes = [line for line in done.stderr.splitlines() if "bf16" in line]
+    assert len(notes) == 1
+    assert "no fast bf16 products on this CPU (AVX2" in notes[0]
+    assert "warning" not in done.stderr.lower()
+    assert len(done.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_captions_without_onednn(
+    evacap: Evacap, clip: Path, tiny: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    result = evacap("caption", clip, "--model", tiny, "--precision", precision, "--workers", 0)
+    assert result.exit_code == 0, result.output
+    assert ("no fast bf16 products" in result.stderr) == (precision == "bf16")
+
+
+def test_trains_without_shared_memory(
+    evacap: Evacap, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without /dev/shm there are no locks between processes."""
+
+    def no_lock(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "captions.csv").write_text(f"video,caption\n{clip},a tone rises\n")
+    made = evacap(
+        "prepare", tmp_path / "captions.csv", "-o", tmp_path / "store", "--preset", "audio-tiny",
+        "--workers", 0,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", no_lock)
+    result = evacap(
+        "train", "audio-tiny", "training.epochs=1", "training.precision=bf16", "model.encoder.depth=1",
+        "model.decoder.layers=1", "--data", tmp_path / "store", "-o", tmp_path / "run", "--workers", 2,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "no shared memory (/dev/shm) here" in result.stderr
+    assert ("no fast bf16 products" in result.stderr) != can_pack(torch.bfloat16)

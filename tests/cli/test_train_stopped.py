@@ -1,0 +1,74 @@
+"""`evacap train` in a real process that is told to end: it saves, says so, and goes on with the same command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ..conftest import Evacap
+from ..media.clips import write
+
+ROOT = Path(__file__).parents[2]
+STEPS = 20
+SMALL = (
+    f"training.epochs={STEPS // 2}", "training.batch_size=2", "training.save_minutes=60", "training.log_every=1",
+    "model.encoder.depth=1", "model.encoder.picture_depth=1", "model.decoder.layers=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    rows = ["video,caption"]
+    for i in range(4):
+        rows.append(f"{write(folder / f'{i}.mp4', 1.0).name},a tone")
+    (folder / "captions.csv").write_text("\n".join(rows))
+    return folder / "captions.csv"
+
+
+def ignore_interrupts() -> None:
+    """As a shell starts what it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent to a process group")
+@pytest.mark.parametrize(
+    ("sent", "prepare"), [(signal.SIGTERM, ignore_interrupts), (signal.SIGINT, None)], ids=["term", "int"]
+)
+def test_told_to_end_it_saves_and_goes_on(
+    evacap: Evacap, manifest: Path, tmp_path: Path, sent: signal.Signals, prepare: Callable[[], None] | None
+) -> None:
+    """The signal goes to the reading processes, too, as from a terminal or a job's end; none prints a traceback."""
+    out = tmp_path / "run"
+    args = ("train", "evacap-tiny", *SMALL, "--data", manifest, "-o", out, "--workers", 1)
+    process = subprocess.Popen([sys.executable, "-u", "-m", "evacap_cli", *map(str, args)], cwd=ROOT,
+                               env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                               stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               preexec_fn=prepare)  # fmt: skip
+    assert process.stderr is not None
+    log = out / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    if prepare is not None:
+        os.killpg(process.pid, signal.SIGINT)  # which goes unheard
+    os.killpg(process.pid, sent)
+    said = process.stderr.readlines()
+    assert process.wait() == 130
+    assert "Traceback" not in "".join(said)
+    state = torch.load(out / "training.pt", weights_only=True)
+    assert 0 < state["step"] < STEPS
+    assert said[-2] == "interrupted; saving after this step, once more ends it at once\n"
+    assert said[-1] == f"interrupted; saved at step {state['step']} of {STEPS}; the same command goes on\n"
+    again = evacap(*args[:-1], 0)
+    assert again.exit_code == 0, again.output
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
