@@ -107,8 +107,9 @@ def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
         raise RuntimeError("not asked, the file has several pictures")
     if media.clock.restarts:
         raise RuntimeError("not asked, the file's time stamps start again in it")
-    if media.seconds is None or media.seconds > LONGEST_FOR_DECORD:
-        raise RuntimeError("not asked, the file is long")
+    said = media.container.duration or 0  # what decord goes by, right or wrong
+    if not 0 < said / 1e6 <= LONGEST_FOR_DECORD:
+        raise RuntimeError("not asked, the file does not say how long it is, or is long")
     if stream.frames > MOST_FOR_DECORD:
         raise RuntimeError(f"not asked, the file claims {stream.frames} frames")
     if stream.codec_context and stream.codec_context.width * stream.codec_context.height > LARGEST_FOR_DECORD:

@@ -6,10 +6,12 @@ packets once, without decoding.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Discard, Stream
 
@@ -92,15 +94,25 @@ def _codec(stream: Stream | None) -> str:
 
 
 def _is_exact(container: InputContainer, audio: Stream | None) -> bool:
-    kind = _kind(container)
-    return kind in EXACT or (kind == "wav" and _codec(audio).startswith("pcm_"))
+    return _kind(container) in EXACT or _is_plain_wav(container, audio)
+
+
+def _is_plain_wav(container: InputContainer, audio: Stream | None) -> bool:
+    """PCM in WAV at the rate that its header says: FFmpeg goes to a place by the header's bytes a second."""
+    context = audio.codec_context if isinstance(audio, AudioStream) else None
+    if context is None or _kind(container) != "wav":
+        return False
+    found = re.fullmatch(r"pcm_(?:[fsu](\d+)\w*|alaw|mulaw)", context.name)
+    return found is not None and context.bit_rate == (
+        context.sample_rate * context.layout.nb_channels * int(found[1] or 8)
+    )
 
 
 def _is_sought(container: InputContainer, audio: Stream | None, video: Stream | None) -> bool:
     kind = _kind(container)
     if kind == "ogg":
         return video is None and _codec(audio) in PARSED
-    return kind in SOUGHT or (kind == "wav" and _codec(audio).startswith("pcm_"))
+    return kind in SOUGHT or _is_plain_wav(container, audio)
 
 
 def _start(stream: Stream) -> float | None:

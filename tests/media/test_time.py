@@ -66,6 +66,8 @@ SOUNDS: dict[str, Make] = {
     "g722-high": riff("g722", 2.0),
     "adpcm_yamaha-low": riff("adpcm_yamaha", 0.5),
     "wav": riff("pcm_s16le", 1.0),
+    "wav-low": riff("pcm_s16le", 0.5),
+    "wav-high": riff("pcm_mulaw", 2.0),
     "mp4": raw("mp4", "aac"),
     "m4a-alac": raw("m4a", "alac", samples="s16p"),
     "mp4-fragments": raw("mp4", "aac", options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
