@@ -207,8 +207,9 @@ def card_results(results: dict[str, Any], name: str) -> str:
         lines.append(f"| {label} | {found[key]['clips']} | {found[key]['named']:.3f} |")
     pictures = {
         "real videos, on which settings were chosen": "real videos",
-        "recordings and photographs that nothing was learned from": "pairs of a check recording and a photograph",
-    }
+        "recordings that nothing was learned from, with photographs; the switch is calibrated on them":
+            "pairs of a check recording and a photograph",
+    }  # fmt: skip
     for label, key in pictures.items():
         for what, told in (("own", "own picture"), ("none", "no picture"), ("other", "another's picture")):
             row = found[key]

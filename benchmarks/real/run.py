@@ -50,7 +50,7 @@ from evacap_cli.tasks.importing.networks import read_weights, rename_eye
 
 HERE = Path(__file__).resolve().parent
 MOST_PAIRS = 10  # of one label
-EPOCHS = {"audio-demo": 5.2, "demo": 0.6, "entropy-demo": 0.4, "avcap-demo": 0.4}
+EPOCHS = {"audio-demo": 8.8, "demo": 1.0, "entropy-demo": 0.4, "avcap-demo": 0.4}
 
 
 class Run:
