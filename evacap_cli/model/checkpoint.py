@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -21,6 +21,7 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.captioner import CaptionModel
 from evacap_cli.model.config import ModelConfig
 from evacap_cli.model.lexicon import Lexicon
+from evacap_cli.model.tags import TagEncoder
 from evacap_cli.model.tokenizer import Tokenizer
 from evacap_cli.model.towers import shared_weights
 
@@ -92,6 +93,7 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
         ) from error
     if built.tagged:
         built.lexicon = Lexicon(tokenizer, built.config.lexicon)
+        cast(TagEncoder, built.encoder).lay_out()
     name = str(model) if str(model) in packaged_models() else path.stem if path.is_file() else path.name
     return Checkpoint(name, path, built.to(device).eval(), tokenizer, config.get("features") or {},
                       config.get("metadata") or {})  # fmt: skip
