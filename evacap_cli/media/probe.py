@@ -28,7 +28,7 @@ MEDIA_SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES
 @dataclass(frozen=True)
 class MediaInfo:
     """What a file holds. `seconds`: to the end of the longer of sound and picture; `heard`: to that of the sound.
-    `width` and `height` are the coded picture's, before rotation; 0 where there is none. `note`: see `Media`.
+    `width` and `height` are those of the coded picture, before rotation, or 0 without one. `note`: see `Media`.
     """
 
     path: Path

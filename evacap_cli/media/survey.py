@@ -116,8 +116,9 @@ def _is_sought(container: InputContainer, audio: Stream | None, video: Stream | 
 
 
 def _start(stream: Stream) -> float | None:
-    known = stream.start_time is not None and stream.time_base is not None
-    return float(stream.start_time * stream.time_base) if known else None  # type: ignore[operator]
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    return float(stream.start_time * stream.time_base)
 
 
 def _header_end(container: InputContainer) -> float | None:

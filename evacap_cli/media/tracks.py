@@ -36,8 +36,8 @@ _NOT_THE_SOUND = (
 
 @dataclass(frozen=True)
 class Heard:
-    """The track that is heard: the index of its stream, None where there is none. note: which of several it is, and
-    why none before it.
+    """The track that is heard. index: of its stream, or None if the file has no sound. note: which of several tracks it
+    is, and why earlier ones are passed over.
     """
 
     index: int | None

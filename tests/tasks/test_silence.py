@@ -59,7 +59,7 @@ SILENT = [
 
 
 @pytest.mark.parametrize(("suffix", "codec", "rate", "layout", "make"), SILENT)
-def test_silent_tracks(tmp_path: Path, suffix: str, codec: str, rate: int, layout: str, make) -> None:  # type: ignore[no-untyped-def]
+def test_silent_tracks(tmp_path: Path, suffix: str, codec: str, rate: int, layout: str, make) -> None:
     channels = {"mono": 1, "stereo": 2, "5.1": 6}[layout]
     video = {"mp4": "libx264"}.get(suffix)
     path = write(
@@ -77,7 +77,7 @@ def test_silent_tracks(tmp_path: Path, suffix: str, codec: str, rate: int, layou
     assert caught.value.message == WHOLE
     assert caught.value.cure
     with pytest.raises(MediaError) as caught:
-        list(read_source(Source(str(path), str(path)), replace(CAPTIONED, segment=1.0)))  # type: ignore[arg-type]
+        list(read_source(Source(str(path), str(path)), replace(CAPTIONED, segment=1.0)))
     assert caught.value.message == WHOLE
     assert np.isfinite(load_clip(path, STORED).fbank).all()  # a store takes it, as a clip with nothing in it
 
@@ -101,7 +101,7 @@ def one_side(rate: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("make", [faint, click, out_of_phase, one_side])
-def test_what_is_faint_or_short_is_heard(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_faint_or_short_is_heard(tmp_path: Path, make) -> None:
     sound = make(16_000)
     layout = "mono" if len(sound) == 1 else "stereo"
     path = write(tmp_path / "clip.wav", video=None, audio="pcm_s24le", rate=16_000, layout=layout, wave=sound)
@@ -126,14 +126,14 @@ def test_a_silent_part_says_which(partly: Path) -> None:
         ({"start": 6.5}, "no sound: the track is silent from 6.5 to 8 s"),
     ):
         with pytest.raises(MediaError) as caught:
-            load_clip(partly, CAPTIONED, **part)  # type: ignore[arg-type]
+            load_clip(partly, CAPTIONED, **part)
         assert caught.value.message == words
     with pytest.raises(MediaError, match="silent from 0 to 2 s"):
         load_clip(partly, replace(CAPTIONED, window="start"))
 
 
 def pieces(path: Path, settings: ClipSettings, **part: float) -> list[tuple[float, float]]:
-    found = read_source(Source(str(path), str(path), **part), settings)  # type: ignore[arg-type]
+    found = read_source(Source(str(path), str(path), **part), settings)
     assert not isinstance(found, Clip)
     return [(clip.start, clip.end) for clip in found if clip is not None]
 
