@@ -10,7 +10,7 @@ import typer
 from evacap_cli import __version__
 from evacap_cli.cli import weights
 from evacap_cli.cli.caption import caption
-from evacap_cli.cli.common import guarded
+from evacap_cli.cli.common import register
 from evacap_cli.cli.doctor import doctor
 from evacap_cli.cli.evaluate import evaluate
 from evacap_cli.cli.prepare import prepare
@@ -23,7 +23,7 @@ from evacap_cli.cli.train import train
 app = typer.Typer(
     name="evacap",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -33,7 +33,7 @@ COMMANDS: tuple[tuple[Callable[..., None], bool], ...] = (  # and whether they n
     (score, True), (synth, True), (doctor, False),
 )  # fmt: skip
 for command, needs in COMMANDS:
-    app.command(no_args_is_help=needs)(guarded(command))
+    register(app, needs_arguments=needs)(command)
 app.add_typer(weights.app, name="weights")
 
 
@@ -46,12 +46,12 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Captions of what is heard in videos, with the picture as a guide that can be distrusted."""
+    """Audio captioning for videos: describe what is heard, with the video frames as a guide."""
 
 
 def main() -> None:
     """Runs the command, with the arguments of this process."""
-    app()
+    app(prog_name="evacap")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.rows import Row
     from evacap_cli.tasks.captioning.target import Report
 
-MODEL, LONG, OUT = "Model and search", "Long recordings", "Output"
+MODEL, LONG, OUT = "Model and beam search", "Long recordings", "Output"
 READING = "evacap_cli.tasks.captioning.reading"
 STATUSES = ("ok", "audio-only", "failed")
 MOST_FAILED = 8
@@ -44,7 +44,8 @@ def caption(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Video or sound files, folders (searched below), wildcards, URLs, manifests; - is a list on stdin."
+            help="Video or audio files, folders (searched recursively), wildcards, URLs or manifests. - reads a list "
+            "of paths from stdin."
         ),
     ],
     out: Annotated[
@@ -53,9 +54,9 @@ def caption(
             "-o",
             "--out",
             rich_help_panel=OUT,
-            help="Table or subtitles to write, by suffix; with -f a folder, of a file per input. Without it, CSV goes "
-            "to stdout. What is done is kept in OUT.journal: stopped, the same command goes on; run again, it adds "
-            "what is new.",
+            help="File to write: .csv, .jsonl, .parquet, .srt or .vtt. With --format, a folder with one file per "
+            "input. Progress is kept in OUT.journal: run the same command again to resume or to add new inputs.",
+            show_default="CSV on stdout",
         ),
     ] = None,
     kind: Annotated[
@@ -64,14 +65,14 @@ def caption(
             "-f",
             "--format",
             rich_help_panel=OUT,
-            show_default="by OUT's suffix",
-            help="csv, jsonl, parquet, srt or vtt; with -o FOLDER.",
+            show_default="from the suffix of OUT",
+            help="Format of the files in the folder OUT: csv, jsonl, parquet, srt or vtt.",
         ),
     ] = None,
     excel: Annotated[
         bool,
         typer.Option(
-            "--excel", rich_help_panel=OUT, help="CSV whose cells no spreadsheet takes for formulas."
+            "--excel", rich_help_panel=OUT, help="Mark CSV cells that a spreadsheet would run as formulas."
         ),
     ] = False,
     flag_mismatch: Annotated[
@@ -79,7 +80,7 @@ def caption(
         typer.Option(
             "--flag-mismatch",
             rich_help_panel=OUT,
-            help="A column with the probability that the picture is not of the sound.",
+            help="Add the column mismatch: the probability that the picture does not belong to the sound.",
         ),
     ] = False,
     tags: Annotated[
@@ -87,34 +88,38 @@ def caption(
         typer.Option(
             "--tags",
             rich_help_panel=OUT,
-            help="Columns with what the caption rests on: the classes heard and seen, and how surely. JSON lines have "
-            "the times of sounds, too.",
+            help="Add the columns heard and seen: the AudioSet and ImageNet classes behind the caption, with "
+            "confidences. JSONL output also has times. Needs a model with tag towers.",
         ),
     ] = False,
     curves: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel=OUT, help="Folder for gate and entropy over time: numbers and a picture a clip."
+            rich_help_panel=OUT,
+            help="Folder for gate and entropy over time: one .npz and one .png per clip.",
+            show_default="not written",
         ),
     ] = None,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", rich_help_panel=OUT, help="Try inputs again that failed before."),
+        typer.Option(
+            "--retry-failed", rich_help_panel=OUT, help="Retry the inputs that failed in an earlier run."
+        ),
     ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
             rich_help_panel=OUT,
-            help="Caption all afresh, and replace an OUT that is there, whatever made it.",
+            help="Discard an existing OUT and caption all inputs again.",
         ),
     ] = False,
     segment: Annotated[
         float | None,
         typer.Option(
             rich_help_panel=LONG,
-            help="A row for each piece of so many seconds; silent pieces are left out.",
-            show_default="one row",
+            help="Split each input into segments of this many seconds, one row each. Silent segments get no row.",
+            show_default="one row per input",
         ),
     ] = None,
     hop: Annotated[
@@ -122,88 +127,103 @@ def caption(
         typer.Option(
             rich_help_panel=LONG,
             show_default="--segment",
-            help="Seconds from the beginning of a piece to that of the next.",
+            help="Seconds from the start of one segment to the start of the next.",
         ),
     ] = None,
     merge: Annotated[
         bool,
         typer.Option(
-            "--merge", rich_help_panel=LONG, help="One row for neighbouring pieces with equal captions."
+            "--merge", rich_help_panel=LONG, help="Merge adjacent segments with equal captions into one row."
         ),
     ] = False,
     min_rms: Annotated[
         float | None,
         typer.Option(
             rich_help_panel=LONG,
-            show_default="all are captioned",
-            help="Leave out pieces that are quieter, in dBFS, such as -50.",
+            show_default="no limit",
+            help="Skip segments whose RMS level is below this, in dBFS, such as -50.",
         ),
     ] = None,
     window: Annotated[
         str,
         typer.Option(
-            help="Without --segment, which 10 s of a longer file: loudest, start or middle.",
+            help="Which 10 s of a longer file to use without --segment: loudest, start or middle.",
             rich_help_panel=LONG,
         ),
     ] = "loudest",
     frames: Annotated[
         int | None,
         typer.Option(
-            help="Pictures a clip, spread over it.",
-            show_default="as the model was trained",
+            help="Video frames per clip, spread evenly over it.",
+            show_default="as in training",
             rich_help_panel=MEDIA,
         ),
     ] = None,
     audio_only: Annotated[
-        bool, typer.Option("--audio-only", help="Do not look at pictures.", rich_help_panel=MEDIA)
+        bool, typer.Option("--audio-only", help="Ignore the video stream.", rich_help_panel=MEDIA)
     ] = False,
     audio_track: AudioTrack = None,
     same_frames: Annotated[
         float,
         typer.Option(
-            help="Levels of 255 by which a picture may differ from the one before, in the mean over it, and not be "
-            "looked at again.",
+            help="Reuse the encoding of the previous frame if the mean pixel difference is at most this many levels "
+            "(0 to 255). 0: identical frames only.",
             rich_help_panel=MEDIA,
         ),
     ] = 0.0,
     model: Annotated[
-        str, typer.Option(help="A packaged model or a checkpoint folder.", rich_help_panel=MODEL)
+        str,
+        typer.Option(
+            help="Packaged model (demo, entropy-demo, avcap-demo, audio-demo) or checkpoint.",
+            rich_help_panel=MODEL,
+        ),
     ] = "demo",
-    beam: Annotated[int, typer.Option(help="Hypotheses kept in the search.", rich_help_panel=MODEL)] = 4,
-    max_words: Annotated[int, typer.Option(help="Longest caption, in tokens.", rich_help_panel=MODEL)] = 20,
+    beam: Annotated[int, typer.Option(help="Beam width.", rich_help_panel=MODEL)] = 4,
+    max_words: Annotated[
+        int, typer.Option(help="Maximum length of a caption, in tokens.", rich_help_panel=MODEL)
+    ] = 20,
     device: Device = "auto",
     precision: Precision = "auto",
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Clips the model takes at once; halved where memory does not suffice.",
-            show_default="8, on CUDA 32",
+            help="Clips per batch. Halved automatically if memory runs out.",
+            show_default="8; 32 on CUDA",
             rich_help_panel=MACHINE,
         ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Decoding processes; 0 decodes in this one, where a damaged file may end or hang it.",
-            show_default="cores less one",
+            help="Decoding processes. 0 decodes in the main process, which a damaged file can crash or block.",
+            show_default="number of cores minus 1",
             rich_help_panel=MACHINE,
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that decoding one clip may take.", rich_help_panel=MACHINE)
+        float, typer.Option(help="Time limit for decoding one clip, in seconds.", rich_help_panel=MACHINE)
     ] = 300.0,
     memory: Annotated[
         float,
-        typer.Option(help="GiB that one decoding process may hold; 0: no limit.", rich_help_panel=MACHINE),
+        typer.Option(
+            help="Memory limit of one decoding process, in GiB. 0: no limit.", rich_help_panel=MACHINE
+        ),
     ] = 4.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Caption what is heard in videos or sound files, one row each, in the order given.
+    """Caption what is heard in video and audio files.
 
-    Example: evacap caption ./videos -o out.csv
+    Writes one row per input, in input order. A file that cannot be captioned gets a row with status failed and the
+    cause; the exit code is then 3.
+
+    Examples:
+    evacap caption ./videos -o out.csv
+    evacap caption film.mkv --segment 10 --merge -o film.vtt
+    evacap caption ./videos -o subtitles -f vtt
+    evacap caption ./videos -o out.jsonl --flag-mismatch --tags
     """
     from evacap_cli.media import start_ahead
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import json
 import os
 import signal
@@ -22,35 +23,61 @@ MEMORY_SIGNS = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "failed to map segment",
     "can't start new thread", "std::bad_alloc",
 )  # fmt: skip
-MACHINE, MEDIA, OUTPUT = "Machine", "What is heard and seen", "Messages"
+MACHINE, MEDIA, OUTPUT = "Machine", "Audio and frames", "Messages"
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=OUTPUT)]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="More about what is done.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option("--verbose", "-v", help="Print more about each step and each clip.", rich_help_panel=OUTPUT),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="A machine-readable summary on stdout.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option("--json", help="Print a summary as one line of JSON on stdout.", rich_help_panel=OUTPUT),
 ]
 Debug = Annotated[
-    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--debug", help="Print the traceback of an error.", rich_help_panel=OUTPUT)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps.", rich_help_panel=MACHINE)]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, mps, cuda or cuda:N. auto: CUDA if available, then MPS, then the CPU.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(
-        help="auto, fp32, bf16 or fp16. auto: bf16 on a GPU that has it, else fp32.", rich_help_panel=MACHINE
+        help="auto, fp32, bf16 or fp16. auto: bf16 on a GPU that supports it, else fp32.",
+        rich_help_panel=MACHINE,
     ),
 ]
 AudioTrack = Annotated[
     str | None,
     typer.Option(
         metavar="N|LANG",
-        help="The sound track that is heard, by number, from 1 on, or language, such as eng.",
-        show_default="what a player takes, if there is sound in it",
+        help="Audio track to use: its number, counted from 1, or its language, such as eng.",
+        show_default="the one a player would play, unless it is empty or silent",
         rich_help_panel=MEDIA,
     ),
 ]
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def register(app: typer.Typer, name: str | None = None, needs_arguments: bool = True) -> Callable[[F], F]:
+    """Decorator that adds a function to `app` as a command, guarded.
+
+    What stands below `Examples:` in its docstring is shown after the options. `needs_arguments`: the command prints
+    its help if it gets none.
+    """
+
+    def add(command: F) -> F:
+        about, _, examples = (inspect.getdoc(command) or "").partition("\nExamples:\n")
+        about = "\n\n".join(" ".join(paragraph.split()) for paragraph in about.split("\n\n"))
+        epilog = f"Examples:\n{examples}" if examples else None
+        app.command(name, no_args_is_help=needs_arguments, help=about, epilog=epilog)(guarded(command))
+        return command
+
+    return add
 
 
 def guarded(command: F) -> F:

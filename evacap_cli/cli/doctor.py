@@ -8,9 +8,14 @@ from evacap_cli.cli.common import Debug, Json, Quiet, say, summary
 
 
 def doctor(quiet: Quiet = False, json: Json = False, debug: Debug = False) -> None:
-    """Check what works on this machine, each with its cure. Ends with 1 when something needed is missing.
+    """Check that evacap works on this machine.
 
-    Example: evacap doctor
+    Checks PyTorch, devices, decoders, Java and the packaged models, and prints a remedy for each problem. The exit
+    code is 1 if something required is missing.
+
+    Examples:
+    evacap doctor
+    evacap doctor --json
     """
     from rich.console import Console
 

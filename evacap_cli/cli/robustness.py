@@ -29,31 +29,38 @@ DEMOS = ("demo", "entropy-demo", "avcap-demo", "audio-demo")
 def robustness(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Checkpoint or packaged model. Repeatable.", show_default="the packaged ones"),
+        typer.Option(
+            help="Checkpoint or packaged model. Repeat for several models.",
+            show_default="the four packaged models",
+        ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Feature store (`prepare`) of the clips, with references.",
+            help="Feature store (evacap prepare) of the test clips and their reference captions.",
             show_default="the built-in benchmark",
         ),
     ] = None,
     probs: Annotated[
-        str, typer.Option(help="Shares of clips that are changed, with commas between them.")
+        str, typer.Option(help="Shares of the clips to perturb, 0 to 1, separated by commas.")
     ] = "0,0.05,0.5,1",
     perturb: Annotated[
         str,
         typer.Option(
-            help="shuffle, swap-audio, black, noise, freeze, drop-video; or, of all clips, noise-audio, shift."
+            help="Perturbation: shuffle, swap-audio, black, noise, freeze or drop-video; noise-audio and shift apply "
+            "to all clips."
         ),
     ] = "shuffle",
     levels: Annotated[
         str | None,
         typer.Option(
-            help="Of noise-audio in dB, of shift in seconds.", show_default="40,30,20,10,0 and 0.5,1,2,4"
+            help="Levels of noise-audio (signal-to-noise ratio in dB) or shift (seconds), separated by commas.",
+            show_default="40,30,20,10,0 or 0.5,1,2,4",
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Each draws donors and order anew.")] = "0,1,2",
+    seeds: Annotated[
+        str, typer.Option(help="Random seeds, separated by commas. Results are the mean over seeds.")
+    ] = "0,1,2",
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for robustness.csv, .json, .md and .png.")
     ] = Path("robustness"),
@@ -64,7 +71,7 @@ def robustness(
     batch_size: BatchSize = None,
     workers: Annotated[
         int,
-        typer.Option(help="Processes that read the built-in benchmark.", rich_help_panel=MACHINE),
+        typer.Option(help="Processes that decode the built-in benchmark.", rich_help_panel=MACHINE),
     ] = 2,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -72,11 +79,15 @@ def robustness(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """What is left of captions when pictures are taken from other clips: the paper's Table 3.
+    """Score captions of clips with swapped pictures (Table 3).
 
-    Without other options: the packaged models on a built-in benchmark of real recordings and photographs.
+    Without options, it compares the packaged models on a built-in benchmark of real recordings and photographs. The
+    exit code is 3 if a metric cannot be computed.
 
-    Example: evacap robustness --model runs/evacap/best --model runs/avcap/best --data test.store -o table3
+    Examples:
+    evacap robustness --probs 0,0.05,0.5,1
+    evacap robustness --model runs/evacap/best --model runs/avcap/best --data test.store -o table3
+    evacap robustness --model demo --perturb black --metrics CIDEr
     """
     from evacap_cli.metrics.suite import Settings, choose_metrics
     from evacap_cli.report.sweep import draw_sweep, tables

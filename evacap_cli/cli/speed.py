@@ -13,51 +13,58 @@ from evacap_cli.cli.evaluate import stages
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
 
-PROTOCOL = "Protocol"
+PROTOCOL = "Measurement"
 
 
 def speed(
     frames: Annotated[
-        str, typer.Option(help="Numbers of frames, with commas; 0 is sound alone.")
+        str, typer.Option(help="Numbers of video frames, separated by commas. 0: audio only.")
     ] = "0,1,4,8,18",
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Preset (random weights), checkpoint or packaged model. Repeatable.",
+            help="Preset (random weights), checkpoint or packaged model. Repeat for several models.",
             show_default="evacap-base, avcap-base and audio-base",
         ),
     ] = None,
     decoding: Annotated[
         str,
         typer.Option(
-            help="cached; recompute: the whole prefix for every beam and word, as the public code does; or both."
+            help="cached, or recompute: process the whole prefix again for every beam and word, as the public AVCap "
+            "code does. Separate by commas for both."
         ),
     ] = "cached",
     end_to_end: Annotated[
         Path | None,
-        typer.Option(help="Folder of real files: time them one by one, decoding included."),
+        typer.Option(
+            help="Folder of media files to time one by one, decoding included.", show_default="random inputs"
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for speed.csv, .json, .md and .png.")
     ] = Path("speed"),
-    batch_size: Annotated[int, typer.Option(help="Clips at once.", rich_help_panel=PROTOCOL)] = 1,
-    beam: Annotated[int, typer.Option(help="Width of the beam search.", rich_help_panel=PROTOCOL)] = 4,
-    words: Annotated[int, typer.Option(help="Words of every caption.", rich_help_panel=PROTOCOL)] = 20,
+    batch_size: Annotated[int, typer.Option(help="Clips per batch.", rich_help_panel=PROTOCOL)] = 1,
+    beam: Annotated[int, typer.Option(help="Beam width.", rich_help_panel=PROTOCOL)] = 4,
+    words: Annotated[
+        int, typer.Option(help="Length of every caption, in words.", rich_help_panel=PROTOCOL)
+    ] = 20,
     warmup: Annotated[
         int | None,
         typer.Option(
-            help="Runs before those that count.", show_default="5; 1 on a CPU", rich_help_panel=PROTOCOL
+            help="Warm-up runs, not counted.", show_default="5; 1 on a CPU", rich_help_panel=PROTOCOL
         ),
     ] = None,
     runs: Annotated[
         int | None,
-        typer.Option(help="Runs that count.", show_default="10; 3 on a CPU", rich_help_panel=PROTOCOL),
+        typer.Option(help="Timed runs.", show_default="10; 3 on a CPU", rich_help_panel=PROTOCOL),
     ] = None,
     compile: Annotated[
-        bool, typer.Option("--compile", help="torch.compile.", rich_help_panel=PROTOCOL)
+        bool,
+        typer.Option("--compile", help="Compile the model with torch.compile.", rich_help_panel=PROTOCOL),
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(help="Of a CPU.", show_default="torch's own", rich_help_panel=MACHINE)
+        int | None,
+        typer.Option(help="CPU threads.", show_default="PyTorch's default", rich_help_panel=MACHINE),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -65,9 +72,13 @@ def speed(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Seconds a clip by number of frames and stage, next to the paper's Figure 2: full-size models, random weights.
+    """Time each stage of captioning by number of frames (Figure 2).
 
-    Example: evacap speed --frames 0,1,4,8,18 --decoding cached,recompute
+    Without options, it times the full-size presets with random weights and prints the values of the paper next to them.
+
+    Examples:
+    evacap speed --frames 0,1,4,8,18 --decoding cached,recompute
+    evacap speed --model demo --end-to-end ./videos
     """
     from evacap_cli.report.latency import draw_times, times_table
     from evacap_cli.report.tables import markdown, print_table

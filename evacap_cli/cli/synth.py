@@ -23,64 +23,79 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
 
 def synth(
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder to write to; made when it does not exist.")
+        Path, typer.Option("-o", "--out", help="Folder to write to. Created if it does not exist.")
     ],
-    clips: Annotated[int, typer.Option(help="How many 10-second clips.")] = 100,
+    clips: Annotated[int, typer.Option(help="Number of clips of 10 seconds.")] = 100,
     seed: Annotated[
-        int, typer.Option(help="Seed of the world: the same seed gives the same clips and captions.")
+        int, typer.Option(help="Random seed. The same seed gives the same clips and captions.")
     ] = 1,
-    captions: Annotated[int, typer.Option(help="Captions a clip, 1 (training) to 5 (testing).")] = 5,
+    captions: Annotated[int, typer.Option(help="Captions per clip, 1 to 5.")] = 5,
     recordings: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of real recordings: metadata.csv (file,category,...) and audio/.",
+            help="Folder of real recordings to mix in: metadata.csv (file,category,...) and audio/.",
+            show_default="synthetic sounds only",
             rich_help_panel="Recordings",
         ),
     ] = None,
     folds: Annotated[
         str,
-        typer.Option(help="Use only recordings of these folds, e.g. 1,2,3.", rich_help_panel="Recordings"),
+        typer.Option(
+            help="Use only recordings of these folds, such as 1,2,3.",
+            show_default="all",
+            rich_help_panel="Recordings",
+        ),
     ] = "",
     licenses: Annotated[
         str,
         typer.Option(
-            help="Use only recordings of these licenses, e.g. CC0,CC-BY.", rich_help_panel="Recordings"
+            help="Use only recordings of these licences, such as CC0,CC-BY.",
+            show_default="all",
+            rich_help_panel="Recordings",
         ),
     ] = "",
     matched: Annotated[
         float,
         typer.Option(
-            help="Weight of clips in which everything heard is seen.", rich_help_panel="Kinds of clips"
+            help="Relative share of clips in which every sound source is visible.",
+            rich_help_panel="Kinds of clips",
         ),
     ] = 0.65,
     off_screen: Annotated[
         float,
-        typer.Option(help="Weight of clips with one source out of sight.", rich_help_panel="Kinds of clips"),
+        typer.Option(
+            help="Relative share of clips with one source off-screen.", rich_help_panel="Kinds of clips"
+        ),
     ] = 0.12,
     dubbed: Annotated[
         float,
         typer.Option(
-            help="Weight of clips that show other things than sound.", rich_help_panel="Kinds of clips"
+            help="Relative share of clips that show other objects than those heard.",
+            rich_help_panel="Kinds of clips",
         ),
     ] = 0.08,
     distractor: Annotated[
         float,
         typer.Option(
-            help="Weight of clips that also show a silent object.", rich_help_panel="Kinds of clips"
+            help="Relative share of clips that also show a silent object.", rich_help_panel="Kinds of clips"
         ),
     ] = 0.15,
     workers: Annotated[int, typer.Option(help="Worker processes.", rich_help_panel=MACHINE)] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace clips made with other options.")
+        bool, typer.Option("--overwrite", help="Replace clips that were made with other options.")
     ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make labelled videos of a procedural world: sounds, drawn scenes, captions and the truth about both.
+    """Generate synthetic labelled videos for training and tests.
 
-    Example: evacap synth -o world --clips 200 --seed 7
+    Writes videos/, captions.csv and manifest.jsonl, which lists the sources of every clip and whether they are visible.
+
+    Examples:
+    evacap synth -o world --clips 200 --seed 7
+    evacap synth -o world --clips 2000 --recordings ./recordings --folds 1,2,3
     """
     from evacap_cli.tasks.synthesis import synthesize
 

@@ -16,67 +16,86 @@ from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Precision, Quiet
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
 
-BEGIN = "Weights to begin with"
+BEGIN = "Initial weights"
 AGAIN_SECONDS = 2.0
 """After which a second signal is meant: a terminal, `timeout` and torchrun may send the same one more than once."""
 
 
 def train(
-    config: Annotated[str, typer.Argument(help="A preset's name or a YAML file of the same sections.")],
+    config: Annotated[str, typer.Argument(help="Name of a preset, or a YAML file with the same sections.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Settings laid over it, such as training.lr=3e-4 model.fusion=gate."),
+        typer.Argument(help="Settings to change, such as training.lr=3e-4 model.fusion=gate."),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Feature store (`prepare`) of the training clips, or a manifest of them."),
+        typer.Option(
+            help="Training clips: a feature store (evacap prepare) or a manifest. Required unless --dry-run."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the run: checkpoints, log, curves.")
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Folder of the run: checkpoints, log and curves. Required unless --dry-run."
+        ),
     ] = None,
     val: Annotated[
         Path | None,
-        typer.Option(help="Store or manifest of validation clips; decides which checkpoint is `best`."),
+        typer.Option(
+            help="Validation clips: a feature store or a manifest. Selects the checkpoint that is kept as best.",
+            show_default="no validation",
+        ),
     ] = None,
     media: Annotated[
-        Path | None, typer.Option(help="Folder of a manifest's media; by default the manifest's own.")
+        Path | None,
+        typer.Option(help="Folder of the media files of a manifest.", show_default="folder of the manifest"),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print all settings, parameters, steps and memory; train nothing."),
+        typer.Option(
+            "--dry-run", help="Print settings, parameter counts, steps and estimated memory, then exit."
+        ),
     ] = False,
     init: Annotated[
         str | None,
-        typer.Option(help="Checkpoint to start from (its tokenizer is kept).", rich_help_panel=BEGIN),
+        typer.Option(
+            help="Checkpoint to start from. Its tokenizer is kept.",
+            show_default="random weights",
+            rich_help_panel=BEGIN,
+        ),
     ] = None,
     init_encoder: Annotated[
         list[Path] | None,
         typer.Option(
-            help="File with CAV-MAE's weights; of tag towers, with YAMNet's or EfficientNet-lite0's. Repeatable.",
+            help="Published weights of the encoder: CAV-MAE, or YAMNet and EfficientNet-lite0 for tag towers. Repeat "
+            "for several files.",
             rich_help_panel=BEGIN,
         ),
     ] = None,
     init_decoder: Annotated[
         Path | None,
-        typer.Option(help="File with GIT's weights; its words are BERT's.", rich_help_panel=BEGIN),
+        typer.Option(
+            help="Published weights of the decoder: GIT. Uses the vocabulary of BERT.", rich_help_panel=BEGIN
+        ),
     ] = None,
     vocab: Annotated[
         Path | None,
         typer.Option(
-            help="BERT's vocab.txt.",
-            show_default="the one that `weights fetch-vocab` got",
+            help="File vocab.txt of bert-base-uncased.",
+            show_default="the file from evacap weights fetch-vocab",
             rich_help_panel=BEGIN,
         ),
     ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            help="Pattern of published names that may be missing or left over.", rich_help_panel=BEGIN
+            help="Pattern of published tensor names that may be missing or unused. Repeat for several patterns.",
+            rich_help_panel=BEGIN,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in -o, if there is one.")] = True,
+    resume: Annotated[bool, typer.Option(help="Resume the run in OUT if there is one.")] = True,
     workers: Annotated[
-        int, typer.Option(help="Reading processes beside each training process.", rich_help_panel=MACHINE)
+        int, typer.Option(help="Data loading processes per training process.", rich_help_panel=MACHINE)
     ] = 2,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -84,11 +103,14 @@ def train(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a captioner. Stopped at any point, the same command goes on from its last save.
+    """Train a captioner from a preset or a YAML file.
 
-    Example: evacap train evacap-tiny --data train.store --val val.store -o runs/first training.epochs=5
+    Run the same command again to resume an interrupted run from its last save.
 
-    On several GPUs: torchrun --nproc-per-node 4 -m evacap_cli train evacap-base --data ... -o ...
+    Examples:
+    evacap train evacap-tiny --data train.store --val val.store -o runs/first training.epochs=5
+    evacap train evacap-base --dry-run
+    torchrun --nproc-per-node 4 -m evacap_cli train evacap-base --data train.store -o runs/base
     """
     from evacap_cli.tasks.training.loop import Progress
     from evacap_cli.tasks.training.run import RunOptions, Told, plan_run

