@@ -31,6 +31,7 @@ from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.rows import Row
+    from evacap_cli.tasks.captioning.sources import Sources
     from evacap_cli.tasks.captioning.target import Report
 
 MODEL, LONG, OUT = "Model and beam search", "Long recordings", "Output"
@@ -171,6 +172,15 @@ def caption(
             rich_help_panel=MEDIA,
         ),
     ] = 0.0,
+    any_suffix: Annotated[
+        bool,
+        typer.Option(
+            "--any-suffix",
+            help="In folders, look at the content of files whose suffix is not one of media: those with sound in them "
+            "are captioned, too.",
+            rich_help_panel=MEDIA,
+        ),
+    ] = False,
     model: Annotated[
         str,
         typer.Option(
@@ -242,7 +252,7 @@ def caption(
         lambda: target.check(segmented=segment is not None),
         lambda: _check_stdout(json and out is None),
     )[:2]  # fmt: skip
-    sources = find_sources(target.inputs(inputs))
+    sources = find_sources(target.inputs(inputs), any_suffix=any_suffix)
     say_precision(precision, device, quiet)
     began = time.monotonic()
     captioner = Captioner.load(model, device, precision)
@@ -279,7 +289,7 @@ def caption(
         except KeyboardInterrupt:
             kept = f"are kept beside {out}; the same command goes on" if out else "rows are printed"
             raise KeyboardInterrupt(f"{done} of {len(sources)} {kept}") from None
-    _say_what_came(report, out, quiet, 0 if verbose else sources.left_out.total())
+    _say_what_came(report, out, quiet, _left_out(sources, verbose, any_suffix))
     if json:
         counts = {status: report.counts[status] for status in STATUSES}
         summary({"out": str(out), "model": captioner.checkpoint.name, "clips": report.rows, **counts,
@@ -295,7 +305,18 @@ def _check_stdout(wanted_twice: bool) -> None:
         raise UsageError("--json: stdout is where the table goes, too", "name a file for the table with -o")
 
 
-def _say_what_came(report: Report, out: Path | None, quiet: bool, left_out: int) -> None:
+def _left_out(sources: Sources, verbose: bool, any_suffix: bool) -> str:
+    """How many files of the folders are no inputs, and which options show them; empty when there is nothing to say."""
+    from evacap_cli.tasks.captioning.walking import NO_MEDIA
+
+    count = sources.left_out.total()
+    ways = [] if verbose else ["--verbose says why"]
+    if sources.left_out[NO_MEDIA] and not any_suffix:
+        ways.append("--any-suffix looks for sound in files of any suffix")
+    return f"{count} more in the folders were left out; {'; '.join(ways)}" if count and ways else ""
+
+
+def _say_what_came(report: Report, out: Path | None, quiet: bool, left_out: str) -> None:
     if quiet:
         return
     parts = ", ".join(f"{report.counts[status]} {status}" for status in STATUSES)
@@ -303,7 +324,7 @@ def _say_what_came(report: Report, out: Path | None, quiet: bool, left_out: int)
     rate = f"{report.seconds:.1f} s, {report.rate:.2f} clips/s" if report.new else "nothing new"
     say(f"{report.rows} clips: {parts}; {before}{rate}" + (f" -> {out}" if out else ""))
     if left_out:
-        say(f"  {left_out} more in the folders were left out; --verbose says why")
+        say(f"  {left_out}")
     for row in report.failed[:MOST_FAILED]:
         say(f"  failed before: {shown(row.video)}: {shown(row.error)}")
     if report.failed:

@@ -12,6 +12,7 @@ from evacap_cli.media.probe import (
     MEDIA_SUFFIXES,
     VIDEO_SUFFIXES,
     MediaInfo,
+    holds_sound,
     probe,
 )
 from evacap_cli.media.tracks import TRACKS, is_track
@@ -34,6 +35,7 @@ __all__ = [
     "SoundPass",
     "find_window",
     "follow_frames",
+    "holds_sound",
     "is_track",
     "open_media",
     "probe",

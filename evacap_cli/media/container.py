@@ -109,7 +109,7 @@ def open_media(path: str | Path, track: str | None = None) -> Iterator[Media]:
     check_readable(path)
     state = os.stat(path)
     seen = _survey(path, track, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
-    with _open(path) as container:
+    with open_container(path) as container:
         streams = container.streams
         audio = (
             None if seen.audio is None else next((s for s in streams.audio if s.index == seen.audio), None)
@@ -128,14 +128,14 @@ def open_media(path: str | Path, track: str | None = None) -> Iterator[Media]:
 @lru_cache(SURVEYS)
 def _survey(path: Path, track: str | None, state: tuple[int, ...]) -> Survey:
     """`survey` of a file in a certain state."""
-    reopen = partial(_open, path)
+    reopen = partial(open_container, path)
     with reopen() as container:
         return survey(container, track, reopen)
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[InputContainer]:
-    """Raises MediaError."""
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """A file as FFmpeg opens it, with nothing else that it names. Raises MediaError."""
     try:
         # the prefix keeps a colon in a name from being taken for a protocol
         container = av.open(f"file:{path}", metadata_errors="replace", options=_SAFELY)

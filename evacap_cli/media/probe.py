@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from av.audio.frame import AudioFrame
+
 from evacap_cli.errors import MediaError
-from evacap_cli.media.container import open_media
+from evacap_cli.media.container import READ_ERRORS, check_readable, open_container, open_media
 
 # What FFmpeg's demuxers and muxers of the kinds in `container.DEMUXERS` call their files, and names in use beside them,
 # less pictures and what cannot be told by its name (`tests/media/test_probe.py` compares).
@@ -23,6 +27,7 @@ _AUDIO = """
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO.split())
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in _AUDIO.split())
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES
+MOST_TRIED = 30  # packets that `holds_sound` decodes
 
 
 @dataclass(frozen=True)
@@ -67,3 +72,22 @@ def probe(path: str | Path, track: str | None = None) -> MediaInfo:
             heard=media.heard or 0.0,
             note=media.note,
         )
+
+
+def holds_sound(path: str | Path) -> bool:
+    """Whether a file is media with sound, by its content alone: most of its first packets of sound can be decoded.
+
+    A header is not enough: FFmpeg takes some programs and archives for MP3. False for what cannot be read.
+    """
+    path = Path(path)
+    good = bad = 0
+    with suppress(MediaError, *READ_ERRORS):
+        check_readable(path)
+        with open_container(path) as container:
+            sounds = [stream for stream in container.streams.audio if stream.codec_context]
+            for packet in itertools.islice(container.demux(sounds), MOST_TRIED) if sounds else ():
+                try:
+                    good += any(isinstance(f, AudioFrame) and f.samples > 0 for f in packet.decode())
+                except READ_ERRORS:
+                    bad += 1
+    return good > bad

@@ -102,7 +102,9 @@ def test_bad_files_do_not_stop_the_others(captioned_bad) -> None:
     summary = json.loads(stdout)
     assert (summary["clips"], summary["ok"], summary["audio-only"], summary["failed"]) == (10, 3, 1, 6)
     assert "10 clips: 3 ok, 1 audio-only, 6 failed" in stderr
-    assert "  2 more in the folders were left out; --verbose says why" in stderr
+    assert (
+        "  2 more in the folders were left out; --verbose says why; --any-suffix looks for sound in" in stderr
+    )
     assert "Traceback" not in stderr
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -15,7 +16,7 @@ from evacap_cli.tasks.captioning import urls
 from evacap_cli.tasks.captioning.duplicates import Inode, find_duplicates
 from evacap_cli.tasks.captioning.opening import local_file
 from evacap_cli.tasks.captioning.places import Places
-from evacap_cli.tasks.captioning.walking import Seen, is_media, look, walk
+from evacap_cli.tasks.captioning.walking import AnySuffix, Seen, Wanted, is_media, look, walk
 from evacap_cli.tasks.captioning.wildcards import expand
 
 __all__ = ["Source", "Sources", "expand_inputs", "find_sources", "local_file"]
@@ -53,12 +54,15 @@ class Sources(list[Source]):
         self.left_out: Counter[str] = left_out or Counter()
 
 
-def find_sources(inputs: Iterable[str | Path], stdin: IO[bytes] | IO[str] | None = None) -> Sources:
+def find_sources(
+    inputs: Iterable[str | Path], stdin: IO[bytes] | IO[str] | None = None, any_suffix: bool = False
+) -> Sources:
     """Inputs in the order of `inputs`, each with its outcome or on the way to one.
 
     - A file that is named is taken whatever its suffix, twice if named twice; one that cannot be read has an `error`.
     - A folder: all media below it by suffix, sorted, hidden ones left out; links are followed, but not in circles. A
-      folder that cannot be looked into is a source with an `error`.
+      folder that cannot be looked into is a source with an `error`. With `any_suffix`, files of other suffixes, or of
+      none, are inputs if there is sound in them; that is looked up in a process of its own.
     - Wildcards, see `expand`; URLs, see `urls`.
     - A table (`MANIFESTS`): a manifest, as `read_manifest` reads it, captions left aside; URLs may stand for paths. A
       clip whose media is not found has an `error`.
@@ -68,21 +72,23 @@ def find_sources(inputs: Iterable[str | Path], stdin: IO[bytes] | IO[str] | None
     Equal contents are known by `same_as`. Raises UsageError naming every input that does not exist or cannot be
     understood, and EvacapError when there is nothing to caption.
     """
-    found = _Found()
     given = [os.fspath(name) for name in inputs]
-    for name in given:
-        if name == LIST:
-            for line in _read_list(stdin):
-                found.take(line, listed=True)
-        else:
-            found.take(name)
+    with AnySuffix() if any_suffix else nullcontext(is_media) as wanted:
+        found = _Found(wanted)
+        for name in given:
+            if name == LIST:
+                for line in _read_list(stdin):
+                    found.take(line, listed=True)
+            else:
+                found.take(name)
     return found.checked(given)
 
 
 class _Found:
     """What was found so far. One method for each kind of input."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted  # of the files in folders
         self.sources = Sources()
         self.inodes: list[Inode | None] = []
         self.places = Places()
@@ -136,7 +142,7 @@ class _Found:
 
     def _folder(self, folder: str, relative: str = "") -> None:
         """relative: where the folder itself stands among the outputs."""
-        tree = walk(folder, is_media, self.sources.left_out)
+        tree = walk(folder, self.wanted, self.sources.left_out)
         top = str(Path(folder))
         for name in tree.files:
             path = name if top == os.curdir else f"{top.rstrip('/')}/{name}".rstrip("/")
@@ -146,7 +152,7 @@ class _Found:
 
     def _wildcard(self, pattern: str, listed: bool) -> None:
         before = self.sources.left_out.total()
-        matches = expand(pattern, self.sources.left_out)
+        matches = expand(pattern, self.sources.left_out, self.wanted)
         for match in matches:
             relative = match.path[len(match.base) :].lstrip("/")
             seen = Seen(error=match.error) if match.error else look(match.path)

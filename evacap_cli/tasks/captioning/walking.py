@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from evacap_cli.media import MEDIA_SUFFIXES
+from evacap_cli.media import MEDIA_SUFFIXES, DecodePool, holds_sound
 
 NO_MEDIA, HIDDEN, SPECIAL = "no media", "hidden", "pipes, sockets or devices"
 AGAIN = "links to folders that are looked into anyway"
+LOOK_SECONDS = 60.0  # that a look at the content of one file may take
+Wanted = Callable[[str], bool]  # whether the file at a path is an input
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 
@@ -56,6 +58,26 @@ def is_media(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
 
 
+class AnySuffix:
+    """Whether a file is an input by its suffix or else by its content, which a process of its own looks at: damaged
+    files may end or hang a decoder. A context manager, which ends that process.
+    """
+
+    def __init__(self) -> None:
+        self._pool: DecodePool[str, bool] = DecodePool(1, holds_sound, timeout=LOOK_SECONDS)
+
+    def __enter__(self) -> AnySuffix:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.close()
+
+    def __call__(self, path: str) -> bool:
+        if is_media(path):
+            return True
+        return os.path.isfile(path) and any(outcome.value for outcome in self._pool.imap([path]))
+
+
 def by_parts(path: str) -> str:
     """Sort key of paths: folder by folder, so that `a/b` comes before `a-b`."""
     return path.replace("/", "\0")
@@ -69,8 +91,8 @@ class Tree(NamedTuple):
     closed: dict[str, str]
 
 
-def walk(top: str, wanted: Callable[[str], bool], left_out: Counter[str]) -> Tree:
-    """The files below `top` whose name is `wanted`; what is left out is counted by reason.
+def walk(top: str, wanted: Wanted, left_out: Counter[str]) -> Tree:
+    """The files below `top` whose path is `wanted`; what is left out is counted by reason.
 
     Links to files and folders are followed. Every folder is looked into once, under the name without links where it
     has one, so that links in a circle end. Links to nowhere are files: somebody meant them to be.
@@ -97,7 +119,7 @@ def walk(top: str, wanted: Callable[[str], bool], left_out: Counter[str]) -> Tre
                         folders.append(name)
                     elif kind == "link":
                         heapq.heappush(links, (by_parts(name), name))
-                    elif not wanted(entry.name):
+                    elif not wanted(entry.path):
                         left_out[NO_MEDIA] += 1
                     elif kind == "file":
                         files.append(name)

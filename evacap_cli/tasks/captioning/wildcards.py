@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from typing import NamedTuple
 
-from evacap_cli.tasks.captioning.walking import NO_MEDIA, by_parts, is_media, walk
+from evacap_cli.tasks.captioning.walking import NO_MEDIA, Wanted, by_parts, is_media, walk
 
 
 class Match(NamedTuple):
@@ -20,11 +20,11 @@ class Match(NamedTuple):
     error: str = ""
 
 
-def expand(pattern: str, left_out: Counter[str]) -> list[Match]:
+def expand(pattern: str, left_out: Counter[str], wanted: Wanted = is_media) -> list[Match]:
     """What a pattern stands for, sorted: `*`, `?`, `[abc]`, and `**` for folders in folders; none hidden.
 
     `*.dat` is every file that it fits, folders too. A pattern that does not say a suffix (`*`, `clip?`) stands for
-    media and folders; other files are counted in `left_out`. A folder that is there as it is written, such as
+    folders and what is `wanted`; other files are counted in `left_out`. A folder that is there as written, such as
     `[old]`, is meant.
     """
     if not glob.has_magic(pattern) or "\0" in pattern:
@@ -39,11 +39,13 @@ def expand(pattern: str, left_out: Counter[str]) -> list[Match]:
     if "**" in parts:
         at = parts.index("**")
         heads = glob.glob(start + "/".join(parts[:at])) if at else [base]
-        matches = [match for head in heads for match in _below(head, base, parts[at:], exact, left_out)]
+        matches = [
+            match for head in heads for match in _below(head, base, parts[at:], exact, left_out, wanted)
+        ]
     else:
         matches = []
         for path in glob.glob(start + "/".join(parts)):
-            if exact or is_media(path) or os.path.isdir(path):
+            if exact or os.path.isdir(path) or wanted(path):
                 matches.append(Match(path, base))
             else:
                 left_out[NO_MEDIA] += 1
@@ -61,7 +63,9 @@ def says_suffix(pattern: str) -> bool:
     return bool(suffix) and not glob.has_magic(suffix)
 
 
-def _below(head: str, base: str, parts: list[str], exact: bool, left_out: Counter[str]) -> list[Match]:
+def _below(
+    head: str, base: str, parts: list[str], exact: bool, left_out: Counter[str], wanted: Wanted
+) -> list[Match]:
     """The files below `head` that fit a pattern beginning with `**`; Python's glob follows links in circles."""
     tree = walk(head or ".", lambda name: True, Counter())
     start = head if not head or head.endswith("/") else f"{head}/"
@@ -71,7 +75,7 @@ def _below(head: str, base: str, parts: list[str], exact: bool, left_out: Counte
         if name in tree.closed:
             found.append(Match(path, base, tree.closed[name]))
         elif _fits(parts, names := name.split("/"), whole=False):
-            if is_media(name) or (exact and _fits(parts, names)):
+            if (exact and _fits(parts, names)) or wanted(path):
                 found.append(Match(path, base))
             else:
                 left_out[NO_MEDIA] += 1

@@ -13,6 +13,9 @@ import pytest
 
 from evacap_cli.tasks.captioning.sources import find_sources
 
+from ...media.clips import write
+from ...media.crafted import jpeg
+
 NOBODY = 65534
 
 
@@ -187,3 +190,25 @@ def test_empty_files_are_failures(tmp_path: Path) -> None:
 def test_same_names_with_other_extensions_and_in_other_folders(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4", "a.mkv", "a.wav", "x/a.mp4", "y/a.mp4")
     assert below(tmp_path) == ["a.mkv", "a.mp4", "a.wav", "x/a.mp4", "y/a.mp4"]
+
+
+def test_files_of_any_suffix_by_their_content(tmp_path: Path) -> None:
+    sound = write(tmp_path / "a.flac", 0.5, video=None, audio="flac").read_bytes()
+    film = write(tmp_path / "b.mp4", 0.5).read_bytes()
+    mute = write(tmp_path / "c.mkv", 0.5, audio=None).read_bytes()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, data in {
+        "known.mp4": b"whatever it holds", "sound": sound, "film.part": film, "below.d/film.dat": film,
+        "mute.dat": mute, "notes.txt": b"words " * 500, "empty": b"", "table.csv": b"video,caption\n", ".film": film,
+        "program": bytes(range(256)) * 300, "picture.jpg": jpeg(),
+    }.items():  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("nowhere")
+    found = find_sources([folder], any_suffix=True)
+    assert [s.relative for s in found] == ["below.d/film.dat", "film.part", "known.mp4", "sound"]
+    assert found.left_out == {"no media": 8, "hidden": 1}
+    assert [s.relative for s in find_sources([folder / "*"], any_suffix=True)] == [s.relative for s in found]
+    assert [s.relative for s in find_sources([folder])] == ["known.mp4"]
