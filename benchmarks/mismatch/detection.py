@@ -8,7 +8,7 @@ import numpy as np
 from scores import DRAWS, MIDDLE, Said, Scored
 
 from evacap_cli.data.store import Store
-from evacap_cli.data.world import World
+from evacap_cli.world import World
 
 BINS = 10
 OFF_SCREEN = 0.15

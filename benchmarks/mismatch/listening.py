@@ -13,10 +13,10 @@ from naming import Naming, recall_by_class
 from world import LICENSES
 
 from evacap_cli.data.store import Store
-from evacap_cli.data.world import RecordingBank, World
 from evacap_cli.features import FeatureSettings, fbank
 from evacap_cli.model import Checkpoint
 from evacap_cli.tasks.describing import Describer, Describing
+from evacap_cli.world import RecordingBank, World
 
 
 def caption_recordings(checkpoint: Checkpoint, bank: RecordingBank) -> list[dict[str, Any]]:

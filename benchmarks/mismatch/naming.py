@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from evacap_cli.data.world.events import Catalogue
+from evacap_cli.world.events import Catalogue
 
 _GRAMMAR = frozenset(
     [

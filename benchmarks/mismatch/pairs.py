@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evacap_cli.data.store import Store
-from evacap_cli.data.world.events import Catalogue
 from evacap_cli.tasks.pairing import Pairing
+from evacap_cli.world.events import Catalogue
 
 SEED = 7
 

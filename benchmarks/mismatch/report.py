@@ -23,10 +23,10 @@ from scores import Scored, add_scores, fitting, read
 from world import SETS, world
 
 from evacap_cli.data.store import Store
-from evacap_cli.data.world import World
 from evacap_cli.metrics.statistics import Statistic
 from evacap_cli.report.paper import ROWS, SHUFFLED
 from evacap_cli.tasks.pairing import Pairing
+from evacap_cli.world import World
 
 PAPER = {
     "audio-only": "audio", "concat": "avcap", "cross-attention": "evacap-no-gate",

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from evacap_cli.data.store import Sample
-from evacap_cli.data.world import World, render_audio, render_frame
 from evacap_cli.features import FeatureSettings, crop_frame, fbank, frame_times
+from evacap_cli.world import World, render_audio, render_frame
 
 SECONDS = 10.0
 

@@ -13,11 +13,11 @@ import numpy as np
 from naming import Naming, words_of
 
 from evacap_cli.data.store import Store
-from evacap_cli.data.world import World
 from evacap_cli.metrics.mixtures import part
 from evacap_cli.metrics.statistics import Statistic
 from evacap_cli.metrics.suite import Settings
 from evacap_cli.tasks.evaluation import score
+from evacap_cli.world import World
 
 QUICK = ("BLEU_1", "BLEU_4", "ROUGE_L", "CIDEr")
 ALL = ("BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")

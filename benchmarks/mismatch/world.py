@@ -13,8 +13,8 @@ from pretraining import Labels
 from scenes import Kinds, Recordings, Scene, make_sample, world_of
 
 from evacap_cli.data.store import Store, write_store
-from evacap_cli.data.world import World
 from evacap_cli.features import FeatureSettings
+from evacap_cli.world import World
 
 LICENSES = ("CC0", "CC-BY")
 

@@ -21,8 +21,8 @@ from typing import Any
 import av
 import numpy as np
 
-from evacap_cli.data.world import SECONDS, ClipScript, RecordingBank, World, render_audio, render_frame
 from evacap_cli.errors import EvacapError, UsageError
+from evacap_cli.world import SECONDS, ClipScript, RecordingBank, World, render_audio, render_frame
 
 FPS = 10
 WIDTH, HEIGHT = 320, 240

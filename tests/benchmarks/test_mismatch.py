@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import nn
 
-from evacap_cli.data.world import World
 from evacap_cli.metrics.statistics import Statistic
+from evacap_cli.world import World
 from tests.benchmarks.scripts import BENCHMARKS, scripts_of
 from tests.model.samples import fresh_model
 from tests.tasks.training.colours import Colours

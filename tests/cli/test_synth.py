@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from evacap_cli.cli.app import app
-from evacap_cli.data.world import ClipScript, World, render_frame
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.synthesis import manifest_lines, synthesize
+from evacap_cli.world import ClipScript, World, render_frame
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from evacap_cli.data.world import World
-from evacap_cli.data.world.picture import render_frame
 from evacap_cli.features import FeatureSettings, normalize_frames
 from evacap_cli.features.frames import crop_frame
 from evacap_cli.model.config import EvidenceConfig
 from evacap_cli.model.evidence import POOLS, Evidence, shows_something
+from evacap_cli.world import World
+from evacap_cli.world.picture import render_frame
 
 from .samples import ENCODER
 

@@ -8,7 +8,7 @@ from math import cos, exp, pi, sin
 
 from PIL import ImageDraw
 
-from .rng import Dice
+from evacap_cli.world.rng import Dice
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]

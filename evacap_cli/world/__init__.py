@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-from .audio import render_audio
-from .events import RECORDED, SYNTHETIC, Event
-from .objects import BACKGROUNDS, OBJECTS
-from .picture import render_frame
-from .recordings import OPEN_LICENSES, RecordingBank
-from .script import SECONDS, ClipScript, Seen, Sound
-from .world import World
+from evacap_cli.world.audio import render_audio
+from evacap_cli.world.events import RECORDED, SYNTHETIC, Event
+from evacap_cli.world.objects import BACKGROUNDS, OBJECTS
+from evacap_cli.world.picture import render_frame
+from evacap_cli.world.recordings import OPEN_LICENSES, RecordingBank
+from evacap_cli.world.script import SECONDS, ClipScript, Seen, Sound
+from evacap_cli.world.world import World
 
 __all__ = [
     "BACKGROUNDS",

@@ -11,8 +11,7 @@ import av
 import numpy as np
 
 from evacap_cli.errors import MediaError, UsageError
-
-from .dsp import SAMPLE_RATE, Wave
+from evacap_cli.world.dsp import SAMPLE_RATE, Wave
 
 OPEN_LICENSES = ("CC0", "CC-BY")  # what a model that is given away may be trained on
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import cos, pi, sin
 
-from .draw_home import STEEL, WOOD
-from .pen import BRIGHT, INK, RED, SKIN, WHITE, Act, Look, Pen, shade
+from evacap_cli.world.draw_home import STEEL, WOOD
+from evacap_cli.world.pen import BRIGHT, INK, RED, SKIN, WHITE, Act, Look, Pen, shade
 
 
 def clock(p: Pen, look: Look, act: Act) -> None:

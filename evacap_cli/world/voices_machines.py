@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .dsp import (
+from evacap_cli.world.dsp import (
     SAMPLE_RATE,
     Take,
     Wave,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .events import Event, Wording
-from .rng import Dice
-from .script import SECONDS, Sound
+from evacap_cli.world.events import Event, Wording
+from evacap_cli.world.rng import Dice
+from evacap_cli.world.script import SECONDS, Sound
 
 TIMES = {1: "once", 2: "twice", 3: "three times", 4: "four times", 5: "five times"}
 LOUDNESS = {

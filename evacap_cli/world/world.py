@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from evacap_cli.errors import UsageError
-
-from .audio import render_audio
-from .captions import Part, write_captions
-from .dsp import SAMPLE_RATE
-from .events import RECORDED, SYNTHETIC, Catalogue, Event
-from .objects import OBJECTS, thing, together
-from .picture import render_frame
-from .recordings import RecordingBank
-from .rng import Dice
-from .script import KINDS, ClipScript, Seen, Sound
-from .timing import OVERLAPPING, Span, choose_layout, spans
+from evacap_cli.world.audio import render_audio
+from evacap_cli.world.captions import Part, write_captions
+from evacap_cli.world.events import RECORDED, SYNTHETIC, Catalogue, Event
+from evacap_cli.world.objects import OBJECTS, thing, together
+from evacap_cli.world.picture import render_frame
+from evacap_cli.world.recordings import RecordingBank
+from evacap_cli.world.rng import Dice
+from evacap_cli.world.script import KINDS, ClipScript, Seen, Sound
+from evacap_cli.world.timing import OVERLAPPING, Span, choose_layout, spans
 
 LEVELS = {
     "normal": (-27.0, -20.0),
@@ -286,6 +284,3 @@ class World:
     def render_frame(self, script: ClipScript, t: float, width: int = 320, height: int = 240) -> np.ndarray:
         """(height, width, 3) uint8: what is seen at `t` seconds."""
         return render_frame(script, t, width, height)
-
-    def __repr__(self) -> str:
-        return f"World(seed={self.seed}, events={len(self.catalogue.events)}, sample_rate={SAMPLE_RATE})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sin
 
-from .pen import BRIGHT, HAIR, INK, SKIN, WHITE, Act, Color, Look, Pen, shade
+from evacap_cli.world.pen import BRIGHT, HAIR, INK, SKIN, WHITE, Act, Color, Look, Pen, shade
 
 MOUTH: Color = (130, 30, 36)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .pen import INK, RED, WHITE, Act, Look, Pen, shade
+from evacap_cli.world.pen import INK, RED, WHITE, Act, Look, Pen, shade
 
 
 def _eye(p: Pen, x: float, y: float, r: float = 0.07) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from evacap_cli.errors import UsageError
-
-from .dsp import SAMPLE_RATE, Take, Wave, band, fade, fast_length, shaped, white
-from .events import RECORDED
-from .recordings import RecordingBank, stretch_to
-from .script import SECONDS, ClipScript, Sound
-from .voices import VOICES
+from evacap_cli.world.dsp import SAMPLE_RATE, Take, Wave, band, fade, fast_length, shaped, white
+from evacap_cli.world.events import RECORDED
+from evacap_cli.world.recordings import RecordingBank, stretch_to
+from evacap_cli.world.script import SECONDS, ClipScript, Sound
+from evacap_cli.world.voices import VOICES
 
 PAUSED = frozenset(e.sound for e in RECORDED if e.brief[1])  # repeated with pauses, not as one stretch
 SENDS = {"normal": 1.0, "loud": 0.7, "faint": 1.0, "distant": 5.0}  # how much goes into the room

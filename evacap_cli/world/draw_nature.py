@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import pi, sin
 
-from .pen import INK, WHITE, Act, Color, Look, Pen, shade
+from evacap_cli.world.pen import INK, WHITE, Act, Color, Look, Pen, shade
 
 WATER: Color = (86, 160, 222)
 FOAM: Color = (226, 242, 252)

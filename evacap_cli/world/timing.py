@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .events import Event
-from .rng import Dice
-from .script import SECONDS
+from evacap_cli.world.events import Event
+from evacap_cli.world.rng import Dice
+from evacap_cli.world.script import SECONDS
 
 OVERLAPPING = ("together", "turns over", "three together")
 

@@ -9,15 +9,15 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .backgrounds import draw_background
-from .draw_animals import ANIMALS
-from .draw_home import HOME
-from .draw_nature import NATURE
-from .draw_people import PEOPLE
-from .draw_tools import TOOLS, sign
-from .draw_vehicles import VEHICLES
-from .pen import Act, Look, Pen
-from .script import ClipScript, Seen
+from evacap_cli.world.backgrounds import draw_background
+from evacap_cli.world.draw_animals import ANIMALS
+from evacap_cli.world.draw_home import HOME
+from evacap_cli.world.draw_nature import NATURE
+from evacap_cli.world.draw_people import PEOPLE
+from evacap_cli.world.draw_tools import TOOLS, sign
+from evacap_cli.world.draw_vehicles import VEHICLES
+from evacap_cli.world.pen import Act, Look, Pen
+from evacap_cli.world.script import ClipScript, Seen
 
 DRAWINGS = {**VEHICLES, **PEOPLE, **ANIMALS, **HOME, **TOOLS, **NATURE}
 OVERSAMPLE = 2  # drawn at twice the size, then averaged: clean edges

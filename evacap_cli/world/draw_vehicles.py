@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import cos, pi, sin
 
-from .pen import INK, RED, WHITE, Act, Look, Pen, puffs, shade, wheel
+from evacap_cli.world.pen import INK, RED, WHITE, Act, Look, Pen, puffs, shade, wheel
 
 GLASS = (176, 214, 232)
 LAMP = (250, 232, 140)

@@ -6,7 +6,7 @@ from math import sin
 
 from PIL import Image, ImageDraw
 
-from .pen import BRIGHT, Color, Look, Pen, shade
+from evacap_cli.world.pen import BRIGHT, Color, Look, Pen, shade
 
 WALLS: tuple[Color, ...] = (
     (214, 198, 170),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import cos, pi, sin
 
-from .draw_people import man_face
-from .pen import INK, RED, SKIN, WHITE, Act, Look, Pen, shade
+from evacap_cli.world.draw_people import man_face
+from evacap_cli.world.pen import INK, RED, SKIN, WHITE, Act, Look, Pen, shade
 
 STEEL = (190, 196, 204)
 WOOD = ((150, 98, 54), (176, 124, 74), (112, 70, 42))

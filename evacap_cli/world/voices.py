@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import voices_living as living
-from . import voices_machines as machines
-from . import voices_nature as nature
-from .dsp import Take, Wave
+from evacap_cli.world import voices_living as living
+from evacap_cli.world import voices_machines as machines
+from evacap_cli.world import voices_nature as nature
+from evacap_cli.world.dsp import Take, Wave
 
 VOICES: dict[str, Callable[[Take], Wave]] = {
     "engine idling": machines.engine_idle,

@@ -13,12 +13,12 @@ import av
 import numpy as np
 import pytest
 
-from evacap_cli.data.world import OBJECTS, RECORDED, SYNTHETIC, ClipScript, RecordingBank, World, render_audio
-from evacap_cli.data.world.dsp import Take
-from evacap_cli.data.world.objects import BACKGROUNDS
-from evacap_cli.data.world.picture import DRAWINGS, act_at, render_frame
-from evacap_cli.data.world.voices import VOICES
 from evacap_cli.errors import MediaError, UsageError
+from evacap_cli.world import OBJECTS, RECORDED, SYNTHETIC, ClipScript, RecordingBank, World, render_audio
+from evacap_cli.world.dsp import Take
+from evacap_cli.world.objects import BACKGROUNDS
+from evacap_cli.world.picture import DRAWINGS, act_at, render_frame
+from evacap_cli.world.voices import VOICES
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_same_seed_same_scripts_in_another_process(scripts: list[ClipScript]) -> None:
     code = (
-        "import json; from evacap_cli.data.world import World; w = World(11); "
+        "import json; from evacap_cli.world import World; w = World(11); "
         "print(json.dumps([w.script(i).to_dict() for i in (0, 7, 31)], sort_keys=True))"
     )
     env = {"PYTHONHASHSEED": "77", "PYTHONPATH": str(Path(__file__).parents[2])}
