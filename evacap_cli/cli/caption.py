@@ -176,8 +176,7 @@ def caption(
         bool,
         typer.Option(
             "--any-suffix",
-            help="In folders, look at the content of files whose suffix is not one of media: those with sound in them "
-            "are captioned, too.",
+            help="In folders, also caption files with other suffixes, or none, if they contain audio.",
             rich_help_panel=MEDIA,
         ),
     ] = False,
