@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Precision, Quiet, say, say_precision, summary
+from evacap_cli.cli.common import (
+    MACHINE,
+    AudioTrack,
+    Debug,
+    Device,
+    Json,
+    Precision,
+    Quiet,
+    say,
+    say_precision,
+    summary,
+)
 from evacap_cli.cli.evaluate import stages
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
@@ -40,6 +51,7 @@ def speed(
             help="Folder of media files to time one by one, decoding included.", show_default="random inputs"
         ),
     ] = None,
+    audio_track: AudioTrack = None,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for speed.csv, .json, .md and .png.")
     ] = Path("speed"),
@@ -93,8 +105,21 @@ def speed(
         ) from None
     decodings = tuple(dict.fromkeys(part.strip() for part in decoding.split(",") if part.strip()))
     options = SpeedOptions(
-        counts, decodings, batch_size, beam, words, warmup, runs, device, precision, compile, threads
+        counts,
+        decodings,
+        batch_size,
+        beam,
+        words,
+        warmup,
+        runs,
+        device,
+        precision,
+        compile,
+        threads,
+        audio_track,
     )
+    if audio_track is not None and end_to_end is None:
+        raise UsageError("--audio-track is of files: give --end-to-end, too")
     check_place(out)
     say_precision(precision, device, quiet)
     names = model or list(PRESETS)

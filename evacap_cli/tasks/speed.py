@@ -20,6 +20,7 @@ import torch
 from evacap_cli.data.store.files import written_whole
 from evacap_cli.errors import EvacapError, MediaError, UsageError
 from evacap_cli.features import FeatureSettings, normalize_frames
+from evacap_cli.media import TRACKS, is_track
 from evacap_cli.model import CaptionModel, build_model, load_checkpoint, load_preset, preset_names
 from evacap_cli.model.packing import pack
 from evacap_cli.report.paper import printed_ratio
@@ -51,6 +52,8 @@ class SpeedOptions:
     precision: str = "auto"
     compile: bool = False
     threads: int | None = None
+    audio_track: str | None = None
+    """Of real files, the sound track that is heard, see `ClipSettings`."""
 
     def __post_init__(self) -> None:
         wrong = [
@@ -63,6 +66,8 @@ class SpeedOptions:
             wrong.append("--frames: give numbers of 0 or more")
         unknown = [name for name in self.decodings if name not in DECODINGS]
         wrong += [f"--decoding {name}: is none of {', '.join(DECODINGS)}" for name in unknown]
+        if self.audio_track is not None and not is_track(self.audio_track):
+            wrong.append(f"--audio-track {self.audio_track!r} must be {TRACKS}")
         if wrong:
             raise UsageError("; ".join(wrong))
 
@@ -149,6 +154,7 @@ def measure_files(
     device, autocast = _machine(options)
     paths = [source.path for source in find_sources([folder])]
     rows = []
+    reason = ""
     for subject in (Subject.open(name) for name in models):
         features = FeatureSettings.from_dict(subject.features)
         frames = features.frames if subject.looks else 0
@@ -160,8 +166,9 @@ def measure_files(
                     progress(f"{subject.name}, {decoding}", number, len(paths) + 1)
                 began = time.perf_counter()
                 try:
-                    clip = load_clip(path, ClipSettings(features, frames))
-                except MediaError:
+                    clip = load_clip(path, ClipSettings(features, frames, audio_track=options.audio_track))
+                except MediaError as error:
+                    reason = f"{path}: {error.message}"
                     continue
                 fbank = torch.from_numpy(clip.fbank)[None].to(device)
                 pixels = None
@@ -173,7 +180,8 @@ def measure_files(
                     row.raw.append({**laps, "all": sum(laps.values())})
             if not row.raw:
                 raise EvacapError(
-                    f"{folder}: not one of its {len(paths)} files could be decoded", "give another folder"
+                    f"{folder}: not one of its {len(paths)} files could be decoded; the last: {reason}",
+                    "give another folder",
                 )
             _summarise(row, 1)
             rows.append(row)

@@ -12,6 +12,7 @@ from evacap_cli.tasks.speed import Row, _compare, _summarise
 
 from ..conftest import Evacap
 from ..media.clips import write
+from ..media.kinds import film
 
 QUICK = ("--words", 3, "--runs", 2, "--warmup", 0, "--beam", 2)
 
@@ -70,12 +71,35 @@ def test_real_files_are_decoded_too(evacap: Evacap, tmp_path: Path) -> None:
     assert row["seconds"]["encode video"] > 0
 
 
+def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    film(folder / "a.mkv", (0.0, "eng", 0), (900.0, "ger", 0))
+    args = (
+        "speed",
+        "--end-to-end",
+        folder,
+        "--model",
+        "demo",
+        *QUICK,
+        "-o",
+        tmp_path / "out",
+        "--audio-track",
+    )
+    assert evacap(*args, "ger").exit_code == 0
+    result = evacap(*args, "3")
+    assert result.exit_code == 1
+    assert "no audio track '3': there are 1 (eng, 2 channels), 2 (ger, 2 channels)" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (("--frames", "1,x"), "no list of numbers"),
         (("--frames", "-1"), "numbers of 0 or more"),
         (("--decoding", "greedy"), "greedy: is none of cached, recompute"),
+        (("--audio-track", "2"), "--audio-track is of files: give --end-to-end, too"),
+        (("--audio-track", "0", "--end-to-end", "."), "--audio-track '0' must be a number, from 1 on"),
         (("--words", "0"), "--words 0: must be 1 or more"),
         (("--model", "nowhere"), "--model nowhere"),
         (("--end-to-end", "nowhere"), "no such file"),
