@@ -1,8 +1,8 @@
-"""Media files of kinds that were heard or seen wrongly somewhere, each made here by a recipe and named for the tests.
+"""Media files of kinds that are easily heard or seen wrongly, each made by a recipe that the tests know by name.
 
-`benchmarks/media_kinds.py` shows what any version of evacap makes of them. Every file is made with PyAV or byte by byte.
-The recipes for FFmpeg's command line stand beside them, for whoever wants larger ones; `-f lavfi -i sine` stands for
-any sound, `-f lavfi -i testsrc` for any picture.
+`benchmarks/media_kinds.py` shows what any version of evacap makes of them. All are made with PyAV or byte by byte;
+where FFmpeg's command line makes a larger one, how it does stands beside: `-f lavfi -i sine` is any sound, `-f lavfi -i
+testsrc` any picture.
 """
 
 from __future__ import annotations

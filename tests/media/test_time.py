@@ -1,4 +1,4 @@
-"""How long files are, and when what is: headers that do not know, clocks that start again, places that are not found."""
+"""How long files are, and when what is: headers that do not know, clocks that start again, places not found."""
 
 from __future__ import annotations
 
