@@ -30,11 +30,11 @@ import numpy as np
 import torch
 
 from evacap_cli.media import DecodePool
-from evacap_cli.tasks.captioning.batching import Describer
+from evacap_cli.tasks.captioning.batch_captioner import Describer
 from evacap_cli.tasks.captioning.engine import Captioner
+from evacap_cli.tasks.captioning.inputs.clip_reader import read_source
+from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.reading import read_source
-from evacap_cli.tasks.captioning.sources import find_sources
 from evacap_cli.tasks.speed import environment
 
 BATCH = 8  # the command's own on a CPU

@@ -14,9 +14,10 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from evacap_cli.tasks.captioning.curves import Curves
-from evacap_cli.tasks.captioning.engine import Captioner, CaptionOptions
-from evacap_cli.tasks.captioning.sources import find_sources
+from evacap_cli.tasks.captioning.engine import Captioner
+from evacap_cli.tasks.captioning.inputs.discovery import find_sources
+from evacap_cli.tasks.captioning.options import CaptionOptions
+from evacap_cli.tasks.captioning.outputs.gate_curves import Curves
 from evacap_cli.tasks.mismatch import probability
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 
 class EvacapError(Exception):
     """Something could not be done. `message` says what and why and names the file or argument, `cure` what to do."""
@@ -21,3 +24,19 @@ class UsageError(EvacapError):
 
 class MediaError(EvacapError):
     """A file that cannot be read; where many are processed it becomes a `failed` row."""
+
+
+def check_all(*checks: Callable[[], Any]) -> list[Any]:
+    """What each returns. Raises one UsageError of all that they raise."""
+    results, wrong = [], []
+    for check in checks:
+        try:
+            results.append(check())
+        except UsageError as error:
+            wrong.append(error)
+    if wrong:
+        messages, cures = (
+            "; ".join(filter(None, (getattr(e, part) for e in wrong))) for part in ("message", "cure")
+        )
+        raise UsageError(messages, cures)
+    return results

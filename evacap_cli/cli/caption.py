@@ -30,12 +30,12 @@ from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from evacap_cli.tasks.captioning.rows import Row
-    from evacap_cli.tasks.captioning.sources import Sources
-    from evacap_cli.tasks.captioning.target import Report
+    from evacap_cli.tasks.captioning.inputs.sources import Sources
+    from evacap_cli.tasks.captioning.outputs.rows import Row
+    from evacap_cli.tasks.captioning.run import Report
 
 MODEL, LONG, OUT = "Model and beam search", "Long recordings", "Output"
-READING = "evacap_cli.tasks.captioning.reading"
+READING = "evacap_cli.tasks.captioning.inputs.clip_reader"
 STATUSES = ("ok", "audio-only", "failed")
 MOST_FAILED = 8
 MOST_NOTES = 1000  # in the summary for programs
@@ -238,14 +238,15 @@ def caption(
 
     if workers != 0:
         start_ahead(READING)  # torch takes its time in both processes: at the same time
+    from evacap_cli.errors import check_all
     from evacap_cli.tasks.captioning.engine import Captioner
-    from evacap_cli.tasks.captioning.options import CaptionOptions, together
+    from evacap_cli.tasks.captioning.inputs.discovery import find_sources
+    from evacap_cli.tasks.captioning.options import CaptionOptions
+    from evacap_cli.tasks.captioning.outputs.options import Target
     from evacap_cli.tasks.captioning.run import caption_files, caption_stream
-    from evacap_cli.tasks.captioning.sources import find_sources
-    from evacap_cli.tasks.captioning.target import Target
 
     target = Target(out, kind, excel, merge, flag_mismatch, curves, retry_failed, overwrite, tags)
-    options, _ = together(
+    options, _ = check_all(
         lambda: CaptionOptions(frames, beam, max_words, batch_size, workers, window, audio_only, timeout, memory,
                                segment, hop, min_rms, same_frames, audio_track),
         lambda: target.check(segmented=segment is not None),
@@ -306,7 +307,7 @@ def _check_stdout(wanted_twice: bool) -> None:
 
 def _left_out(sources: Sources, verbose: bool, any_suffix: bool) -> str:
     """How many files of the folders are no inputs, and which options show them; empty when there is nothing to say."""
-    from evacap_cli.tasks.captioning.walking import NO_MEDIA
+    from evacap_cli.tasks.captioning.inputs.folders import NO_MEDIA
 
     count = sources.left_out.total()
     ways = [] if verbose else ["--verbose says why"]

@@ -24,7 +24,7 @@ from evacap_cli.media import TRACKS, is_track
 from evacap_cli.model import CaptionModel, build_model, load_checkpoint, load_preset, preset_names
 from evacap_cli.model.packing import pack
 from evacap_cli.report.paper import printed_ratio
-from evacap_cli.tasks.captioning.sources import find_sources
+from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.clips import ClipSettings, load_clip
 from evacap_cli.tasks.devices import pick_device, pick_precision
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from evacap_cli import Captioner
-from evacap_cli.tasks.captioning.journal import Journal
+from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
+from evacap_cli.tasks.captioning.outputs.journal import Journal
+from evacap_cli.tasks.captioning.outputs.options import Target
 from evacap_cli.tasks.captioning.run import caption_files
-from evacap_cli.tasks.captioning.sources import find_sources
-from evacap_cli.tasks.captioning.target import Target
 
 from ..media.clips import write
 

@@ -15,8 +15,8 @@ import numpy as np
 from evacap_cli.errors import MediaError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.media import DecodePool, NoAudioError, Outcome, read_frames
-from evacap_cli.tasks.captioning.reading import read_source, read_source_carefully
-from evacap_cli.tasks.captioning.sources import Source
+from evacap_cli.tasks.captioning.inputs.clip_reader import read_source, read_source_carefully
+from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.clips import Clip, ClipSettings, load_clip, load_clip_carefully
 
 from .clips import write

@@ -12,8 +12,8 @@ from evacap_cli.errors import MediaError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.media import read_audio
 from evacap_cli.tasks.captioning.engine import Captioner
-from evacap_cli.tasks.captioning.reading import read_source
-from evacap_cli.tasks.captioning.sources import Source
+from evacap_cli.tasks.captioning.inputs.clip_reader import read_source
+from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.clips import Clip, ClipSettings, is_silent, load_clip
 
 from ..media.clips import tone, write

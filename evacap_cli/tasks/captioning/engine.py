@@ -14,20 +14,20 @@ from typing import Any, NamedTuple, overload
 
 import torch
 
-from evacap_cli.errors import UsageError
+from evacap_cli.errors import UsageError, check_all
 from evacap_cli.features import FeatureSettings
 from evacap_cli.media import DecodePool, Outcome
 from evacap_cli.model import Checkpoint, load_checkpoint
 from evacap_cli.model.packing import pack
-from evacap_cli.tasks.captioning.batching import Describer, Words
-from evacap_cli.tasks.captioning.options import CaptionOptions, together
-from evacap_cli.tasks.captioning.reading import check_segments, read_source, read_source_carefully
-from evacap_cli.tasks.captioning.rows import TAGS, Row, readable_path
-from evacap_cli.tasks.captioning.sources import Source, find_sources
+from evacap_cli.tasks.captioning.batch_captioner import Describer
+from evacap_cli.tasks.captioning.inputs.clip_reader import check_segments, read_source, read_source_carefully
+from evacap_cli.tasks.captioning.inputs.discovery import find_sources
+from evacap_cli.tasks.captioning.inputs.sources import Source
+from evacap_cli.tasks.captioning.options import CaptionOptions
+from evacap_cli.tasks.captioning.outputs.results import Words
+from evacap_cli.tasks.captioning.outputs.rows import TAGS, Row, readable_path
 from evacap_cli.tasks.clips import Clip, ClipSettings
 from evacap_cli.tasks.devices import pick_device, pick_precision
-
-__all__ = ["CaptionOptions", "Captioner", "Described", "Words", "describe_sources"]
 
 NOTHING = "nothing came of it"
 PATIENCE = 4  # batches' worth of decoded clips that come by before a batch that is not full goes, too
@@ -153,7 +153,7 @@ class Captioner:
                     "leave --frames out, or use a model that looks at frames one by one",
                 )
 
-        together(words, pictures, partial(check_segments, settings))
+        check_all(words, pictures, partial(check_segments, settings))
         return settings
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from evacap_cli.errors import UsageError
 from evacap_cli.media import TRACKS, WINDOW_MODES, is_track
@@ -73,19 +71,3 @@ class CaptionOptions:
         ]
         if wrong:
             raise UsageError("; ".join(wrong))
-
-
-def together(*checks: Callable[[], Any]) -> list[Any]:
-    """What each returns. Raises one UsageError of all that they raise."""
-    results, wrong = [], []
-    for check in checks:
-        try:
-            results.append(check())
-        except UsageError as error:
-            wrong.append(error)
-    if wrong:
-        messages, cures = (
-            "; ".join(filter(None, (getattr(e, part) for e in wrong))) for part in ("message", "cure")
-        )
-        raise UsageError(messages, cures)
-    return results

@@ -3,41 +3,69 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import IO
 
 from evacap_cli.data.store.files import disk_errors
-from evacap_cli.errors import EvacapError
+from evacap_cli.errors import EvacapError, check_all
 from evacap_cli.model import Checkpoint
+from evacap_cli.tasks.captioning.background_writer import Scribe
 from evacap_cli.tasks.captioning.engine import (
     Captioner,
-    CaptionOptions,
     Described,
-    Words,
     describe_sources,
     failed_row,
     named,
     original,
 )
-from evacap_cli.tasks.captioning.identity import content_of, order_of, settings_of
-from evacap_cli.tasks.captioning.journal import CURE, Journal
-from evacap_cli.tasks.captioning.options import together
-from evacap_cli.tasks.captioning.outputs import FilePerInput, Output, RowStream
-from evacap_cli.tasks.captioning.rows import Row, merge_rows
-from evacap_cli.tasks.captioning.scribe import Scribe
-from evacap_cli.tasks.captioning.sources import Source
-from evacap_cli.tasks.captioning.tags import check_tags
-from evacap_cli.tasks.captioning.target import MOST_FAILED, Report, Target, check_places
+from evacap_cli.tasks.captioning.fingerprints import content_of, order_of, settings_of
+from evacap_cli.tasks.captioning.inputs.sources import Source
+from evacap_cli.tasks.captioning.options import CaptionOptions
+from evacap_cli.tasks.captioning.outputs.journal import CURE, Journal
+from evacap_cli.tasks.captioning.outputs.options import Target, check_places
+from evacap_cli.tasks.captioning.outputs.results import Words
+from evacap_cli.tasks.captioning.outputs.rows import Row, merge_rows
+from evacap_cli.tasks.captioning.outputs.tags import check_tags
+from evacap_cli.tasks.captioning.outputs.writers import FilePerInput, Output, RowStream
 from evacap_cli.tasks.clips import Clip
 
+MOST_FAILED = 1000  # rows of failures that a report holds
 Group = tuple[Source, list[Row]]
 Progress = Callable[[int, int, Sequence[Row]], None]
 """Is told how many inputs are done, how many clips were described, and the rows of an input that is done now. Before
 the first clip it is told what was done before."""
+
+
+@dataclass
+class Report:
+    """What came of a run."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """Rows by status."""
+    new: int = 0
+    """Inputs captioned now; the others were before, or have the content of others, or cannot be read."""
+    reused: int = 0
+    """Rows that were there before."""
+    failed: list[Row] = field(default_factory=list)
+    """Of them, the first `MOST_FAILED` that failed."""
+    unused: int = 0
+    """Inputs that were captioned before and are not named any more: they have no row."""
+    changed: bool = False
+    """Whether something else changed the output since; it was left as it is."""
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return self.counts.total()
+
+    @property
+    def rate(self) -> float:
+        """Rows made now in a second."""
+        return (self.rows - self.reused) / max(self.seconds, 1e-9)
 
 
 def caption_files(
@@ -245,10 +273,10 @@ def _checked(captioner: Captioner, target: Target, tell: Callable[[str], None] |
     of a model that has none."""
     checks = [check_tags] if target.tags else []
     if target.curves is not None:
-        from evacap_cli.tasks.captioning.curves import check_gate
+        from evacap_cli.tasks.captioning.outputs.gate_curves import check_gate
 
         checks.append(check_gate)
-    together(*(partial(check, captioner.checkpoint) for check in checks))
+    check_all(*(partial(check, captioner.checkpoint) for check in checks))
     if not target.mismatch:
         return target
     from evacap_cli.tasks.mismatch import Calibration
@@ -271,7 +299,7 @@ def _curves(
     """What is done with every clip that was described."""
     if target.curves is None:
         return count
-    from evacap_cli.tasks.captioning.curves import Curves
+    from evacap_cli.tasks.captioning.outputs.gate_curves import Curves
 
     curves = Curves(target.curves, captioner.checkpoint, options.segment is not None, tell)
 

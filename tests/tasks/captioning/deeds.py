@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from evacap_cli.tasks.captioning import reading
-from evacap_cli.tasks.captioning.sources import Source
+from evacap_cli.tasks.captioning.inputs import clip_reader
+from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.clips import Clip, ClipSettings
 
 
@@ -32,7 +32,7 @@ def read(source: Source, settings: ClipSettings) -> Clip | Iterator[Clip]:
         raise ZeroDivisionError("of\nits own")
     elif name.startswith("slow"):
         time.sleep(0.2)
-    return reading.read_source(source, settings)
+    return clip_reader.read_source(source, settings)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from evacap_cli import Captioner
+from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
+from evacap_cli.tasks.captioning.outputs.options import Target
 from evacap_cli.tasks.captioning.run import caption_files
-from evacap_cli.tasks.captioning.sources import find_sources
-from evacap_cli.tasks.captioning.target import Target
 
 
 def lines(journal: Path) -> list[str]:

@@ -15,10 +15,12 @@ from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import Generation
 from evacap_cli.tasks.captioning import engine
-from evacap_cli.tasks.captioning.batching import Describer, Words
+from evacap_cli.tasks.captioning.batch_captioner import Describer
+from evacap_cli.tasks.captioning.inputs.discovery import find_sources
+from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.rows import Row
-from evacap_cli.tasks.captioning.sources import Source, find_sources
+from evacap_cli.tasks.captioning.outputs.results import Words
+from evacap_cli.tasks.captioning.outputs.rows import Row
 from evacap_cli.tasks.clips import Clip, ClipSettings, load_clip
 
 from ...media.clips import picture, write

@@ -18,12 +18,12 @@ import torch
 from evacap_cli import Captioner
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.captioning import engine
+from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.outputs import Output
-from evacap_cli.tasks.captioning.rows import Row
-from evacap_cli.tasks.captioning.run import caption_files, caption_stream
-from evacap_cli.tasks.captioning.sources import find_sources
-from evacap_cli.tasks.captioning.target import Report, Target
+from evacap_cli.tasks.captioning.outputs.options import Target
+from evacap_cli.tasks.captioning.outputs.rows import Row
+from evacap_cli.tasks.captioning.outputs.writers import Output
+from evacap_cli.tasks.captioning.run import Report, caption_files, caption_stream
 
 from ...media.clips import write
 from . import deeds

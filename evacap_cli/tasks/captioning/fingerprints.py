@@ -1,0 +1,64 @@
+"""What tells one run's rows and output from another's: settings, the model, the inputs, what is in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evacap_cli.model import Checkpoint
+from evacap_cli.tasks.captioning.engine import Captioner
+from evacap_cli.tasks.captioning.inputs.sources import Source
+from evacap_cli.tasks.captioning.options import CaptionOptions
+from evacap_cli.tasks.devices import PRECISIONS
+
+
+def settings_of(captioner: Captioner, options: CaptionOptions, curves: Path | None) -> dict[str, Any]:
+    """What rows depend on, by the name of its option, as it is in effect."""
+    clips = captioner.check(options)
+    frames = clips.features.frames if clips.frames is None else clips.frames
+    precision = next(name for name, dtype in PRECISIONS.items() if dtype == captioner.autocast)
+    return {
+        "model": {"name": captioner.checkpoint.name, "weights": fingerprint(captioner.checkpoint)},
+        "frames": frames,
+        "same-frames": options.same_frames,
+        "beam": options.beam,
+        "max-words": options.max_words,
+        "precision": precision,
+        "window": options.window if options.segment is None else None,
+        "segment": options.segment,
+        "hop": options.hop if options.hop is not None else options.segment,
+        "min-rms": options.min_rms,
+        "audio-track": options.audio_track,
+        "curves": None if curves is None else str(curves.absolute()),
+    }
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Of all that captions depend on: weights, words, sizes and features, wherever they are."""
+    path = checkpoint.path if checkpoint.path.is_file() else checkpoint.path / "model.safetensors"
+    rest = [checkpoint.model.config.to_dict(), checkpoint.features, checkpoint.tokenizer.to_text()]
+    digest = hashlib.blake2b(json.dumps(rest, sort_keys=True, default=str).encode(), digest_size=16)
+    return _hashed(path, digest)
+
+
+def order_of(sources: Sequence[Source]) -> str:
+    """Of the inputs' names and order, and of what else decides which rows they get."""
+    digest = hashlib.blake2b(digest_size=16)
+    for source in sources:
+        digest.update(repr((source.name, source.error, source.same_as, source.relative)).encode())
+    return digest.hexdigest()
+
+
+def content_of(out: Path) -> str | None:
+    """Of an output that is one file."""
+    return _hashed(out, hashlib.blake2b(digest_size=16)) if out.is_file() else None
+
+
+def _hashed(path: Path, digest: Any) -> str:
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return str(digest.hexdigest())

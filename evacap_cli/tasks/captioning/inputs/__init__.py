@@ -1,0 +1,1 @@
+"""What is captioned: inputs, found in a stable order, and read as clips."""

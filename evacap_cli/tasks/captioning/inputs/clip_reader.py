@@ -1,0 +1,193 @@
+"""One input to the clips that are captioned: one of it, or all of its segments. Runs in workers."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evacap_cli.errors import MediaError, UsageError
+from evacap_cli.features import crop_frame, frame_times
+from evacap_cli.features.settings import WINDOW_SECONDS
+from evacap_cli.media import PADDING, READERS, SAMPLE_RATE, Media, SoundPass, follow_frames, open_media
+from evacap_cli.tasks.captioning.inputs.local_files import local_file
+from evacap_cli.tasks.clips import (
+    CAREFUL,
+    Clip,
+    ClipSettings,
+    hear,
+    is_silent,
+    load_clip,
+    no_sound,
+    stay_on_one_core,
+    too_short,
+)
+
+if TYPE_CHECKING:  # a worker needs nothing that finds inputs
+    from evacap_cli.tasks.captioning.inputs.sources import Source
+
+LEAST = 0.1  # of a segment that must be new in the last one, which is shorter
+LOST = "its frames cost a decoder its life: only heard"
+
+
+def check_segments(settings: ClipSettings) -> None:
+    """Raises UsageError where segments are longer than what the model hears at once."""
+    most = settings.features.seconds
+    if settings.segment is not None and settings.segment > most:
+        raise UsageError(
+            f"--segment {settings.segment:g}: the model hears {most:g} s at once", f"give at most {most:g}"
+        )
+
+
+def read_source(
+    source: Source, settings: ClipSettings, readers: Sequence[str] = READERS
+) -> Clip | Iterator[Clip | None]:
+    """The clip of an input or, with `settings.segment`, its clips one after another; None in between says that it goes
+    on. Raises MediaError.
+    """
+    if settings.segment is not None:
+        return read_segments(source, settings)
+    with local_file(source) as path:
+        return load_clip(path, settings, readers, source.start, source.end)
+
+
+def read_source_carefully(source: Source, settings: ClipSettings) -> Clip | Iterator[Clip | None]:
+    """For inputs on which a worker was lost: without decord, or, in segments, without pictures."""
+    if settings.segment is None:
+        return read_source(source, settings, CAREFUL)
+    return read_segments(source, replace(settings, frames=0), "" if settings.frames == 0 else LOST)
+
+
+def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> Iterator[Clip | None]:
+    """The clips of a recording, each as `load_clip` gives that part, in one pass over sound and picture.
+
+    They begin every `hop` seconds from the source's start on, at times on the file's clock, to 0.001 s, and end where
+    the sound does. The last one may be shorter; it counts if at least a tenth of a segment, and 25 ms, are new in it.
+    Stretches without sound (gaps; silence, unless `settings.silence`), and with `min_rms` those that are quieter, give
+    None. `unseen`: why there are no pictures, where none are wanted. Memory: a few segments. Raises MediaError when no
+    clip comes of it.
+    """
+    stay_on_one_core()
+    features, count = settings.features, settings.frames
+    crop = partial(_crop, size=features.image_size)
+    with local_file(source) as path, ExitStack() as opened:
+        media = opened.enter_context(open_media(path, settings.audio_track))
+        pieces = _pieces(media, source, settings)
+        if media.video is None or count == 0:
+            for piece in pieces:
+                if piece is not None:
+                    error = unseen if media.video else ""
+                    yield Clip(piece.fbank, None, piece.start, piece.end, error, piece.note)
+                else:
+                    yield None
+            return
+
+        waiting: deque[_Piece] = deque()
+
+        def times() -> Iterator[Sequence[float] | None]:
+            for piece in pieces:
+                if piece is None:
+                    yield None
+                else:
+                    waiting.append(piece)
+                    yield [piece.start + t for t in frame_times(piece.end - piece.start, features, count)]
+
+        pictures = opened.enter_context(open_media(path, settings.audio_track))
+        for seen in follow_frames(pictures, times(), crop):
+            if seen is None:
+                yield None
+                continue
+            piece = waiting.popleft()
+            frames, error = (None, seen) if isinstance(seen, str) else (np.stack(seen), "")
+            yield Clip(piece.fbank, frames, piece.start, piece.end, error, piece.note)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    fbank: np.ndarray
+    start: float
+    end: float
+    note: str
+
+
+def _pieces(media: Media, source: Source, settings: ClipSettings) -> Iterator[_Piece | None]:
+    """What is heard of each segment, None for those that are left out."""
+    assert settings.segment is not None
+    length, hop = settings.segment, settings.hop or settings.segment
+    begin = max(0.0, source.start or 0.0)
+    limit = math.inf if source.end is None else source.end
+    sound = SoundPass(media, begin)
+    number, reached = 0, begin
+    made = quiet = most = 0
+    while (start := round(begin + number * hop, 3)) < limit:
+        wave = sound.read(start, min(start + length, limit))
+        if sound.end is not None:
+            limit = min(limit, _without_padding(sound.end, media.heard))
+        end = round(min(start + length, limit), 3)
+        wave = wave[: max(0, round((end - start) * SAMPLE_RATE))]
+        number, most = number + 1, max(most, len(wave))
+        if len(wave) < WINDOW_SECONDS * SAMPLE_RATE:
+            number = max(number, int((sound.resumes(end) - length - begin) / hop))
+            yield None
+        elif made + quiet and _too_little(end - max(start, reached), end - start, length):
+            yield None
+        elif _left_out(wave, settings):
+            quiet += 1
+            yield None
+        else:
+            made += 1
+            yield _Piece(hear(wave, settings.features), start, end, media.note if made == 1 else "")
+        reached = max(reached, end)
+        if sound.end is not None and start + length >= limit:
+            break
+    if not made:
+        raise _nothing_heard(source, settings, most, quiet, limit)
+
+
+def _left_out(wave: np.ndarray, settings: ClipSettings) -> bool:
+    """Whether a segment is silent or too quiet."""
+    if not settings.silence and is_silent(wave):
+        return True
+    return settings.min_rms is not None and _level(wave) < settings.min_rms
+
+
+def _too_little(new: float, seconds: float, length: float) -> bool:
+    """Whether a segment is shorter than the others and has hardly anything that they have not."""
+    return seconds < length - 1e-3 and new < max(WINDOW_SECONDS, LEAST * length)
+
+
+def _nothing_heard(source: Source, settings: ClipSettings, most: int, quiet: int, limit: float) -> MediaError:
+    """Why no clip comes of a recording, in which at most so many samples stand together."""
+    start = source.start or 0.0
+    if quiet and settings.min_rms is None:
+        return no_sound(start, math.inf if source.end is None else limit)
+    if quiet:
+        return MediaError(
+            f"nothing in it is louder than {settings.min_rms:g} dBFS", "give a lower --min-rms, or none"
+        )
+    if source.end is not None and source.end <= start:
+        return MediaError(f"the part from {start:g} to {source.end:g} s has no length")
+    if limit <= start:
+        return MediaError(f"the part from {start:g} s on is not in it: it ends at {limit:.2f} s")
+    return too_short(most)
+
+
+def _without_padding(end: float, seconds: float | None) -> float:
+    """Where the sound ends, by what was decoded and what the file says."""
+    return seconds if seconds is not None and 0 < end - seconds < PADDING else end
+
+
+def _level(wave: np.ndarray) -> float:
+    """Root mean square in dB of full scale."""
+    power = float(np.square(wave, dtype=np.float64).mean())
+    return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def _crop(frame: np.ndarray, size: int) -> np.ndarray:
+    return crop_frame(frame, size).numpy()

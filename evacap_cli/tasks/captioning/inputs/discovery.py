@@ -1,0 +1,199 @@
+"""What a user points at, as a list of inputs in a stable order: files, folders, wildcards, lists, manifests, URLs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from evacap_cli.errors import EvacapError, MediaError, UsageError
+from evacap_cli.tasks.captioning.inputs import urls
+from evacap_cli.tasks.captioning.inputs.duplicates import Inode, find_duplicates
+from evacap_cli.tasks.captioning.inputs.folders import AnySuffix, Seen, Wanted, is_media, look, walk
+from evacap_cli.tasks.captioning.inputs.output_paths import Places
+from evacap_cli.tasks.captioning.inputs.sources import Source, Sources
+from evacap_cli.tasks.captioning.inputs.wildcards import expand
+
+LIST = "-"
+MANIFESTS = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".pq"})
+
+
+def find_sources(
+    inputs: Iterable[str | Path], stdin: IO[bytes] | IO[str] | None = None, any_suffix: bool = False
+) -> Sources:
+    """Inputs in the order of `inputs`, each with its outcome or on the way to one.
+
+    - A file that is named is taken whatever its suffix, twice if named twice; one that cannot be read has an `error`.
+    - A folder: all media below it by suffix, sorted, hidden ones left out; links are followed, but not in circles. A
+      folder that cannot be looked into is a source with an `error`. With `any_suffix`, files of other suffixes, or of
+      none, are inputs if there is sound in them; that is looked up in a process of its own.
+    - Wildcards, see `expand`; URLs, see `urls`.
+    - A table (`MANIFESTS`): a manifest, as `read_manifest` reads it, captions left aside; URLs may stand for paths. A
+      clip whose media is not found has an `error`.
+    - `-`: a list on `stdin` (of this process, if None), one name a line, or each ended by NUL. What is in it is a file,
+      folder, wildcard or URL; what is not there has an `error`.
+
+    Equal contents are known by `same_as`. Raises UsageError naming every input that does not exist or cannot be
+    understood, and EvacapError when there is nothing to caption.
+    """
+    given = [os.fspath(name) for name in inputs]
+    with AnySuffix() if any_suffix else nullcontext(is_media) as wanted:
+        found = _Found(wanted)
+        for name in given:
+            if name == LIST:
+                for line in _read_list(stdin):
+                    found.take(line, listed=True)
+            else:
+                found.take(name)
+    return found.checked(given)
+
+
+class _Found:
+    """What was found so far. One method for each kind of input."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted  # of the files in folders
+        self.sources = Sources()
+        self.inodes: list[Inode | None] = []
+        self.places = Places()
+        self.missing: list[str] = []
+        self.wrong: dict[str, UsageError] = {}
+        self.protocols: set[str] = set()  # that can be read
+
+    def take(self, name: str, listed: bool = False) -> None:
+        """Takes an input of the user's; `listed`: one of a list, which stands even if nothing is there."""
+        try:
+            if not urls.is_url(name) or (path := urls.local_path(name)) is None:
+                path = name
+            if urls.is_url(path):
+                self._url(path, listed)
+            elif (seen := look(path)) is None:
+                self._wildcard(path, listed)
+            else:
+                self._path(path, seen, name, os.path.basename(path), listed)
+        except UsageError as error:
+            self.wrong.setdefault(error.message, error)
+
+    def checked(self, given: list[str]) -> Sources:
+        """All sources with their duplicates known. Raises UsageError and EvacapError, see `find_sources`."""
+        wrong = list(self.wrong.values())
+        if self.missing:
+            named = "\n  ".join(map(repr, self.missing))
+            wrong.insert(0, UsageError(
+                f"no such file or folder:\n  {named}", "check the spelling; wildcards must match something"
+            ))  # fmt: skip
+        if wrong:
+            cures = dict.fromkeys(error.cure for error in wrong if error.cure)
+            raise UsageError("\n".join(error.message for error in wrong), "; ".join(cures))
+        if not self.sources:
+            left_out = ", ".join(f"{count} {why}" for why, count in self.sources.left_out.items())
+            raise EvacapError(
+                f"no media files in {', '.join(map(repr, given)) or 'the inputs'}"
+                + (f" (left out: {left_out})" if left_out else ""),
+                "name files, or a folder with videos or sound files in it",
+            )
+        for i, earlier in find_duplicates(self.sources, self.inodes).items():
+            self.sources[i] = replace(self.sources[i], same_as=earlier)
+        return self.sources
+
+    def _path(self, path: str, seen: Seen, name: str, relative: str, listed: bool = False) -> None:
+        if seen.is_folder:
+            self._folder(path)
+        elif not listed and os.path.splitext(path)[1].lower() in MANIFESTS and not seen.error:
+            self._manifest(Path(path))
+        else:
+            self._add(name, path, relative, seen)
+
+    def _folder(self, folder: str, relative: str = "") -> None:
+        """relative: where the folder itself stands among the outputs."""
+        tree = walk(folder, self.wanted, self.sources.left_out)
+        top = str(Path(folder))
+        for name in tree.files:
+            path = name if top == os.curdir else f"{top.rstrip('/')}/{name}".rstrip("/")
+            seen = Seen(error=error) if (error := tree.closed.get(name)) else look(path)
+            place = f"{relative}/{name}" if relative else name
+            self._add(path or top, path or top, place or os.path.basename(top), seen)
+
+    def _wildcard(self, pattern: str, listed: bool) -> None:
+        before = self.sources.left_out.total()
+        matches = expand(pattern, self.sources.left_out, self.wanted)
+        for match in matches:
+            relative = match.path[len(match.base) :].lstrip("/")
+            seen = Seen(error=match.error) if match.error else look(match.path)
+            if seen is not None and seen.is_folder:
+                self._folder(match.path, relative)
+            elif seen is not None:
+                self._path(match.path, seen, match.path, relative, listed)
+        if not matches and self.sources.left_out.total() == before:
+            self._nothing(pattern, os.path.basename(pattern), listed)
+
+    def _nothing(self, name: str, relative: str, listed: bool) -> None:
+        if listed:
+            self._add(name, name, relative, None)
+        else:
+            self.missing.append(name)
+
+    def _url(self, url: str, listed: bool) -> None:
+        self._check_protocol(url)
+        before = self.sources.left_out.total()
+        try:
+            found = urls.list_remote(url, self.sources.left_out)
+        except MediaError as error:
+            self._add(urls.without_password(url), url, urls.place(url), Seen(error=error.message))
+            return
+        for name in found:
+            self._add(urls.without_password(name), name, urls.place(name), Seen())
+        if not found and self.sources.left_out.total() == before:
+            self._nothing(url, urls.place(url), listed)
+
+    def _check_protocol(self, url: str) -> None:
+        kind = urls.protocol(url)
+        if kind not in self.protocols:
+            urls.check_protocol(kind)
+            self.protocols.add(kind)
+
+    def _manifest(self, path: Path) -> None:
+        from evacap_cli.tasks.captioning.inputs.manifests import read_parts
+
+        for part in read_parts(path):
+            local = urls.local_path(part.path) if urls.is_url(part.path) else part.path
+            if local is None:
+                self._check_protocol(part.path)
+                name, relative = urls.without_password(part.path), urls.place(part.path)
+                self._add(name, part.path, relative, Seen(error=part.error), part.start, part.end)
+            else:
+                seen = Seen(error=part.error) if part.error else look(local)
+                self._add(part.path, local, part.relative, seen, part.start, part.end)
+
+    def _add(
+        self,
+        name: str,
+        path: str,
+        relative: str,
+        seen: Seen | None,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> None:
+        seen = seen or Seen(error="no such file or folder")
+        place = self.places.take(relative, start, end)
+        self.sources.append(Source(name, path, start, end, seen.size, seen.mtime_ns, seen.error, None, place))
+        self.inodes.append(seen.inode)
+
+
+def _read_list(stdin: IO[bytes] | IO[str] | None) -> list[str]:
+    """The names on `stdin`: ended by NUL if there is one, else one a line."""
+    file = getattr(sys.stdin, "buffer", sys.stdin) if stdin is None else stdin
+    content = file.read()
+    raw = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    names = raw.split(b"\0") if b"\0" in raw else (line.removesuffix(b"\r") for line in raw.split(b"\n"))
+    return [os.fsdecode(name) for name in names if name]
+
+
+def expand_inputs(inputs: Iterable[str | Path]) -> list[Path]:
+    """The paths of `find_sources`."""
+    return [Path(source.path) for source in find_sources(inputs)]

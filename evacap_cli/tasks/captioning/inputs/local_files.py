@@ -1,0 +1,62 @@
+"""An input as a local file while it is read. Runs in workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evacap_cli.errors import MediaError
+from evacap_cli.tasks.captioning.inputs.urls import fetched, is_url
+
+if TYPE_CHECKING:
+    from evacap_cli.tasks.captioning.inputs.sources import Source
+
+
+@contextmanager
+def local_file(source: Source) -> Iterator[Path]:
+    """The file itself, or a copy of what a URL names, which is gone afterwards.
+
+    Raises MediaError when a file is not what was listed (where the source says size or time) or is another one after
+    the body has run, also in place of a MediaError of the body: half of a file often cannot be read. For URLs it says
+    why they cannot be fetched.
+    """
+    if is_url(source.path):
+        with fetched(source.path) as path:
+            yield path
+        return
+    before = _state(source.path)
+    listed = (source.size, source.mtime_ns)
+    if any(said not in (None, now) for said, now in zip(listed, before, strict=True)):
+        raise _changed(source.size, before[0])
+    try:
+        yield Path(source.path)
+    except MediaError:
+        _check(source.path, before)
+        raise
+    _check(source.path, before)
+
+
+def _check(path: str, before: tuple[int, int]) -> None:
+    after = _state(path)
+    if after != before:
+        raise _changed(before[0], after[0])
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Bytes and modification time in ns. Raises MediaError."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise MediaError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _changed(before: int | None, after: int) -> MediaError:
+    sizes = f": {before} bytes, then {after}" if before not in (None, after) else ""
+    return MediaError(
+        f"changed while it was read{sizes}",
+        "wait until nothing writes to it, then run the same command again with --retry-failed",
+    )

@@ -1,0 +1,48 @@
+"""The clips that a table names, as inputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from evacap_cli.data.manifest.entries import find_entries
+from evacap_cli.data.manifest.forms import check_columns, collect, is_known
+from evacap_cli.data.manifest.tables import read_table
+from evacap_cli.errors import UsageError
+from evacap_cli.tasks.captioning.inputs.urls import is_url
+
+
+class Part(NamedTuple):
+    """A clip of a manifest: what is opened (the manifest's own words where nothing was found, and then `error` says
+    why), its part in seconds, and its place below the manifest's folder."""
+
+    path: str
+    start: float | None
+    end: float | None
+    relative: str
+    error: str
+
+
+def read_parts(path: Path) -> Iterator[Part]:
+    """The clips of a manifest in the order of their first rows, see `read_manifest`; paths may be URLs, too.
+
+    Raises UsageError where the table cannot be read as a manifest.
+    """
+    table = read_table(path, is_known)
+    check_columns(path, table, captioned=False)
+    clips = collect(path, table, [path.parent])
+    if not clips:
+        raise UsageError(f"{path}: has no clips in it", "add rows")
+    entries = iter(find_entries([clip for clip in clips if not is_url(clip.source)], [path.parent]))
+    folder = "" if path.parent == Path() else os.path.join(path.parent, "")
+    for clip in clips:
+        if is_url(clip.source):
+            yield Part(clip.source, clip.start, clip.end, os.path.basename(clip.source), clip.error)
+            continue
+        entry = next(entries)
+        found = str(entry.path) if entry.path is not None else entry.source
+        below = found.removeprefix(folder)
+        relative = below if entry.path is None or not os.path.isabs(below) else os.path.basename(below)
+        yield Part(found, entry.start, entry.end, relative, entry.error)

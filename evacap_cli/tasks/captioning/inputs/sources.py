@@ -1,0 +1,36 @@
+"""Inputs: files, URLs, and parts of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input: a file, a URL, or a part of one.
+
+    name: what its rows say in `video`. path: what is opened. start, end: the part in seconds, None where none was
+    named. size in bytes, mtime_ns: when it was listed, None where nobody says. error: why it cannot be read, where that
+    is known already. same_as: number, in the same list, of an earlier source with the same content and part. relative:
+    its place below a folder of outputs.
+    """
+
+    name: str
+    path: str
+    start: float | None = None
+    end: float | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    error: str = ""
+    same_as: int | None = None
+    relative: str = ""
+
+
+class Sources(list[Source]):
+    """Inputs in order. left_out: how many things in folders are no inputs, by reason ('no media', 'hidden', ...)."""
+
+    def __init__(self, sources: Iterable[Source] = (), left_out: Counter[str] | None = None) -> None:
+        super().__init__(sources)
+        self.left_out: Counter[str] = left_out or Counter()

@@ -1,0 +1,194 @@
+"""Inputs that are elsewhere: URLs of every kind that fsspec knows. Nothing here is needed, or imported, without one."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote
+
+from evacap_cli.errors import MediaError, UsageError
+from evacap_cli.media.container import one_line
+from evacap_cli.tasks.captioning.inputs.folders import HIDDEN, NO_MEDIA, by_parts, is_media
+from evacap_cli.tasks.captioning.inputs.wildcards import says_suffix
+
+LARGEST = 32 << 30  # bytes fetched of one URL: an endless stream must not fill the disk
+_CHUNK = 1 << 20
+_BLOCK = 8 << 20  # bytes a request, where a protocol reads in blocks
+_SILENCE = 60.0  # seconds after which a server that sends nothing is given up
+_URL = re.compile(r"([a-z][a-z0-9+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_WEB, _STORES = ("http", "https"), ("s3", "s3a")
+_CURE = "pip install 'evacap[urls]'"
+
+
+def is_url(name: str) -> bool:
+    """`PROTOCOL://...`, or `PROTOCOL::PROTOCOL://...` as fsspec chains them; a drive's letter is no protocol."""
+    return _URL.match(name) is not None
+
+
+def local_path(url: str) -> str | None:
+    """The path that a `file://` URL names; None for other URLs."""
+    if not url.lower().startswith("file://"):
+        return None
+    path = url[len("file://") :].removeprefix("localhost")
+    return path if os.path.lexists(path) else unquote(path, errors="surrogateescape")
+
+
+def protocol(url: str) -> str:
+    """What fetches it: the outermost protocol, in small letters."""
+    return re.split("::|://", url, maxsplit=1)[0].lower()
+
+
+def check_protocol(kind: str) -> None:
+    """Raises UsageError when nothing here can fetch URLs of a protocol."""
+    try:
+        import fsspec
+
+        fsspec.get_filesystem_class(kind)
+    except ImportError as error:
+        ours = kind in (*_WEB, *_STORES) or error.name == "fsspec"
+        raise UsageError(
+            f"{kind}:// cannot be read: {one_line(error)}", _CURE if ours else f"install what reads {kind}://"
+        ) from error
+    except ValueError as error:
+        known = "such as http://, https:// or s3://"
+        raise UsageError(f"{kind}:// is no protocol that can be read", f"use one {known}") from error
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown and written down."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def place(url: str) -> str:
+    """`host/path` in names that are safe everywhere: where its output stands below a folder."""
+    kind, _, rest = next(part for part in (*url.split("::"), f"{url}://") if "://" in part).partition("://")
+    host, *path = (re.split("[?#]", rest)[0] if kind.lower() in _WEB else rest).split("/")
+    names = (host.rpartition("@")[2], *(unquote(part) for part in path))
+    return "/".join(re.sub(r"[^\w.-]", "_", name) for name in names if name)
+
+
+def list_remote(url: str, left_out: Counter[str]) -> list[str]:
+    """The URLs that a folder or a pattern elsewhere stands for, sorted; any other URL is itself.
+
+    Only what has wildcards, ends with `/` or has no suffix of media costs a request; what is at http(s):// cannot be
+    listed. Raises MediaError.
+    """
+    pattern = glob.has_magic(url)
+    if protocol(url) in _WEB or "::" in url or not (pattern or url.endswith("/") or not is_media(url)):
+        return [url]
+    try:
+        import fsspec
+
+        system, path = fsspec.url_to_fs(url)
+        if pattern:
+            found: dict[str, Any] = system.glob(path, detail=True)
+            exact = says_suffix(url)
+        elif url.endswith("/") or system.isdir(path):
+            found, exact = {path: {"type": "directory"}}, False
+        else:
+            return [url]
+        base = len(re.split(r"[^/]*[*?[]", path)[0] if pattern else path)
+        names = set()
+        for name, info in found.items():
+            below = info["type"] == "directory"
+            for file in system.find(name) if below else [name]:
+                if "/." in f"/{file[base:]}":
+                    left_out[HIDDEN] += 1
+                elif is_media(file) or (exact and not below):
+                    names.add(system.unstrip_protocol(file))
+                else:
+                    left_out[NO_MEDIA] += 1
+    except Exception as error:  # every protocol has errors of its own
+        raise MediaError(f"cannot be listed: {_cause(error)}", _hint(url)) from error
+    # `?` and `[` may stand in a name
+    return sorted(names, key=by_parts) if names or found or "*" in url else [url]
+
+
+@contextmanager
+def fetched(url: str) -> Iterator[Path]:
+    """A copy in a temporary file, with the URL's suffix. Raises MediaError when it cannot be fetched."""
+    suffix = os.path.splitext(place(url))[1]
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="evacap-", ignore_cleanup_errors=True)
+            )
+            path = Path(folder, "copy" + (suffix if re.fullmatch(r"\.\w{1,8}", suffix) else ""))
+            with _open_remote(url) as source:
+                _copy(source, stack.enter_context(_copy_at(path)))
+        except MediaError:
+            raise
+        except Exception as error:  # every protocol has errors of its own
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                where = tempfile.gettempdir()
+                raise MediaError(
+                    f"cannot be fetched: no room for a copy in {where}",
+                    "set TMPDIR to a folder with more room",
+                ) from error
+            raise MediaError(f"cannot be fetched: {_cause(error)}", _hint(url)) from error
+        yield path
+
+
+@contextmanager
+def _copy_at(path: Path) -> Iterator[IO[bytes]]:
+    """An open file to be read by the name `path`: where the system can, one that goes with this process, however that
+    ends."""
+    if not os.path.isdir("/proc/self/fd"):
+        with path.open("wb") as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as file:
+        path.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        yield file
+
+
+def _copy(source: IO[bytes], copy: IO[bytes]) -> None:
+    size = 0
+    while chunk := source.read(_CHUNK):
+        size += len(chunk)
+        if size > LARGEST:
+            raise MediaError(
+                f"cannot be fetched: larger than {LARGEST >> 30} GiB", "fetch it yourself and name the file"
+            )
+        copy.write(chunk)
+    copy.flush()
+    if not size:
+        raise MediaError("the file is empty")
+
+
+def _open_remote(url: str) -> IO[bytes]:
+    import fsspec
+
+    if protocol(url) not in _WEB:
+        system, path = fsspec.url_to_fs(url)
+        opened: IO[bytes] = system.open(path, "rb", block_size=_BLOCK)
+        return opened
+    import aiohttp
+
+    patience = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+    system, path = fsspec.url_to_fs(url, client_kwargs={"timeout": patience, "trust_env": True})
+    # one request and no more: a size, any size, saves the question for it, which signed URLs do not answer
+    streamed: IO[bytes] = system.open(path, "rb", block_size=0, size=1)
+    return streamed
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if status := getattr(error, "status", None):  # aiohttp's words have the whole URL in them
+        return f"the server says {status} {getattr(error, 'message', '')}".strip()
+    return one_line(error)
+
+
+def _hint(url: str) -> str:
+    if protocol(url) in _STORES:
+        return "check the name and the credentials; FSSPEC_S3_ANON=true reads public buckets"
+    return "check that it can be reached"

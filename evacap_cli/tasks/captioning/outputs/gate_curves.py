@@ -1,0 +1,152 @@
+"""Gate and entropy over time, kept for every clip as numbers and as a picture."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evacap_cli.data.store.files import ASIDE, disk_errors
+from evacap_cli.errors import UsageError
+from evacap_cli.features import FeatureSettings, frame_times
+from evacap_cli.tasks.captioning.outputs.results import Words, column_seconds, over_time
+from evacap_cli.tasks.captioning.outputs.rows import readable_path
+
+if TYPE_CHECKING:
+    from evacap_cli.model import Checkpoint
+    from evacap_cli.tasks.captioning.inputs.sources import Source
+    from evacap_cli.tasks.captioning.outputs.rows import Row
+    from evacap_cli.tasks.clips import Clip
+
+CURE = "put that right, and the same command goes on"
+SHOWN = 90  # characters of a path, from its end, that stand in a picture
+
+
+def check_gate(checkpoint: Checkpoint) -> None:
+    """Raises UsageError for a model that has no gate."""
+    if not checkpoint.model.has_gate:
+        raise UsageError(
+            f"--curves: {checkpoint.name} has no gate (its fusion is {checkpoint.model.config.fusion})",
+            "take a model with one, such as demo, or leave --curves out",
+        )
+
+
+class Curves:
+    """A folder with `NAME.npz` and `NAME.png` for every clip; NAME is the input's `relative` and, where `segmented`,
+    `.START-END` in seconds.
+
+    The npz holds `times` (seconds on the file's clock, the middle of each column of audio tokens), `gate` and `entropy`
+    (float32, as long; NaN where there is none), `caption`, `video`, `start` and `end`. Raises UsageError for a model
+    without a gate. `tell` gets words for people.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: Checkpoint,
+        segmented: bool = False,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        check_gate(checkpoint)
+        self.folder, self.segmented, self.tell = folder, segmented, tell or (lambda _: None)
+        self.features = FeatureSettings.from_dict(checkpoint.features)
+        grid = checkpoint.model.config.encoder.curve_grid
+        self.column = column_seconds(grid, self.features.audio_frames)
+        self.columns = grid[1]
+
+    def place(self, source: Source, clip: Clip) -> Path:
+        """What both files are called, without `.npz` and `.png`; always below the folder."""
+        name = (source.relative or os.path.basename(source.path)).replace("\0", "")
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError:  # halves of characters, which no disk has
+            name = readable_path(name)
+        relative = PurePath(name)
+        parts = [part for part in relative.parts if part not in ("..", relative.anchor)] or ["input"]
+        if self.segmented:
+            parts[-1] += f".{_seconds(clip.start)}-{_seconds(clip.end)}"
+        return self.folder.joinpath(*parts)
+
+    def add(self, source: Source, clip: Clip, row: Row, words: Words) -> None:
+        """Keeps a described clip; one that is there is replaced. Raises EvacapError where the disk refuses."""
+        place = self.place(source, clip)
+        numbers = self.numbers(clip, words)
+        with disk_errors(place, CURE):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            about = {"caption": words.caption, "video": row.video, "start": clip.start, "end": clip.end}
+            _write(place, ".npz", lambda aside: _save(aside, {**numbers, **about}))
+            try:
+                _write(place, ".png", lambda aside: self._draw(aside, source, clip, words, numbers))
+            except OSError:
+                raise
+            except Exception as error:  # a picture less is no reason to end a run
+                name = readable_path(source.name)
+                self.tell(f"{name}: no picture of its gate: {type(error).__name__}: {error}")
+
+    def numbers(self, clip: Clip, words: Words) -> dict[str, np.ndarray]:
+        """`times`, `gate` and `entropy`."""
+        length = len(over_time(np.empty(self.columns), (1, self.columns), self.features.audio_frames,
+                               clip.end - clip.start))  # fmt: skip
+        # a clip without a picture has a gate, too: it is shut
+        gate, entropy = (
+            np.full(length, math.nan if mean is None else mean, np.float32) if curve is None else curve
+            for curve, mean in ((words.gate_curve, words.gate), (words.entropy_curve, words.entropy))
+        )
+        times = clip.start + (np.arange(length) + 0.5) * self.column
+        return {
+            "times": times,
+            "gate": np.asarray(gate, np.float32),
+            "entropy": np.asarray(entropy, np.float32),
+        }
+
+    def _draw(
+        self, path: Path, source: Source, clip: Clip, words: Words, numbers: dict[str, np.ndarray]
+    ) -> None:
+        from evacap_cli.report.gates import GateView, draw_gates
+
+        count = 0 if clip.frames is None else len(clip.frames)
+        seen = frame_times(clip.end - clip.start, self.features, count)
+        name = readable_path(source.name)
+        name = name if len(name) <= SHOWN else f"…{name[-SHOWN:]}"
+        view = GateView(
+            words.caption,
+            f"{name}, {_seconds(clip.start)}-{_seconds(clip.end)} s",
+            clip.start,
+            clip.end,
+            fbank=clip.fbank,
+            frames=clip.frames,
+            frame_times=clip.start + np.array(seen),
+            note=clip.picture_error,
+            high=self.features.sample_rate / 2,
+            times=numbers["times"],
+            gate=numbers["gate"],
+            entropy=numbers["entropy"],
+        )
+        draw_gates(view, path)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
+def _save(path: Path, values: dict[str, object]) -> None:
+    with path.open("wb") as file:  # numpy puts .npz behind a name
+        np.savez(file, **values)  # type: ignore[arg-type]
+
+
+def _write(place: Path, suffix: str, write: Callable[[Path], None]) -> None:
+    """Whole or not at all; not synced, as 10,000 of them would each wait for the disk."""
+    path = place.with_name(place.name + suffix)
+    aside = path.with_name(path.name + ASIDE)
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise

@@ -1,0 +1,114 @@
+"""Caption rows: what is said of one clip, and what joins the rows of one input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from evacap_cli.tasks.captioning.outputs.tags import Tag, join_tags, tags_text
+
+MEANS = ("score", "gate", "entropy", "mismatch")
+DIGITS = dict.fromkeys(("start", "end"), 3) | dict.fromkeys(MEANS, 4)
+"""Decimal places of the columns that are numbers."""
+TOUCH = 1e-3  # seconds between two rows that still count as neighbours: times are kept to so much
+
+
+@dataclass(frozen=True)
+class Row:
+    """One captioned clip, or one that could not be. Times in seconds; None is an empty cell."""
+
+    video: str
+    start: float | None = None
+    end: float | None = None
+    caption: str = ""
+    score: float | None = None
+    gate: float | None = None
+    entropy: float | None = None
+    mismatch: float | None = None
+    """A column only where it was asked for."""
+    status: str = "failed"
+    error: str = ""
+    heard: tuple[Tag, ...] = ()
+    """Classes of the sound, best first, of models with tag towers. A column only where it was asked for."""
+    seen: tuple[Tag, ...] = ()
+    """The same of the picture."""
+    note: str = ""
+    """Of the input, on its first row: which of several tracks was heard, how much is there of what was cut. No column.
+    """
+
+
+TAGS = ("heard", "seen")
+COLUMNS = tuple(field.name for field in fields(Row) if field.name not in ("mismatch", "note", *TAGS))
+
+
+def columns(mismatch: bool = False, tags: bool = False) -> tuple[str, ...]:
+    """The columns of a table, in order."""
+    place = COLUMNS.index("status")
+    return (*COLUMNS[:place], *["mismatch"] * mismatch, *TAGS * tags, *COLUMNS[place:])
+
+
+def cell(row: Row, column: str) -> str | float | None:
+    """What a table says there: text that is valid Unicode, or a number rounded to what is kept of it."""
+    value = getattr(row, column)
+    if column in TAGS:
+        return tags_text(value)
+    if column not in DIGITS:
+        return readable_path(value)
+    return round(float(value), DIGITS[column]) if value is not None and math.isfinite(value) else None
+
+
+def readable_path(path: str | Path) -> str:
+    r"""A path as valid text: bytes that are no UTF-8 become `\xNN`, and halves of characters `\uNNNN`."""
+    try:
+        return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def merge_rows(rows: Iterable[Row]) -> list[Row]:
+    """The rows of one input, in order, with neighbours of equal caption and status made one.
+
+    Neighbours touch or overlap. Joined rows begin with the first and end with the last of them; their numbers are the
+    means, weighted by length, of those that have one; their tags are those of all. Failed rows stay as they are.
+    """
+    joined: list[Row] = []
+    run: list[Row] = []
+    for row in rows:
+        if run and not _continues(run, row):
+            joined.append(_join(run))
+            run = []
+        run.append(row)
+    return [*joined, _join(run)] if run else joined
+
+
+def _continues(run: Sequence[Row], row: Row) -> bool:
+    last = run[-1]
+    same = (row.video, row.caption, row.status, row.error) == (
+        last.video, last.caption, last.status, last.error,
+    )  # fmt: skip
+    if not same or row.status == "failed" or row.start is None or last.start is None:
+        return False
+    reached = max((earlier.end for earlier in run if earlier.end is not None), default=-math.inf)
+    return last.start <= row.start <= reached + TOUCH
+
+
+def _join(run: Sequence[Row]) -> Row:
+    if len(run) == 1:
+        return run[0]
+    ends = [row.end for row in run if row.end is not None]
+    score, gate, entropy, mismatch = (_mean(run, name) for name in MEANS)
+    heard, seen = (join_tags(getattr(row, name) for row in run) for name in TAGS)
+    joined = replace(run[0], score=score, gate=gate, entropy=entropy, mismatch=mismatch)
+    return replace(joined, end=max(ends), heard=heard, seen=seen)
+
+
+def _mean(run: Sequence[Row], name: str) -> float | None:
+    weighted = [
+        (value, row.end - row.start)
+        for row in run
+        if (value := getattr(row, name)) is not None and row.start is not None and row.end is not None
+    ]
+    total = sum(weight for _, weight in weighted)
+    return sum(value * weight for value, weight in weighted) / total if total > 0 else None

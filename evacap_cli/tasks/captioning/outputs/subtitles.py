@@ -1,0 +1,73 @@
+"""Rows of one recording as subtitles: SubRip and WebVTT."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+from evacap_cli.tasks.captioning.outputs.rows import Row, readable_path
+from evacap_cli.tasks.captioning.outputs.tables import Look
+
+TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Signs that turn the direction of what follows: a line of text may not reach beyond itself."""
+WIDE = {ord(c): chr(ord(c) + 0xFEE0) for c in "<>{}\\&"}
+"""SubRip knows no way to write what players take for markup (`<i>`, `{\\an8}`, `\\N`, `&lt;`): the full-width form is
+read the same, and obeyed by none."""
+ENTITY = re.compile(r"&(?=#?\w+;)")
+SRT_ESCAPES = {sign: wide for sign, wide in WIDE.items() if sign != ord("&")}
+VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+class Cue(NamedTuple):
+    start: int  # milliseconds
+    end: int
+    text: str
+
+
+def srt_text(rows: Iterable[Row], look: Look) -> Iterator[str]:
+    """The cues of a SubRip file. Without captions it is empty, which is valid; failures have no place in it."""
+    for number, cue in enumerate(_cues(list(rows)), 1):
+        text = ENTITY.sub(WIDE[ord("&")], cue.text).translate(SRT_ESCAPES)
+        yield f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
+
+
+def vtt_text(rows: Iterable[Row], look: Look) -> Iterator[str]:
+    """A WebVTT file: failures as notes, then the cues."""
+    kept = list(rows)
+    yield "WEBVTT\n\n"
+    for row in kept:
+        if row.status == "failed":
+            note = f"{_line(row.video)}: {_line(row.error)}"
+            yield f"NOTE failed: {note.translate(VTT_ESCAPES)}\n\n"
+    for cue in _cues(kept):
+        text = cue.text.translate(VTT_ESCAPES)
+        yield f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{text}\n\n"
+
+
+def _cues(rows: Sequence[Row]) -> Iterator[Cue]:
+    """What is shown, in order of time, one at a time: a cue goes when the next one comes."""
+    cues = [
+        Cue(max(0, round(row.start * 1000)), round(row.end * 1000), text)
+        for row in rows
+        if row.start is not None and row.end is not None and (text := _line(row.caption))
+    ]
+    cues.sort(key=lambda cue: cue.start)
+    for cue, following in zip_longest(cues, cues[1:]):
+        end = cue.end if following is None else min(cue.end, following.start)
+        if end > cue.start:
+            yield cue._replace(end=end)
+
+
+def _line(text: str) -> str:
+    """One line of plain text: what is not printed becomes a space."""
+    plain = (c if unicodedata.category(c) not in ("Cc", "Zl", "Zp") else " " for c in readable_path(text))
+    return " ".join("".join(c for c in plain if c not in TURNS).split())
+
+
+def _clock(milliseconds: int, mark: str) -> str:
+    """HH:MM:SS and thousandths after `mark`."""
+    seconds, thousandths = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{mark}{thousandths:03}"

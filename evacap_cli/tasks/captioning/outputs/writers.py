@@ -1,0 +1,232 @@
+"""What `-o` names: one table or subtitle file for all inputs, or one for each below a folder.
+
+A new format is a new entry of `WRITERS`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Protocol
+
+from evacap_cli.data.store.files import ASIDE, disk_errors, written_whole
+from evacap_cli.errors import UsageError
+from evacap_cli.tasks.captioning.inputs.sources import Source
+from evacap_cli.tasks.captioning.outputs.rows import Row, merge_rows
+from evacap_cli.tasks.captioning.outputs.subtitles import srt_text, vtt_text
+from evacap_cli.tasks.captioning.outputs.tables import (
+    Look,
+    csv_head,
+    csv_row,
+    csv_text,
+    json_text,
+    write_parquet,
+)
+
+Groups = Iterable[tuple[Source, Sequence[Row]]]
+Writer = Callable[[IO[bytes], Iterable[Row], Look], None]
+
+
+def _written_as(text: Callable[[Iterable[Row], Look], Iterator[str]]) -> Writer:
+    def write(file: IO[bytes], rows: Iterable[Row], look: Look) -> None:
+        for piece in text(rows, look):
+            file.write(piece.encode("utf-8"))
+
+    return write
+
+
+WRITERS: dict[str, Writer] = {
+    "csv": _written_as(csv_text),
+    "jsonl": _written_as(json_text),
+    "parquet": write_parquet,
+    "srt": _written_as(srt_text),
+    "vtt": _written_as(vtt_text),
+}
+KINDS = tuple(WRITERS)
+SUBTITLES = frozenset({"srt", "vtt"})
+JOURNAL = ".journal"
+ALL = "captions"  # what the journal of a folder is named after
+CURE = "what is done is kept beside it; put that right, and the same command goes on"
+
+
+class Output(Protocol):
+    """Where the rows of a run go. What stands there is whole, or not there.
+
+    journal: the file beside it that says what is done. `check` is called once, with all inputs, before there is a row.
+    """
+
+    journal: Path
+
+    def check(self, sources: Sequence[Source]) -> None:
+        """Raises UsageError where it cannot hold what comes of these inputs, EvacapError where the disk refuses."""
+
+    def finished(self, source: Source, rows: Sequence[Row]) -> None:
+        """An input is done. Raises EvacapError where the disk refuses."""
+
+    def close(self, groups: Groups) -> Path:
+        """All inputs are done: their rows, in order. Raises EvacapError where the disk refuses; then what stood there
+        before still does."""
+
+
+def open_output(
+    out: Path,
+    kind: str | None = None,
+    excel: bool = False,
+    merge: bool = False,
+    mismatch: bool = False,
+    tags: bool = False,
+) -> Output:
+    """Without `kind`, one file whose suffix says what it is; with it, a file for each input below the folder `out`.
+
+    excel, mismatch, tags: see `Look`. merge: neighbouring rows with equal captions become one. Nothing is written.
+    Raises UsageError naming all that is wrong.
+    """
+    suffix = out.suffix.lower().removeprefix(".")
+    one = kind is None or (kind == suffix and not out.is_dir())
+    chosen = suffix if kind is None else kind
+    wrong = list(_wrong(out, kind, suffix, one))
+    if excel and chosen in KINDS and chosen != "csv":
+        wrong.append((f"--excel is of CSV: .{chosen} runs no formulas", "leave --excel out"))
+    if mismatch and chosen in SUBTITLES:
+        wrong.append((f"--flag-mismatch is a column: .{chosen} has none", "leave it out, or write a table"))
+    if tags and chosen in SUBTITLES:
+        wrong.append((f"--tags are columns: .{chosen} has none", "leave --tags out, or write a table"))
+    if wrong:
+        raise UsageError("\n".join(what for what, _ in wrong), "; ".join(cure for _, cure in wrong))
+    look = Look(excel, mismatch, tags)
+    return OneFile(out, chosen, look, merge) if one else FilePerInput(out, chosen, look, merge)
+
+
+def _wrong(out: Path, kind: str | None, suffix: str, one: bool) -> Iterator[tuple[str, str]]:
+    """(what, cure)"""
+    if kind is not None and kind not in KINDS:
+        yield f"--format {kind}: there is no such format", f"use {' or '.join(KINDS)}"
+    elif one and out.is_dir():
+        example = out / f"{ALL}.csv"
+        yield f"-o {out}: is a folder", f"name a file, such as {example}, or add -f srt for a file per input"
+    elif one and suffix not in KINDS:
+        yield (
+            f"-o {out}: no output has the suffix {out.suffix!r}",
+            f"use {', '.join('.' + known for known in KINDS)}; or add -f {KINDS[0]} for a folder",
+        )
+    elif one and not out.parent.is_dir():
+        yield f"-o {out}: the folder {out.parent} does not exist", f"mkdir -p {out.parent}"
+    elif not one and out.exists() and not out.is_dir():
+        yield f"-o {out}: is a file, and --format is of folders", "name a folder, or leave --format out"
+    elif not one and suffix in KINDS and not out.is_dir():
+        yield (
+            f"-o {out} --format {kind}: is it a .{suffix} or a folder of .{kind}?",
+            f"leave --format out, or give -o {out.with_suffix('')}",
+        )
+
+
+class OneFile:
+    """One file for all, written when all are done."""
+
+    def __init__(self, out: Path, kind: str, look: Look, merge: bool) -> None:
+        self.out, self.kind, self.look, self.merge = out, kind, look, merge
+        self.journal = out.with_name(out.name + JOURNAL)
+
+    def check(self, sources: Sequence[Source]) -> None:
+        if self.kind in SUBTITLES and len(films := {source.path for source in sources}) > 1:
+            raise UsageError(
+                f"-o {self.out}: subtitles are of one recording, and there are {len(films)}",
+                f"-o {self.out.with_suffix('')} -f {self.kind} for a file each; or a table, such as "
+                f"-o {self.out.with_suffix('.csv')}",
+            )
+
+    def finished(self, source: Source, rows: Sequence[Row]) -> None:
+        """Its rows stand in the journal until all are there."""
+
+    def close(self, groups: Groups) -> Path:
+        rows = (row for _, group in groups for row in (merge_rows(group) if self.merge else group))
+        with disk_errors(self.out, CURE), written_whole(self.out) as aside, aside.open("wb") as file:
+            WRITERS[self.kind](file, rows, self.look)
+        return self.out
+
+
+class FilePerInput:
+    """`FOLDER/RELATIVE.KIND` for every input, written as soon as that is done. Memory: the rows of one input."""
+
+    def __init__(self, folder: Path, kind: str, look: Look, merge: bool) -> None:
+        self.folder, self.kind, self.look, self.merge = folder, kind, look, merge
+        self.journal = folder / (ALL + JOURNAL)
+
+    def check(self, sources: Sequence[Source]) -> None:
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def place(self, source: Source) -> Path:
+        """The file of an input; its own extension stays, so that a.mp4 and a.mkv do not meet."""
+        return self.folder / f"{source.relative or Path(source.path).name}.{self.kind}"
+
+    def finished(self, source: Source, rows: Sequence[Row]) -> None:
+        self._write(self.place(source), self._content(rows))
+
+    def close(self, groups: Groups) -> Path:
+        """Files that are missing, or say something else than the rows do, are written again."""
+        for source, rows in groups:
+            path, content = self.place(source), self._content(rows)
+            if not _holds(path, content):
+                self._write(path, content)
+        return self.folder
+
+    def _content(self, rows: Sequence[Row]) -> bytes:
+        file = io.BytesIO()
+        WRITERS[self.kind](file, merge_rows(rows) if self.merge else rows, self.look)
+        return file.getvalue()
+
+    def _write(self, path: Path, content: bytes) -> None:
+        aside = path.with_name(path.name + ASIDE)
+        with disk_errors(path, CURE):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                aside.write_bytes(content)
+                # Not synced: 100,000 files would each wait for the disk. What a power cut takes, the next run's `close`
+                # puts back.
+                os.replace(aside, path)
+            except BaseException:
+                with suppress(OSError):
+                    aside.unlink()
+                raise
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
+
+
+class RowStream:
+    """Rows as CSV to an open text file such as stdout, each as soon as it is there.
+
+    On a terminal, what it would obey (control characters in names, errors and captions) is shown instead.
+    """
+
+    def __init__(
+        self, file: IO[str], excel: bool = False, mismatch: bool = False, tags: bool = False
+    ) -> None:
+        self.file, self.look = file, Look(excel, mismatch, tags)
+        self.terminal = file.isatty()
+
+    def __enter__(self) -> RowStream:
+        if isinstance(self.file, io.TextIOWrapper):
+            self.file.reconfigure(encoding="utf-8", newline="")
+        self.file.write(csv_head(self.look))
+        return self
+
+    def write(self, row: Row) -> None:
+        text = csv_row(row, self.look)
+        self.file.write(_shown(text.removesuffix("\r\n")) + "\r\n" if self.terminal else text)
+        self.file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self.file.flush()
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
