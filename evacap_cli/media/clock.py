@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from av.audio.frame import AudioFrame
 from av.packet import Packet
 from av.stream import Stream
+
+from evacap_cli.media.limits import READ_ERRORS
 
 BACK = 0.5  # seconds by which a packet may be earlier than those before it: they are stored out of order
 AHEAD = 60.0  # seconds without any packet that still count as a gap, and not as another clock
@@ -115,7 +119,8 @@ class Timeline:
         self._now: dict[int, _Run] = {}
         self._runs: list[_Run] = []
         self._jumps: list[_Jump] = []
-        self._reached = 0  # the last byte
+        self.reached = 0
+        """The last byte at which a packet starts."""
 
     def add(self, packet: Packet) -> None:
         """One more packet; empty ones, which end a track, say nothing."""
@@ -123,21 +128,22 @@ class Timeline:
             return
         base = float(packet.time_base)
         index, run = packet.stream.index, self._now.get(packet.stream.index)
-        self._reached = max(self._reached, packet.pos or 0)
+        self.reached = max(self.reached, packet.pos or 0)
         decoded = packet.dts if packet.dts is not None else packet.pts
         shown = packet.pts if packet.pts is not None else packet.dts
         length = float(packet.duration or 0) * base
         if decoded is None or shown is None:
             time = start = run.reached if run is not None else self.starts.get(index, 0.0)
+            length = length or _decoded_seconds(packet)
         else:
             time, start = decoded * base, shown * base
         jumps = run is not None and not run.reached - BACK <= time <= run.reached + AHEAD
         if run is not None and jumps and len(self._jumps) < MOST_JUMPS:
             others = [(other, other.reached) for at, other in self._now.items() if at != index]
-            self._jumps.append(_Jump(self._reached, run, others))
+            self._jumps.append(_Jump(self.reached, run, others))
             run = None
         if run is None:
-            run = self._now[index] = _Run(index, self._reached, start, start + length, time)
+            run = self._now[index] = _Run(index, self.reached, start, start + length, time)
             self._runs.append(run)
         run.start, run.end = min(run.start, start), max(run.end, start + length)
         run.reached = time + length
@@ -177,6 +183,16 @@ class Timeline:
             pieces.append((Piece(first, begins, zeros), spans))
             begins += max((end - zeros[index] for index, (_, end) in spans.items()), default=0.0)
         return pieces
+
+
+def _decoded_seconds(packet: Packet) -> float:
+    """The length of a packet of sound that does not say it. At the joint of two FLAC files, one packet holds all that
+    the parser has not yet parted.
+    """
+    with suppress(*READ_ERRORS):
+        sounds = [frame for frame in packet.decode() if isinstance(frame, AudioFrame) and frame.sample_rate]
+        return sum(frame.samples / frame.sample_rate for frame in sounds)
+    return 0.0
 
 
 def _span(runs: list[_Run]) -> tuple[float, float]:

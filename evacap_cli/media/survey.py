@@ -22,11 +22,15 @@ from evacap_cli.media.tracks import Open, choose_audio, choose_video
 # Kinds of file (names of FFmpeg's demuxers) that say exactly how long they are. Others have no such field (raw streams,
 # MPEG-TS, Ogg) or one that is only an estimate (MP3).
 EXACT = frozenset({"mov", "matroska", "avi", "flac", "w64", "aiff", "caf", "au", "iff", "dsf", "tta", "ape"})
+# Of these, kinds that FFmpeg reads on beyond the end that the header counts, so that only reading shows another file
+# joined to the first. (MP4, AVI, WAV, AIFF and others end where the first file ends, for players as well.)
+JOINED = frozenset({"flac"})
 # Kinds with stamps on all packets, or an index of them, so that a place is found again. In the others FFmpeg goes to a
 # place by the average rate, and counts on from what it should be.
 SOUGHT = EXACT | {"asf", "flv", "mpegts", "mpeg", "nut", "mxf", "mp3"}
 PARSED = ("opus", "vorbis")  # codecs of which every packet in Ogg says how long it is
 ENDING = 1.0  # seconds before the end in which there must be packets, and by which the end may be another
+UNREAD = 0.05  # of a file, behind its last packet, is more than an index
 MOST_AT_END = 5000  # packets of the last second
 
 
@@ -61,7 +65,8 @@ def survey(container: InputContainer, track: str | None, reopen: Open) -> Survey
     )
     near = max(starts.values(), default=0.0) - min(starts.values(), default=0.0) <= APART
     believed = said is not None and near and _is_exact(container, audio)
-    if believed and said is not None and streams and _reaches_end(container, streams[0], said):
+    complete = believed and _kind(container) not in JOINED
+    if complete and said is not None and streams and _reaches_end(container, streams[0], said):
         zero = min(starts.values(), default=0.0)
         seconds: float | None = said - (container.start_time or 0) / 1e6
         heard = seconds if audio is None or (end := _track_end(audio)) is None else end - zero
@@ -74,6 +79,10 @@ def survey(container: InputContainer, track: str | None, reopen: Open) -> Survey
         heard = None if audio is None or audio.index not in ends else min(ends[audio.index], LONGEST)
         if believed and said is not None:
             notes.append(_cut(seconds or 0.0, said - (container.start_time or 0) / 1e6))
+        if clock.restarts and container.size - timeline.reached > UNREAD * container.size:
+            notes.append(
+                f"joined: {timeline.reached / container.size:.0%} of its bytes are read, as in players"
+            )
     return Survey(
         audio.index if audio else None,
         video.index if video else None,

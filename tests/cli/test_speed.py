@@ -12,7 +12,7 @@ from evacap_cli.tasks.speed import Row, _compare, _summarise
 
 from ..conftest import Evacap
 from ..media.clips import write
-from ..media.kinds import film
+from ..media.kinds import with_tracks
 
 QUICK = ("--words", 3, "--runs", 2, "--warmup", 0, "--beam", 2)
 
@@ -74,7 +74,7 @@ def test_real_files_are_decoded_too(evacap: Evacap, tmp_path: Path) -> None:
 def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    film(folder / "a.mkv", (0.0, "eng", 0), (900.0, "ger", 0))
+    with_tracks(folder / "a.mkv", (0.0, "eng", 0), (900.0, "ger", 0))
     args = (
         "speed",
         "--end-to-end",

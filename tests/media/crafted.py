@@ -67,9 +67,16 @@ def picture_track(
 
 
 def matroska(
-    tracks: Tracks, blocks: Blocks, scale: int = 1_000_000, duration: float | None = None, clock: int = 0
+    tracks: Tracks,
+    blocks: Blocks,
+    scale: int = 1_000_000,
+    duration: float | None = None,
+    clock: int = 0,
+    more: bytes = b"",
 ) -> bytes:
-    """scale: nanoseconds a tick; duration: ticks, as the header claims; clock: ticks, of the first cluster."""
+    """scale: nanoseconds a tick; duration: ticks, as the header claims; clock: ticks, of the first cluster; more:
+    elements between the tracks and the clusters.
+    """
     head = element("1a45dfa3", element("4282", "matroska"))
     length = element("4489", duration) if duration is not None else b""
     info = element("1549a966", element("2ad7b1", scale), length)
@@ -81,7 +88,7 @@ def matroska(
         )
         for track, ticks, data in blocks
     ]
-    return head + element("18538067", info, element("1654ae6b", *tracks), *clusters)
+    return head + element("18538067", info, element("1654ae6b", *tracks), more, *clusters)
 
 
 def sound(seconds: float = 0.1, rate: int = RATE) -> bytes:

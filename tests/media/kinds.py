@@ -7,6 +7,8 @@ testsrc` any picture.
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +16,11 @@ from pathlib import Path
 import av
 import numpy as np
 from av.stream import Disposition
+from PIL import Image
 
 from .clips import packed
-from .spoken import joined, part, with_byte_rate
+from .crafted import element, matroska, picture_track, sound_track
+from .spoken import DARK, SLOPE, joined, part, seconds_tone, with_byte_rate
 
 Make = Callable[[Path], Path]
 
@@ -61,6 +65,11 @@ SOUNDS: dict[str, Make] = {
     "flac-ogg": raw("oga", "flac"),
     "flac-ogg-chained": joint("oga", "flac"),
     "flac": raw("flac", "flac"),
+    "flac-joined": joint("flac", "flac"),
+    "flac-joined-thrice": joint("flac", "flac", counts=(3, 3, 3)),
+    "amr": raw("amr", "libopencore_amrnb", 8000, layout="mono"),
+    "amr-joined": joint("amr", "libopencore_amrnb", 8000, layout="mono"),
+    "ac3-joined": joint("ac3", "ac3"),
     "mka-joined": joint("mka", "flac"),
     "ts-sound": joint("ts", "aac"),
     "adpcm_ms": riff("adpcm_ms", 1.0),
@@ -89,13 +98,115 @@ SOUNDS: dict[str, Make] = {
 }
 
 
+def film(suffix: str, video: str, audio: str, rate: int = 48_000, **options: object) -> Make:
+    """`ffmpeg -f lavfi -i testsrc -f lavfi -i sine -t 9 a.ts`"""
+    return lambda folder: part(folder / f"a.{suffix}", 0, SOUND, video, audio, rate, loud=LOUDEST, **options)
+
+
+def films(suffix: str, video: str, audio: str, *counts: int) -> Make:
+    """`cat a.ts b.ts > joined.ts`"""
+    return lambda folder: joined(
+        folder / f"joined.{suffix}", counts, LOUDEST, video=video, audio=audio, rate=48_000
+    )
+
+
+def second_as_jpeg(second: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (round(DARK + SLOPE * second),) * 3).save(file, "jpeg")
+    return file.getvalue()
+
+
+def two_clocks(sound: float, picture: float, more: bytes = b"") -> Make:
+    """Matroska whose sound and picture begin at these stamps, in seconds; `more`: see `matroska`."""
+
+    def make(folder: Path) -> Path:
+        rate = 8000
+        wave = packed(seconds_tone(0, SOUND, rate, loud=LOUDEST), "s16")[0]
+        blocks = []
+        for ms in range(0, 1000 * SOUND, 100):
+            samples = wave[ms * rate // 1000 : (ms + 100) * rate // 1000]
+            blocks.append((1, round(sound * 1000) + ms, samples.tobytes()))
+            blocks.append((2, round(picture * 1000) + ms, second_as_jpeg(ms // 1000)))
+        tracks = [sound_track(rate=rate), picture_track(width=64, height=48)]
+        path = folder / "clocks.mkv"
+        path.write_bytes(matroska(tracks, blocks, more=more))
+        return path
+
+    return make
+
+
+def ordered_chapters() -> bytes:
+    """Two editions of chapters, the default one ordered: seconds 5 to 9, and then 0 to 5."""
+
+    def edition(flags: bytes, *spans: tuple[int, int]) -> bytes:
+        atoms = [
+            element("b6", element("73c4", n), element("91", start * 10**9), element("92", end * 10**9))
+            for n, (start, end) in enumerate(spans, 1)
+        ]
+        return element("45b9", flags, *atoms)
+
+    ordered = element("45db", 1), element("45dd", 1)  # the default edition; its order counts
+    return element("1043a770", edition(b"".join(ordered), (5, 9), (0, 5)), edition(b"", (0, 3), (3, 9)))
+
+
+def edited(suffix: str) -> Make:
+    """`ffmpeg -ss 2 -i a.mp4 -c copy b.mp4`: an edit list leaves out the first two seconds of both tracks."""
+
+    def make(folder: Path) -> Path:
+        path = part(folder / f"a.{suffix}", -2, 2 + SOUND, "libx264", "aac", loud=LOUDEST)
+        data, at = bytearray(path.read_bytes()), 0
+        while (at := data.find(b"trak", at + 1)) > 0:
+            (clock,) = struct.unpack_from(">I", data, data.index(b"mdhd", at) + 16)
+            length, begin = (data.index(b"elst", at) + offset for offset in (12, 16))
+            for place, more in ((length, -2 * 1000), (begin, 2 * clock)):  # the film's clock has 1000 ticks
+                (value,) = struct.unpack_from(">I", data, place)
+                struct.pack_into(">I", data, place, value + more)
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+UNEVEN = [0, 1, 1.01, 1.5, 2, 3, 4, 5, 5.001, 6, 7, 8, 8.9]  # seconds, of the frames of a recorded screen
+INTERLACED = {"flags": "+ildct+ilme"}
+WRAP = 2**33 / 90_000  # seconds after which the stamps of MPEG start again
+FILMS: dict[str, Make] = {
+    "ts-joined": films("ts", "mpeg2video", "mp2", 4, 5),
+    "ts-joined-thrice": films("ts", "mpeg2video", "mp2", 2, 3, 4),
+    "mpg-joined": films("mpg", "mpeg2video", "mp2", 4, 5),
+    "mpg-joined-thrice": films("mpg", "mpeg2video", "mp2", 2, 3, 4),
+    "mkv-joined": films("mkv", "mpeg4", "flac", 4, 5),
+    "avi-joined": films("avi", "mpeg4", "libmp3lame", 4, 5),
+    "ts-wraps": film("ts", "mpeg2video", "mp2", options={"output_ts_offset": f"{WRAP - 4:.3f}"}),
+    "ts-wraps-soon": film("ts", "libx264", "aac", options={"output_ts_offset": f"{WRAP - 1.5:.3f}"}),
+    "mpg-wraps": film("mpg", "mpeg2video", "mp2", options={"output_ts_offset": f"{WRAP - 4:.3f}"}),
+    "sound-in-time-of-day": two_clocks(36_000, 0),
+    "picture-in-time-of-day": two_clocks(0, 36_000),
+    "both-in-time-of-day": two_clocks(36_000, 36_000),
+    "ordered-chapters": two_clocks(0, 0, ordered_chapters()),  # FFmpeg's players pass over the order, too
+    "mp4-edited": edited("mp4"),
+    "mov-edited": edited("mov"),
+    "mp4-fragments-edited": film("mp4", "libx264", "aac", options={"movflags": "frag_keyframe+delay_moov"}),
+    "mp4-uneven-frames": film("mp4", "libx264", "aac", times=UNEVEN),
+    "mkv-uneven-frames": film("mkv", "libx264", "aac", times=UNEVEN),
+    "mp4-interlaced": film(
+        "mp4", "libx264", "aac", video_options={"x264-params": "log-level=none:tff=1:interlaced=1"}
+    ),
+    "mpg-interlaced": film("mpg", "mpeg2video", "mp2", fps=25, video_options=INTERLACED),
+    "ts-interlaced": film("ts", "mpeg2video", "mp2", fps=25, video_options=INTERLACED),
+    "3gp-amr": lambda folder: part(
+        folder / "a.3gp", 0, SOUND, "mpeg4", "libopencore_amrnb", 8000, "mono", LOUDEST
+    ),
+}
+
+
 # Tracks -------------------------------------------------------------------------------------------------------------
 
 TRACK_RATE = 48_000
 Track = tuple[float, str, int]  # Hz, 0: silence, -1: nothing at all; language; flags of `Disposition`
 
 
-def film(path: Path, *tracks: Track) -> Path:
+def with_tracks(path: Path, *tracks: Track) -> Path:
     """`ffmpeg -f lavfi -i anullsrc -f lavfi -i sine -map 0 -map 1 -t 2 a.mkv`"""
     with av.open(str(path), "w") as out:
         streams = []

@@ -43,7 +43,7 @@ def part(
     """A file of `count` seconds, that are seconds `first` on of what it is a part of."""
 
     def draw(t: float, width: int, height: int) -> np.ndarray:
-        grey = round(DARK + SLOPE * (first + int(t + 1e-6)))
+        grey = max(0, round(DARK + SLOPE * (first + int(t + 1e-6))))
         return np.full((height, width, 3), grey, np.uint8)
 
     channels = {"mono": 1, "stereo": 2}[layout]
