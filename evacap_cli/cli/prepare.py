@@ -25,6 +25,7 @@ from evacap_cli.cli.meter import Meter
 
 STORE = "Feature store"
 MOST_CAUSES = 8
+MOST_NOTES = 1000  # in the summary for programs
 
 
 def prepare(
@@ -166,10 +167,12 @@ def prepare(
     if verbose:
         for row in made.failed:
             say(f"{row['status']}: {shown(row['source'])}: {shown(row['error'])}")
+        for row in made.notes:
+            say(f"{shown(row['source'])}: {shown(row['note'])}")
     if json:
         summary({"out": str(out), "clips": total, **made.counts, "new": made.new, "stored": made.clips,
                  "other": made.other, "bytes": made.bytes, "bytes_per_clip": round(each),
                  "seconds": round(made.seconds, 3), "clips_per_second": round(rate, 3),
-                 "causes": [asdict(cause) for cause in why]})  # fmt: skip
+                 "causes": [asdict(cause) for cause in why], "notes": made.notes[:MOST_NOTES]})  # fmt: skip
     if total > good:
         raise typer.Exit(SOME_FAILED if good else 1)

@@ -160,7 +160,9 @@ def load_entry(entry: Entry, settings: ClipSettings, readers: Sequence[str] = RE
     if entry.path is None:
         raise MediaError(entry.error or "there is no file")
     clip = load_clip(entry.path, settings, readers, entry.start, entry.end, entry.pictures)
-    return Sample(clip.fbank, clip.frames, clip.start, clip.end, picture_error=clip.picture_error)
+    return Sample(
+        clip.fbank, clip.frames, clip.start, clip.end, picture_error=clip.picture_error, note=clip.note
+    )
 
 
 def _part(info: MediaInfo, start: float, end: float | None, seconds: float) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from evacap_cli.data.store import Store
 from ..conftest import Evacap
 from ..data.toys import members, names
 from ..media.clips import write
+from ..media.kinds import DEFAULT, with_tracks
 
 TINY = ("--preset", "evacap-tiny", "--workers", 0)
 
@@ -70,6 +72,23 @@ def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evaca
     assert "all done before" in made.stderr
     assert "failed: mute.mp4: no audio track" in made.stderr
     assert "missing: gone.mp4: no such file" in made.stderr
+
+
+def test_which_track_is_heard_and_how_much_was_there_is_said(tmp_path: Path, evacap: Evacap) -> None:
+    with_tracks(tmp_path / "two.mkv", (0.0, "eng", DEFAULT), (900.0, "ger", 0))
+    data = write(tmp_path / "cut.mp4", 3.0, options={"movflags": "faststart"}).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
+    write(tmp_path / "whole.mp4", 1.0)
+    path, out = manifest(tmp_path / "m.csv", "two.mkv", "cut.mp4", "whole.mp4"), tmp_path / "s"
+    made = evacap("prepare", path, "-o", out, *TINY, "--json", "--verbose")
+    assert made.exit_code == 0, made.output
+    track, cut = (row["note"] for row in json.loads(made.stdout)["notes"])
+    assert track == "audio track 2 of 2 (ger, 2 channels); 1 is silent"
+    assert re.fullmatch(r"cut: [12]\.\d of 3\.0 s are there", cut)
+    assert f"two.mkv: {track}" in made.stderr
+    assert f"cut.mp4: {cut}" in made.stderr
+    again = evacap("prepare", path, "-o", out, *TINY, "--json")
+    assert json.loads(again.stdout)["notes"] == []  # nothing was read
 
 
 def test_wrong_usage_is_told_in_a_sentence(media: Path, tmp_path: Path, evacap: Evacap) -> None:

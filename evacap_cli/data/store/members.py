@@ -43,7 +43,7 @@ class Sample:
 
     fbank: float (T, F), normalised. frames: uint8 (N, 3, S, S), or None for a clip without a picture, and then
     `picture_error` may say why. start and end in seconds of the source. captions: None for those of the item. extra:
-    whatever else is known of the clip, fit for JSON.
+    whatever else is known of the clip, fit for JSON. note: what is worth knowing of how its source was read, one line.
     """
 
     fbank: np.ndarray
@@ -53,6 +53,7 @@ class Sample:
     captions: Sequence[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     picture_error: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Packed:
     end: float
     status: str
     error: str = ""
+    note: str = ""
 
 
 def make_packed(item: AnyItem, make: Callable[[AnyItem], Sample], encoding: Encoding) -> Packed:
@@ -89,6 +91,7 @@ def make_packed(item: AnyItem, make: Callable[[AnyItem], Sample], encoding: Enco
         "start": round(sample.start, 3),
         "end": round(sample.end, 3),
         **({"extra": sample.extra} if sample.extra else {}),
+        **({"note": sample.note} if sample.note else {}),
     }
     contents = [
         ("json", json.dumps(about, ensure_ascii=False).encode()),
@@ -105,7 +108,7 @@ def make_packed(item: AnyItem, make: Callable[[AnyItem], Sample], encoding: Enco
             ]
     members = [(suffix, data, zlib.crc32(data)) for suffix, data in contents]
     error = sample.picture_error if status == "audio-only" else ""
-    return Packed(members, captions, sample.start, sample.end, status, error)
+    return Packed(members, captions, sample.start, sample.end, status, error, sample.note)
 
 
 def array_of(data: bytes, shape: tuple[int, ...], dtype: type) -> np.ndarray:

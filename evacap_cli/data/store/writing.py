@@ -47,7 +47,8 @@ KEY = re.compile(r"[A-Za-z0-9_-]+")
 class StoreReport:
     """A run and what came of it. counts, failed: of the items of this run, by status, and those that could not be made
     (key, source, status, error). new: items that this run made or tried to. clips, bytes: of the whole store, other of
-    them of none of these items. damaged: shards that were cut or gone, whose clips were made again.
+    them of none of these items. damaged: shards that were cut or gone, whose clips were made again. notes: of clips
+    that this run made (key, source, note), see `Sample`.
     """
 
     counts: dict[str, int]
@@ -58,6 +59,7 @@ class StoreReport:
     other: int
     seconds: float
     damaged: list[str]
+    notes: list[dict[str, str]]
 
 
 def write_store(
@@ -111,7 +113,7 @@ def write_store(
         )
         with ShardWriter(folder, following, shard_clips) as writer, pool:
             try:
-                _fill(writer, pool, todo, len(items), progress)
+                notes = _fill(writer, pool, todo, len(items), progress)
                 writer.commit()
             except (KeyboardInterrupt, EvacapError):
                 if not writer.committing:
@@ -119,7 +121,7 @@ def write_store(
                 raise
         with disk_errors(folder):
             new = sum(not item.error for item in todo)
-            return _finish(folder, note, items, new, damaged, began)
+            return _finish(folder, note, items, new, damaged, notes, began)
 
 
 def _fill(
@@ -128,9 +130,9 @@ def _fill(
     todo: Sequence[Item],
     total: int,
     progress: Progress | None,
-) -> None:
-    """Writes a row, and what could be made, of every item in the order in which they are done."""
-    done = total - len(todo)
+) -> list[dict[str, str]]:
+    """Writes a row, and what could be made, of every item in the order in which they are done. Returns their notes."""
+    done, notes = total - len(todo), []
     for item in todo:
         if item.error:
             writer.add(item, None, "missing", item.error)
@@ -143,9 +145,12 @@ def _fill(
             writer.add(outcome.item, None, "failed", outcome.error or "")
         else:
             writer.add(outcome.item, packed, packed.status, packed.error)
+            if packed.note:
+                notes.append({"key": outcome.item.key, "source": outcome.item.source, "note": packed.note})
         done += 1
         if progress:
             progress(done, total)
+    return notes
 
 
 def _check_folder(folder: Path) -> None:
@@ -245,7 +250,13 @@ def _todo(folder: Path, items: Sequence[Item], before: pa.Table, retry_failed: b
 
 
 def _finish(
-    folder: Path, note: StoreNote, items: Sequence[StoreItem], new: int, damaged: list[str], began: float
+    folder: Path,
+    note: StoreNote,
+    items: Sequence[StoreItem],
+    new: int,
+    damaged: list[str],
+    notes: list[dict[str, str]],
+    began: float,
 ) -> StoreReport:
     """One index of all parts, in the order of the items; clips that they do not name come after."""
     tables, following = _read(folder)
@@ -274,6 +285,7 @@ def _finish(
         other=sum(row["key"] not in place and row["status"] in MADE for row in rows),
         seconds=time.monotonic() - began,
         damaged=damaged,
+        notes=notes,
     )
 
 
