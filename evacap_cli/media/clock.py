@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from av.audio.frame import AudioFrame
+from av.frame import Frame
 from av.packet import Packet
 from av.stream import Stream
 
@@ -190,7 +191,8 @@ def _decoded_seconds(packet: Packet) -> float:
     the parser has not yet parted.
     """
     with suppress(*READ_ERRORS):
-        sounds = [frame for frame in packet.decode() if isinstance(frame, AudioFrame) and frame.sample_rate]
+        frames: list[Frame] = list(packet.decode())
+        sounds = [frame for frame in frames if isinstance(frame, AudioFrame) and frame.sample_rate]
         return sum(frame.samples / frame.sample_rate for frame in sounds)
     return 0.0
 
