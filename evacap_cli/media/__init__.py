@@ -3,7 +3,7 @@ models.
 """
 
 from evacap_cli.media.audio import PADDING, SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
-from evacap_cli.media.container import Media, NoAudioError, open_media
+from evacap_cli.media.container import Media, NoAudioError, open_media, survey_file
 from evacap_cli.media.following import follow_frames
 from evacap_cli.media.frames import READERS, read_frames
 from evacap_cli.media.pool import DecodePool, Outcome
@@ -15,6 +15,7 @@ from evacap_cli.media.probe import (
     holds_sound,
     probe,
 )
+from evacap_cli.media.survey import Survey
 from evacap_cli.media.tracks import TRACKS, is_track
 from evacap_cli.media.worker import start_ahead
 
@@ -33,6 +34,7 @@ __all__ = [
     "NoAudioError",
     "Outcome",
     "SoundPass",
+    "Survey",
     "find_window",
     "follow_frames",
     "holds_sound",
@@ -42,4 +44,5 @@ __all__ = [
     "read_audio",
     "read_frames",
     "start_ahead",
+    "survey_file",
 ]

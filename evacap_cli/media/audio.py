@@ -15,7 +15,15 @@ from av.audio.frame import AudioFrame
 from av.frame import Frame
 
 from evacap_cli.errors import MediaError
-from evacap_cli.media.container import LONGEST, READ_ERRORS, Media, NoAudioError, one_line, open_media
+from evacap_cli.media.container import (
+    LONGEST,
+    READ_ERRORS,
+    Media,
+    NoAudioError,
+    one_line,
+    open_media,
+    survey_file,
+)
 from evacap_cli.media.mixing import channels_of, find_weights, loudness, mix
 
 SAMPLE_RATE = 16_000  # Hz
@@ -162,17 +170,18 @@ def find_window(
     """
     if mode not in WINDOW_MODES:
         raise ValueError(f"mode {mode!r}: one of {', '.join(WINDOW_MODES)}")
+    seen = survey_file(path, track)
+    if seen.audio is None:
+        raise NoAudioError
+    total = seen.heard if seen.heard is not None else seen.seconds or 0.0
+    if total <= seconds:
+        return 0.0, total
+    if mode == "start":
+        return 0.0, seconds
+    if mode == "middle":
+        start = (total - seconds) / 2
+        return start, start + seconds
     with open_media(path, track) as media:
-        if media.audio is None:
-            raise NoAudioError
-        total = media.heard if media.heard is not None else media.seconds or 0.0
-        if total <= seconds:
-            return 0.0, total
-        if mode == "start":
-            return 0.0, seconds
-        if mode == "middle":
-            start = (total - seconds) / 2
-            return start, start + seconds
         energy, end = _energies(_blocks(media, 0.0, None))
     if end is not None and abs(end - total) > PADDING:
         total = end

@@ -106,9 +106,7 @@ def open_media(path: str | Path, track: str | None = None) -> Iterator[Media]:
     the track is not in it.
     """
     path = Path(path)
-    check_readable(path)
-    state = os.stat(path)
-    seen = _survey(path, track, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+    seen = survey_file(path, track)
     with open_container(path) as container:
         streams = container.streams
         audio = (
@@ -123,6 +121,16 @@ def open_media(path: str | Path, track: str | None = None) -> Iterator[Media]:
         yield Media(
             path, container, audio, video, seen.clock, seen.seconds, seen.heard, seen.seekable, seen.note
         )
+
+
+def survey_file(path: str | Path, track: str | None = None) -> Survey:
+    """How long a file is, by which clock, and which of its tracks are played. `track`: see `open_media`. What was seen
+    last is kept as long as the files stay as they are. Raises MediaError.
+    """
+    path = Path(path)
+    check_readable(path)
+    state = os.stat(path)
+    return _survey(path, track, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
 
 
 @lru_cache(SURVEYS)

@@ -20,11 +20,11 @@ from evacap_cli.media import (
     PADDING,
     READERS,
     SAMPLE_RATE,
-    MediaInfo,
+    Survey,
     find_window,
-    probe,
     read_audio,
     read_frames,
+    survey_file,
 )
 
 if TYPE_CHECKING:  # a worker needs nothing that reads manifests or, unless it prepares, stores
@@ -88,11 +88,11 @@ def load_clip(
     stay_on_one_core()
     features, track = settings.features, settings.audio_track
     whole = start is None and end is None and settings.window == "loudest"
-    info = probe(path, track)
+    seen = survey_file(path, track)
     if start is None and end is None:
         start, end = find_window(path, features.seconds, settings.window, track)
     else:
-        start, end = _part(info, start or 0.0, end, features.seconds)
+        start, end = _part(seen, start or 0.0, end, features.seconds)
     wave = read_audio(path, start, end, track)
     heard = hear(wave, features)
     if not settings.silence and is_silent(wave):
@@ -103,7 +103,7 @@ def load_clip(
         try:
             if pictures:
                 frames = _images(pictures, features, settings.frames)
-            elif info.has_video:
+            elif seen.video is not None:
                 times = [start + t for t in frame_times(end - start, features, settings.frames)]
                 crops = read_frames(
                     path, times, lambda frame: crop_frame(frame, features.image_size).numpy(), readers, track
@@ -111,7 +111,7 @@ def load_clip(
                 frames = np.stack(crops)
         except Exception as reason:  # whatever it is: the clip can still be heard
             error = reason.message if isinstance(reason, MediaError) else f"{type(reason).__name__}: {reason}"
-    return Clip(heard, frames, start, end, error, info.note)
+    return Clip(heard, frames, start, end, error, seen.note)
 
 
 def hear(wave: np.ndarray, features: FeatureSettings) -> np.ndarray:
@@ -165,9 +165,9 @@ def load_entry(entry: Entry, settings: ClipSettings, readers: Sequence[str] = RE
     )
 
 
-def _part(info: MediaInfo, start: float, end: float | None, seconds: float) -> tuple[float, float]:
+def _part(seen: Survey, start: float, end: float | None, seconds: float) -> tuple[float, float]:
     """(start, end) of what is taken of the part that was asked for. Raises MediaError where the file has none of it."""
-    start, total = max(0.0, start), info.heard or info.seconds
+    start, total = max(0.0, start), seen.heard or seen.seconds or 0.0
     if end is not None and end <= start:
         raise MediaError(f"the part from {start:g} to {end:g} s has no length")
     if start >= total:
