@@ -1,1 +1,1 @@
-"""Clips as data: manifests, stores, datasets and the procedural world."""
+"""Clips on disk: manifests and feature stores."""

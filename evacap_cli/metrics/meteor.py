@@ -1,4 +1,4 @@
-"""METEOR 1.5: pycocoevalcap's jar, spoken with as pycocoevalcap does."""
+"""METEOR 1.5, computed by pycocoevalcap's jar with the same protocol as in pycocoevalcap."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from evacap_cli.metrics.parts import pycocoevalcap_file
 from evacap_cli.metrics.statistics import Array, Measured, Statistic
 from evacap_cli.metrics.tokens import one_line
 
-# the jar's own for English, http://www.cs.cmu.edu/~alavie/METEOR/
+# the jar's parameters for English, http://www.cs.cmu.edu/~alavie/METEOR/
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
-_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # matches that are exact, by stem, by synonym, by paraphrase
-_BAR = "|||"  # between the fields of METEOR's lines
+_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stem, synonym and paraphrase matches
+_BAR = "|||"  # separates the fields of a METEOR line
 
 
 def meteor(runtime: Runtime, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
-    """METEOR of tokenized captions. Not the mean over clips, but computed from the sums of their counts."""
+    """METEOR of tokenized captions. The corpus value is computed from summed counts; it is not the mean over clips."""
     arguments = [
         "-jar",
         str(pycocoevalcap_file("meteor/meteor-1.5.jar")),
@@ -29,7 +29,7 @@ def meteor(runtime: Runtime, candidates: Sequence[str], references: Sequence[Seq
         "en",
         "-norm",
     ]
-    # the jar would find this file itself, but not in a folder with a space in its path
+    # by default, the jar does not find this file if its path contains a space
     arguments += ["-a", str(pycocoevalcap_file("meteor/data/paraphrase-en.gz"))]
     lines = (_score_line(*pair) for pair in zip(candidates, references, strict=True))
     with Program(runtime, "METEOR", arguments, "2G") as program:
@@ -39,9 +39,7 @@ def meteor(runtime: Runtime, candidates: Sequence[str], references: Sequence[Seq
         *per_clip, corpus = map(_number, program.receive(len(candidates) + 1))
     rows = np.array([[_number(number) for number in line.split()] for line in counts])
     whole = (rows[:, 21:23] == rows[:, 0:2]).all(axis=1) & (rows[:, 20] == 1)
-    rows[whole, 20] = (
-        0  # as the jar does before it adds up: a caption equal to its reference is not fragmented
-    )
+    rows[whole, 20] = 0  # as in the jar: a caption that equals its reference has no fragmentation penalty
     found = Measured()
     found.add("METEOR", corpus, np.array(per_clip), Statistic(rows, meteor_of_sums))
     return found
@@ -56,14 +54,14 @@ def _number(line: str) -> float:
     try:
         return float(line)
     except ValueError:
-        raise MetricError(f"METEOR: {line!r} came back instead of a score") from None
+        raise MetricError(f"METEOR: the jar returned {line!r} instead of a score") from None
 
 
 def meteor_of_sums(sums: Array) -> Array:
-    """Corpus METEOR (R,) from sums (R, 23) of the counts that the jar gives for each clip.
+    """Corpus METEOR (R,) from sums (R, 23) of the counts that the jar prints for each clip.
 
-    They are: words and function words of candidate and reference (4), for each kind of match the matched content and
-    function words of both (4 x 4), chunks (0 for a whole match), matched words of both (3).
+    The columns are: words and function words of candidate and reference (4); matched content and function words of
+    both for each kind of match (4 x 4); chunks (0 for a perfect match) and matched words of both (3).
     """
     words, functions = sums[:, 0:2], sums[:, 2:4]  # (R, 2): candidate, reference
     matched = sums[:, 4:20].reshape(-1, 4, 2, 2)  # (R, kind, content or function, side)

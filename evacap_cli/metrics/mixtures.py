@@ -1,7 +1,7 @@
-"""Scores of mixtures: some clips' captions of one kind, the others' of another.
+"""Metrics of mixed caption sets: some clips have the caption of set A, the others the caption of set B.
 
-What a clip adds to a corpus metric depends on its own caption alone, as long as the references are the same; so two
-sets of captions, scored once each, give the metrics of every mixture of them.
+With fixed references, the contribution of a clip to a corpus metric depends only on its own caption. Scoring each set
+once is therefore enough to compute the metrics of every mixture.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ DRAWS, MIDDLE = 1000, (0.025, 0.975)
 
 @dataclass
 class Point:
-    """A model at one share or level: metrics as mean over the seeds, what they keep of the value at share 0, and the
-    95 % of both over draws of seeds and clips."""
+    """Metrics of a model at one share or level: the mean over seeds, its ratio to the value at share 0 (`kept`), and
+    95 % bootstrap intervals of both over seeds and clips."""
 
     at: float
     values: dict[str, float] = field(default_factory=dict)
@@ -36,8 +36,8 @@ def points_of(
     changed: Sequence[Sequence[Scores]],
     places: Sequence[tuple[float, int, Sequence[np.ndarray]]],
 ) -> list[Point]:
-    """Each point's metrics. changed: scores of the changed clips by seed and level. places: (at, level, who is changed
-    by seed: bool (N,))."""
+    """Computes the metrics of each point. changed: scores of the changed clips, by seed and level. places: (at, level,
+    bool (N,) masks of the changed clips by seed)."""
     clips, seeds = len(plain.clips), len(changed)
     times = (
         np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), size=DRAWS).astype(np.float64)
@@ -45,7 +45,7 @@ def points_of(
     drawn_seeds = np.random.default_rng(1).integers(seeds, size=(DRAWS, seeds))
 
     def values(name: str, level: int, touched: Sequence[np.ndarray]) -> tuple[Array, Array]:
-        """(S,) by seed, and (DRAWS,) means over drawn seeds of drawn clips."""
+        """(S,) values by seed, and (DRAWS,) bootstrap means over seeds."""
         found, drawn = [], []
         own = plain.statistics[name]
         for row, hit in zip(changed, touched, strict=True):
@@ -64,24 +64,24 @@ def points_of(
         for name in names:
             by_seed, drawn = values(name, level, touched)
             point.values[name] = float(by_seed.mean())
-            point.intervals[name] = _middle(drawn)
+            point.intervals[name] = _interval(drawn)
             start, start_drawn = whole[name]
             if start.mean() > 0:
                 point.kept[name] = float(by_seed.mean() / start.mean())
-                point.kept_intervals[name] = _middle(drawn / np.where(start_drawn > 0, start_drawn, np.nan))
+                point.kept_intervals[name] = _interval(drawn / np.where(start_drawn > 0, start_drawn, np.nan))
             for seed, value in zip(point.by_seed, by_seed, strict=True):
                 seed[name] = float(value)
         points.append(point)
     return points
 
 
-def _middle(values: Array) -> tuple[float, float]:
+def _interval(values: Array) -> tuple[float, float]:
     low, high = np.nanquantile(values, MIDDLE)
     return float(low), float(high)
 
 
 def part(whole: Scores, keys: Sequence[str], rows: slice | np.ndarray) -> Scores:
-    """The scores of some of the clips, called `keys`."""
+    """The scores of a subset of the clips, renamed to `keys`."""
     found = Scores(tuple(keys), unavailable=whole.unavailable, cures=whole.cures, tokenizer=whole.tokenizer)
     for name, statistic in whole.statistics.items():
         found.per_clip[name] = whole.per_clip[name][rows]
@@ -99,8 +99,8 @@ def mean_values(scores: Sequence[Scores]) -> dict[str, float]:
 
 
 def share_nearer(heard: Sequence[Scores], seen: Sequence[Scores]) -> dict[str, float]:
-    """Of the captions, those that score higher against the picture donor's references than against the sound's; equal
-    ones count half."""
+    """The share of captions that score higher against the references of the picture donor than against those of the
+    sound. Ties count as one half."""
     shares = {}
     for name in heard[0].per_clip:
         pairs = [(h.per_clip[name], s.per_clip[name]) for h, s in zip(heard, seen, strict=True)]
@@ -109,7 +109,7 @@ def share_nearer(heard: Sequence[Scores], seen: Sequence[Scores]) -> dict[str, f
 
 
 def auroc(own: Array, changed: Array) -> float:
-    """How often a clip as it is has the higher number than a changed one; 0.5 is chance. NaN counts for neither."""
+    """The probability that an unchanged clip has a higher value than a changed one; 0.5 is chance. Ignores NaN."""
     own, changed = own[np.isfinite(own)], np.sort(changed[np.isfinite(changed)])
     if not len(own) or not len(changed):
         return float("nan")

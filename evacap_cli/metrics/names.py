@@ -1,4 +1,4 @@
-"""Which clip a name means: the very same first, then as a path, a bare name, a stem, a file named by a YouTube id."""
+"""Matches clip names: by the exact name, then the path, the file name, the stem, and file names with a YouTube id."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass
 
 from evacap_cli.media import MEDIA_SUFFIXES
 
-_SAME = 0.05  # seconds: `start` and `end` are written with few decimals
-_CUT = 10  # seconds of a clip of AudioCaps
+_SAME = 0.05  # seconds of tolerance: `start` and `end` are written with few decimals
+_CUT = 10  # length of an AudioCaps clip in seconds
 
 
 @dataclass(frozen=True)
 class Named:
-    """What a row calls its clip: the plainest name first. start, end: the part of a file, in seconds, if it says so.
+    """The names that a row gives to its clip, the most specific first. start, end: the segment of the file in seconds.
 
-    numbers: ids that stand beside a file's name, and may only count rows: the very same is meant or none.
+    numbers: ids given in addition to a file name. They may be row numbers, so they only match exactly.
     """
 
     names: tuple[str, ...]
     start: float | None = None
     end: float | None = None
-    video_start: float | None = None  # AudioCaps' start_time: in the video that the clip was cut from
+    video_start: float | None = None  # AudioCaps' start_time: seconds in the source video
     numbers: tuple[str, ...] = ()
 
     def same_part(self, other: Named) -> bool:
-        """Whether both mean the same part of a file; unknown times fit any."""
+        """Whether both are the same segment of a file. Unknown times match any time."""
         pairs = (
             (self.start, other.start),
             (self.end, other.end),
@@ -37,7 +37,7 @@ class Named:
 
 
 class Names:
-    """The clips of the references, to be found by the names of the candidates."""
+    """An index of the reference clips by name."""
 
     def __init__(self, clips: Sequence[Named]) -> None:
         self._clips = clips
@@ -52,7 +52,7 @@ class Names:
                     _add(self._tables[4], key, i)
 
     def find(self, wanted: Named) -> list[int]:
-        """The clips that `wanted` may mean: one when it is clear, none when unknown, more when it is ambiguous."""
+        """The indices of the clips that match `wanted`: none if it is unknown, more than one if it is ambiguous."""
         ambiguous: list[int] = []
         for name in wanted.names:
             keys = list(_keys(name))
@@ -69,7 +69,7 @@ class Names:
         return ambiguous
 
     def _narrow(self, found: list[int], wanted: Named, path: str) -> list[int]:
-        """Those of several clips whose part, then whose path, fits best."""
+        """Reduces several matches to those with the same segment, then to those with a matching path."""
         parts = [i for i in found if wanted.same_part(self._clips[i])]
         if len(parts) <= 1:
             return parts or found
@@ -84,7 +84,7 @@ def _add(table: dict[str, list[int]], key: str, clip: int) -> None:
 
 
 def _keys(name: str) -> Iterator[str]:
-    """A name, as a path with `/`, without its folders, without its suffix."""
+    """The name, its normalised path, its file name, its stem."""
     yield unicodedata.normalize("NFC", name)
     yield _path(name)
     base = posixpath.basename(_path(name))
@@ -102,7 +102,7 @@ def _one_ends_other(one: str, other: str) -> bool:
 
 
 def _cut_names(name: str, start: float | None) -> Iterator[str]:
-    """How files are called that were cut from a video: [Y]ID[_START[_END]], in seconds or milliseconds."""
+    """Usual names of files cut from a video: [Y]ID[_START[_END]], in seconds or milliseconds."""
     yield f"Y{name}"
     if start is None:
         return

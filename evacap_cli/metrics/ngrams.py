@@ -1,4 +1,4 @@
-"""BLEU, ROUGE_L and CIDEr: pycocoevalcap's own scorers, in this process."""
+"""BLEU, ROUGE_L and CIDEr, computed by pycocoevalcap's Python scorers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from evacap_cli.metrics.statistics import Array, Measured, Statistic
 
 _ORDERS = 4
-_SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's, see bleu_scorer.py
+_SMALL, _TINY = 1e-9, 1e-15  # from pycocoevalcap's bleu_scorer.py
 
 
 def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
-    """BLEU_1 .. BLEU_4 of tokenized captions, one candidate a clip."""
+    """BLEU_1 to BLEU_4 of tokenized captions, one candidate per clip."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=_ORDERS)
-    for candidate, said in zip(candidates, references, strict=True):
-        scorer += (candidate, list(said))
+    for candidate, captions in zip(candidates, references, strict=True):
+        scorer += (candidate, list(captions))
     corpus, per_clip = scorer.compute_score(option="closest", verbose=0)
     rows = np.array(
         [
@@ -35,7 +35,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Meas
 
 
 def bleu_of_sums(sums: Array, order: int) -> Array:
-    """Corpus BLEU (R,) from sums (R, 2 + 8): lengths of candidates and closest references, correct and all n-grams."""
+    """Corpus BLEU (R,) from sums (R, 2 + 8): candidate and closest reference lengths, correct and total n-grams."""
     correct, guessed = sums[:, 2 : 2 + order], sums[:, 2 + _ORDERS : 2 + _ORDERS + order]
     precision = np.prod((correct + _TINY) / (guessed + _SMALL), axis=1) ** (1 / order)
     ratio = (sums[:, 0] + _TINY) / (sums[:, 1] + _SMALL)
@@ -57,9 +57,9 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> M
 
 
 def cider(candidates: Sequence[str], references: Sequence[Sequence[str]], sets: int = 1) -> Measured:
-    """CIDEr of tokenized captions; the weights of words come from these references. Of one clip alone it is 0.
+    """CIDEr of tokenized captions. Document frequencies come from `references`; for a single clip CIDEr is 0.
 
-    `sets`: how many sets of as many clips follow one another; each weighs words by its own references.
+    `sets`: the number of equally long sets in the input, one after another. Each set uses its own document frequencies.
     """
     found = Measured()
     if sets > 1:
@@ -69,9 +69,8 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]], sets: 
         per_clip = np.concatenate([part.per_clip["CIDEr"] for part in parts])
         found.add("CIDEr", float(per_clip.mean()), per_clip)
         return found
-    if not any(
-        word for said in references for word in said
-    ):  # pycocoevalcap fails on references without any word
+    # pycocoevalcap fails if no reference contains a word
+    if not any(text for captions in references for text in captions):
         found.add("CIDEr", 0.0, np.zeros(len(candidates)))
         return found
     from pycocoevalcap.cider.cider import Cider
@@ -84,6 +83,6 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]], sets: 
 def _as_dicts(
     candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    return {i: list(said) for i, said in enumerate(references)}, {
+    return {i: list(captions) for i, captions in enumerate(references)}, {
         i: [candidate] for i, candidate in enumerate(candidates)
     }

@@ -1,4 +1,4 @@
-"""Files of candidates and references, in the forms that people have, as pairs of captions for the same clips."""
+"""Reads files of candidates and references in common formats and pairs the captions of the same clips."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from evacap_cli.data.manifest.tables import Table, plain_name, read_table, whole
 from evacap_cli.errors import UsageError
 from evacap_cli.metrics.names import Named, Names
 
-# the columns that name a clip; a file's name says more than an id, which may be a row's number
+# columns that name a clip; a file name is more reliable than an id, which may be a row number
 _FILES = ("video", "file_name", "filename", "path", "file", "file_path", "video_path", "audio_path", "wav")
 _NUMBERS = ("image_id", "audio_id", "id")
-_OF_A_CAPTION = "audiocap_id"  # counts only where nothing else names the clip
+_OF_A_CAPTION = "audiocap_id"  # the id of a caption; used only if no other column names the clip
 _NAMES = (*_FILES, "youtube_id", "ytid", "video_id", "clip", "key", *_NUMBERS, _OF_A_CAPTION)
 _TIMES = ("start", "end", "start_time")
 _SAYING = ("caption", "prediction", "captions")
 _REFERENCE = re.compile(r"(captions?|references?)([ _]?\d+)?")
 _SHOWN = 5
-_FORMS = f"""a table (CSV, JSON, JSONL or Parquet) needs a column that names the clip ({", ".join(_NAMES[:2])}, ...,
-  youtube_id, image_id, id) and one with captions: `caption` for candidates; for references `caption` (a row each),
-  `captions` (a list) or `caption_1`, `caption_2`, ...; also COCO's result and annotation JSON"""
+_FORMS = f"""a table (CSV, JSON, JSONL or Parquet) needs a column with clip names ({", ".join(_NAMES[:2])}, ...,
+  youtube_id, image_id, id) and a column with captions: `caption` for candidates; for references `caption` (one per
+  row), `captions` (a list) or `caption_1`, `caption_2`, ...; COCO result and annotation JSON also work"""
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,25 @@ class Candidate:
     clip: Named
     caption: str
     where: str
-    failed: bool = False  # captioning gave no caption, and said so
+    failed: bool = False  # the row has the status `failed`
 
 
 @dataclass
 class Pairs:
-    """Clips that have a candidate and references, in the references' order, and all that was left out or is odd."""
+    """Clips with a candidate and references, in the order of the references, and lists of skipped or unusual clips."""
 
     clips: list[str] = field(default_factory=list)
     candidates: list[str] = field(default_factory=list)
     references: list[list[str]] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)  # clips of the references without a candidate
-    failed: list[str] = field(default_factory=list)  # ... whose candidate says that captioning failed
-    extra: list[str] = field(default_factory=list)  # candidates of clips without references
-    empty: list[str] = field(default_factory=list)  # clips whose candidate is empty: scored as it is
-    repeated: list[str] = field(
-        default_factory=list
-    )  # clips whose candidate stands there more than once, the same
-    unreferenced: list[str] = field(default_factory=list)  # clips of the references' file without any caption
+    missing: list[str] = field(default_factory=list)  # reference clips without a candidate
+    failed: list[str] = field(default_factory=list)  # reference clips whose candidate has the status `failed`
+    extra: list[str] = field(default_factory=list)  # candidates without references
+    empty: list[str] = field(default_factory=list)  # clips with an empty candidate; they are scored
+    repeated: list[str] = field(default_factory=list)  # clips with several identical candidates
+    unreferenced: list[str] = field(default_factory=list)  # reference clips without a caption
 
     def only(self, clips: set[str]) -> Pairs:
-        """The same with `clips` only."""
+        """A copy with only `clips`."""
         kept = [i for i, clip in enumerate(self.clips) if clip in clips]
         lists = {
             name: [getattr(self, name)[i] for i in kept] for name in ("clips", "candidates", "references")
@@ -66,7 +64,7 @@ class Pairs:
         return Pairs(**lists, **odd, **{name: getattr(self, name) for name in ODDITIES})
 
     def counts(self) -> dict[str, int]:
-        """How many clips are scored, left out or odd."""
+        """The number of clips in each list."""
         return {name: len(getattr(self, name)) for name in ("clips", *ODDITIES, "empty", "repeated")}
 
 
@@ -75,14 +73,14 @@ ODDITIES = ("missing", "failed", "extra", "unreferenced")
 
 @dataclass
 class References:
-    """Clips with what people said of them, from one file."""
+    """Clips and their reference captions from one file."""
 
     path: Path
     clips: list[Named]
     captions: list[list[str]]
 
     def labels(self) -> list[str]:
-        """A name for each clip, no two the same."""
+        """A unique name for each clip."""
         counts = Counter(clip.names[0] for clip in self.clips)
         labels = [clip.names[0] if counts[clip.names[0]] == 1 else _with_times(clip) for clip in self.clips]
         seen: Counter[str] = Counter()
@@ -94,9 +92,9 @@ class References:
 
 
 def read_references(path: Path) -> References:
-    """Reads AudioCaps' CSV, wide tables, one row or object a caption, lists of captions, COCO's annotations.
+    """Reads AudioCaps' CSV, wide tables, tables with one caption per row, lists of captions, and COCO annotations.
 
-    Captions of a clip stay in their order, equal ones too; empty ones are dropped. Raises UsageError.
+    Captions of a clip keep their order, including duplicates; empty captions are dropped. Raises UsageError.
     """
     table = _read(path)
     saying = [name for name in map(plain_name, table.columns) if _REFERENCE.fullmatch(name)]
@@ -111,7 +109,7 @@ def read_references(path: Path) -> References:
 
 
 def read_candidates(path: Path) -> list[Candidate]:
-    """Reads `evacap caption`'s table, any other with a caption a clip, COCO's results. Raises UsageError."""
+    """Reads tables with one caption per clip, such as that of `evacap caption`, and COCO results. Raises UsageError."""
     table = _read(path)
     columns = [plain_name(name) for name in table.columns]
     saying = [name for name in _SAYING if name in columns][:1]
@@ -124,16 +122,16 @@ def read_candidates(path: Path) -> list[Candidate]:
         found.append(Candidate(clip, texts[0] if texts else "", where, failed))
     if wrong:
         raise UsageError(
-            f"{path}: a candidate is one caption, but {_some(wrong)}",
-            "keep one caption a clip; references go second",
+            f"{path}: a clip must have one candidate caption, but {_some(wrong)}",
+            "keep one caption per clip; the references are the second argument",
         )
     return found
 
 
 def pair(candidates: list[Candidate], path: Path, references: References) -> Pairs:
-    """Candidates of `path` with the references of the same clips.
+    """Pairs the candidates from `path` with the references of the same clips.
 
-    Raises UsageError when a name may mean several clips, a clip has different candidates, or nothing fits.
+    Raises UsageError if a name matches several clips, a clip has different candidates, or no clip matches.
     """
     labels, names = references.labels(), Names(references.clips)
     chosen: dict[int, Candidate] = {}
@@ -146,7 +144,7 @@ def pair(candidates: list[Candidate], path: Path, references: References) -> Pai
             result.extra.append(_with_times(candidate.clip))
         elif len(found) > 1:
             ambiguous.append(
-                f"{candidate.where}: {candidate.clip.names[0]!r} may be {_some([labels[i] for i in found])}"
+                f"{candidate.where}: {candidate.clip.names[0]!r} matches {_some([labels[i] for i in found])}"
             )
         elif (before := chosen.setdefault(found[0], candidate)) is not candidate:
             repeated[labels[found[0]]] = None
@@ -155,17 +153,17 @@ def pair(candidates: list[Candidate], path: Path, references: References) -> Pai
                 different.setdefault(label, f"{label} ({before.where}, {candidate.where})")
     problems, cures = [], []
     if ambiguous:
-        problems.append(f"names that may mean several clips ({len(ambiguous)}): {_some(ambiguous)}")
-        cures.append("name clips as the references do")
+        problems.append(f"names that match several clips ({len(ambiguous)}): {_some(ambiguous)}")
+        cures.append("use the clip names of the references")
     if different:
         problems.append(
             f"clips with different captions ({len(different)}): {_some(list(different.values()))}"
         )
-        cures.append("keep one caption a clip")
+        cures.append("keep one caption per clip")
     if not chosen and not problems:
         here, there = (_some([repr(n) for n in some], 3) for some in (result.extra, labels))
-        problems.append(f"no clip is in {references.path}, too: here {here}; there {there}")
-        cures.append("name clips as the references do")
+        problems.append(f"no clip of it is in {references.path}: clips here: {here}; clips there: {there}")
+        cures.append("use the clip names of the references")
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}", "; ".join(cures))
     result.repeated = list(repeated)
@@ -196,14 +194,16 @@ def _read(path: Path) -> Table:
 
 
 def _rows(path: Path, table: Table, saying: list[str]) -> Iterator[tuple[str, Named, dict[str, Any]]]:
-    """Where each row stands, its clip and its cells. Raises UsageError for a file without what is needed."""
+    """Yields the position of each row, its clip and its cells. Raises UsageError if required columns are missing."""
     columns = [plain_name(name) for name in table.columns]
     lacking = [] if saying else ["captions"]
     if not any(name in columns for name in _NAMES):
-        lacking.insert(0, "names of clips")
+        lacking.insert(0, "clip names")
     if lacking or not table.rows:
-        said = f"no column with {' and none with '.join(lacking)}" if lacking else "no rows"
-        raise UsageError(f"{path}: has {said}; its columns are: {', '.join(table.columns) or 'none'}", _FORMS)
+        problem = f"no column with {' and none with '.join(lacking)}" if lacking else "no rows"
+        raise UsageError(
+            f"{path}: has {problem}; its columns are: {', '.join(table.columns) or 'none'}", _FORMS
+        )
     nameless = []
     for where, row in table.rows:
         filled = {name: text for name in _NAMES if (text := _name(row.get(name)))}
@@ -220,13 +220,13 @@ def _rows(path: Path, table: Table, saying: list[str]) -> Iterator[tuple[str, Na
             nameless.append(where)
     if nameless:
         raise UsageError(
-            f"{path}: captions without a clip's name: {_some(nameless)}", "name the clip in each row"
+            f"{path}: captions without a clip name: {_some(nameless)}", "give the clip name in each row"
         )
 
 
 def _name(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        value = int(value)  # a gap in a column turns Parquet's whole numbers to floats
+        value = int(value)  # Parquet stores an integer column with gaps as floats
     return "" if value is None or isinstance(value, (list, dict)) or value != value else str(value).strip()
 
 

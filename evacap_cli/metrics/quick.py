@@ -1,4 +1,4 @@
-"""CIDEr without Java, for choosing between checkpoints of one run."""
+"""CIDEr without Java, to select among the checkpoints of one training run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 
 def quick_cider(candidates: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> float:
-    """Corpus CIDEr by pycocoevalcap on text lower-cased and stripped of punctuation, in place of the PTB tokenizer.
+    """Corpus CIDEr by pycocoevalcap on lower-case text without punctuation, without the PTB tokenizer.
 
-    candidates: a caption a clip; references: at least one a clip, under the same names. Close to what `score` computes
-    but not equal to it: not for tables.
+    candidates: one caption per clip; references: at least one per clip, under the same keys. The value is close but not
+    equal to that of `evacap score`. Do not report it.
     """
     from pycocoevalcap.cider.cider import Cider
 

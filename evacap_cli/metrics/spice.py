@@ -1,4 +1,4 @@
-"""SPICE 1.0 by the packaged launcher: on any Java, with half a gigabyte, and every caption parsed once."""
+"""SPICE 1.0 through a packaged launcher that runs on any Java version and parses every caption only once."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from evacap_cli.metrics.tokens import one_line
 from evacap_cli.metrics.tuples import TupleCache, Tuples
 
 CATEGORIES = ("All", "Object", "Relation", "Attribute", "Color", "Size", "Cardinality")
-_KEEP_EVERY = 5.0  # seconds between writes of parsed captions: what is parsed survives an interrupt
+_KEEP_EVERY = 5.0  # seconds between cache writes, so that an interrupt loses little work
 Progress = Callable[[str, int, int], None]
 
 
 def cache_file(folder: Path) -> Path:
-    """Where parsed captions are kept below the cache folder; another version of SPICE's parts has another file."""
+    """The file of parsed captions in the cache folder. Each version of the SPICE files has its own."""
     return folder / "spice" / f"captions-{spice_fingerprint()}.sqlite"
 
 
 @dataclass(frozen=True)
 class SpiceScores:
-    """F scores by category (N,) each; NaN where neither side says anything of that category ("All" is never NaN)."""
+    """F scores (N,) by category. NaN if neither side has tuples of that category; "All" is never NaN."""
 
     f: dict[str, Array]
-    parsed: int  # captions that had to be parsed; the others were known
+    parsed: int  # captions parsed in this run; the others came from the cache
 
 
 def spice(
@@ -45,9 +45,9 @@ def spice(
     threads: int | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> tuple[Measured, SpiceScores]:
-    """SPICE of tokenized captions. `progress` hears how many captions of those unknown to `cache` are parsed."""
+    """SPICE of tokenized captions. `progress` receives the number of parsed captions that `cache` did not have."""
     candidates = [one_line(text) for text in candidates]
-    references = [[one_line(text) for text in said] for said in references]
+    references = [[one_line(text) for text in captions] for captions in references]
     texts = dict.fromkeys(
         text for clip in zip(references, candidates, strict=True) for text in (*clip[0], clip[1])
     )
@@ -55,7 +55,7 @@ def spice(
     unknown = [text for text in texts if text not in known]
     threads = threads or os.cpu_count() or 1
     request = runtime.folder / f"spice-{time.monotonic_ns():x}.json"
-    clips = [{"test": test, "refs": said} for test, said in zip(candidates, references, strict=True)]
+    clips = [{"test": test, "refs": captions} for test, captions in zip(candidates, references, strict=True)]
     request.write_text(json.dumps({"known": known, "unknown": unknown, "clips": clips}), encoding="utf-8")
     path = os.pathsep.join(map(str, spice_class_path()))
     rows = []
@@ -70,7 +70,7 @@ def spice(
 
 
 def _parse(program: Program, unknown: Sequence[str], cache: TupleCache, progress: Progress) -> None:
-    """Receives the tuples of unknown captions and keeps them, every few seconds and whatever happens."""
+    """Receives the tuples of unknown captions and writes them to the cache every few seconds, also on errors."""
     parsed: dict[str, Tuples] = {}
     kept = time.monotonic()
     progress("parsing captions for SPICE", 0, len(unknown))
@@ -89,7 +89,7 @@ def _object(line: str, name: str) -> Any:
     try:
         return json.loads(line)[name]
     except (ValueError, KeyError, TypeError):
-        raise MetricError(f"SPICE: {line[:200]!r} came back instead of {name}") from None
+        raise MetricError(f"SPICE: the launcher returned {line[:200]!r} instead of {name}") from None
 
 
 def _number(value: float | None) -> float:

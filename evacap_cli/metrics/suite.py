@@ -1,4 +1,7 @@
-"""All metrics of a set of captions: words once, then the scorers beside one another. A new scorer is an entry here."""
+"""Computes all metrics of a set of captions: tokenizes once, then runs the scorers in parallel.
+
+To add a scorer, add an entry to `METRICS` and to `_jobs`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from evacap_cli.metrics.statistics import Array, Measured, Statistic
 from evacap_cli.metrics.tokens import plain_tokens, ptb_tokens
 from evacap_cli.metrics.tuples import TupleCache
 
-# metric -> the scorers whose work it needs
+# metric -> the scorers it needs
 METRICS: dict[str, tuple[str, ...]] = {
     "BLEU_1": ("BLEU",),
     "BLEU_2": ("BLEU",),
@@ -36,23 +39,26 @@ PTB, PLAIN = "PTB (CoreNLP 3.4.1)", "built-in"
 
 
 def choose_metrics(wanted: str | None) -> tuple[str, ...]:
-    """Names with commas between them, in any case, `BLEU` for all four; None: all. Raises UsageError."""
+    """Parses comma-separated metric names, case-insensitive; `BLEU` means BLEU_1 to BLEU_4, None all metrics.
+
+    Raises UsageError.
+    """
     if wanted is None:
         return tuple(METRICS)
     known = {name.lower(): (name,) for name in METRICS} | {"bleu": tuple(f"BLEU_{n}" for n in range(1, 5))}
     asked = [name.strip() for name in wanted.split(",") if name.strip()]
     unknown = [name for name in asked if name.lower() not in known]
     if unknown or not asked:
-        said = ", ".join(unknown) or "nothing"
-        raise UsageError(f"--metrics {wanted}: no such metric: {said}", f"choose from {', '.join(METRICS)}")
+        names = ", ".join(unknown) or "no name given"
+        raise UsageError(f"--metrics {wanted}: unknown metric: {names}", f"choose from {', '.join(METRICS)}")
     chosen = {name for text in asked for name in known[text.lower()]}
     return tuple(name for name in METRICS if name in chosen)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to score. `java`: a program instead of the one that is found; `patience`: seconds that a Java program may go
-    without output; `heap`: memory for METEOR and SPICE each, as Java writes it; `threads`: of SPICE's parser."""
+    """How to score. `java`: the Java program (None: find one); `patience`: timeout in seconds for Java output;
+    `heap`: Java heap of METEOR and of SPICE, such as 2G; `threads`: threads of SPICE's parser (None: all cores)."""
 
     metrics: tuple[str, ...] = tuple(METRICS)
     java: str | None = None
@@ -63,7 +69,7 @@ class Settings:
 
 @dataclass
 class Scores:
-    """Values of the metrics that were asked for: None where `unavailable` says why."""
+    """Values of the requested metrics. A metric that could not be computed is None; `unavailable` gives the reason."""
 
     clips: tuple[str, ...]
     values: dict[str, float | None] = field(default_factory=dict)
@@ -75,11 +81,11 @@ class Scores:
     java: Java | None = None
     tokenizer: str = PTB
     spice: SpiceScores | None = None
-    wordless: list[str] = field(default_factory=list)  # clips whose candidate has no words
+    wordless: list[str] = field(default_factory=list)  # clips whose candidate has no tokens
 
     @property
     def id_hash(self) -> str:
-        """Equal for the same clips, in whatever order."""
+        """12 hex digits of the set of clips; their order does not matter."""
         return hashlib.sha256("\n".join(sorted(self.clips)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
@@ -92,12 +98,12 @@ def score_captions(
     progress: Progress = lambda what, done, total: None,
     sets: int = 1,
 ) -> Scores:
-    """One candidate and at least one reference a clip, raw captions as people or models write them. `sets`: how many
-    sets of captions of the same number of clips follow one another; each is scored as if it were alone.
+    """Scores raw captions: one candidate and at least one reference per clip. `sets`: the number of equally long sets
+    of captions in the input, one after another; CIDEr treats each set as a corpus of its own.
 
-    What cannot be computed is in `unavailable`: METEOR and SPICE without Java, SPICE without its parts, a metric whose
-    program fails or falls silent. `progress` is called from other threads. Raises UsageError for a `settings.java`
-    that does not run, and without clips.
+    Metrics that fail are in `unavailable`: METEOR and SPICE without Java, SPICE without its files, a metric whose
+    program fails or times out. `progress` is called from other threads. Raises UsageError if `settings.java` does not
+    run or there are no clips.
     """
     if not clips:
         raise UsageError(
@@ -109,10 +115,21 @@ def score_captions(
         runtime, trouble = _runtime(settings, Path(folder), scores)
         try:
             began = time.monotonic()
-            words, said = _tokenize(runtime, candidates, references, scores)
+            candidate_tokens, reference_tokens = _tokenize(runtime, candidates, references, scores)
             scores.seconds["tokens"] = time.monotonic() - began
-            scores.wordless = [clip for clip, text in zip(clips, words, strict=True) if not text.strip()]
-            jobs = _jobs(runtime, words, said, cache or TupleCache(None), settings, progress, scores, sets)
+            scores.wordless = [
+                clip for clip, text in zip(clips, candidate_tokens, strict=True) if not text.strip()
+            ]
+            jobs = _jobs(
+                runtime,
+                candidate_tokens,
+                reference_tokens,
+                cache or TupleCache(None),
+                settings,
+                progress,
+                scores,
+                sets,
+            )
             found, failed = _run(jobs, trouble, runtime, scores)
         except BaseException:
             if runtime is not None:
@@ -133,42 +150,42 @@ def _runtime(settings: Settings, folder: Path, scores: Scores) -> tuple[Runtime 
 def _tokenize(
     runtime: Runtime | None, candidates: Sequence[str], references: Sequence[Sequence[str]], scores: Scores
 ) -> tuple[list[str], list[list[str]]]:
-    flat = [text for said in references for text in said]
+    flat = [text for captions in references for text in captions]
     try:
         if runtime is None:
             raise MetricError("no Java")
         with ThreadPoolExecutor(2) as pool:
             both = pool.map(lambda texts: ptb_tokens(runtime, texts), (candidates, flat))
-            words, said_words = both
+            candidate_tokens, reference_tokens = both
     except MetricError as error:
         scores.tokenizer = f"{PLAIN} ({error.message})"
-        words, said_words = plain_tokens(candidates), plain_tokens(flat)
-    each = iter(said_words)
-    return words, [[next(each) for _ in said] for said in references]
+        candidate_tokens, reference_tokens = plain_tokens(candidates), plain_tokens(flat)
+    each = iter(reference_tokens)
+    return candidate_tokens, [[next(each) for _ in captions] for captions in references]
 
 
 def _jobs(
     runtime: Runtime | None,
-    words: Sequence[str],
-    said: Sequence[Sequence[str]],
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
     cache: TupleCache,
     settings: Settings,
     progress: Progress,
     scores: Scores,
     sets: int,
 ) -> dict[str, Callable[[], Measured] | None]:
-    """The scorers that the metrics need; None for one that has no Java to run."""
+    """The scorers that the requested metrics need. A scorer that needs Java is None if there is no Java."""
 
     def run_spice(runtime: Runtime) -> Measured:
-        found, scores.spice = spice(runtime, words, said, cache, settings.threads, progress)
+        found, scores.spice = spice(runtime, candidates, references, cache, settings.threads, progress)
         return found
 
     known: dict[str, Callable[[], Measured] | None] = {
         "SPICE": None if runtime is None else lambda: run_spice(runtime),
-        "METEOR": None if runtime is None else lambda: meteor(runtime, words, said),
-        "CIDEr": lambda: ngrams.cider(words, said, sets),
-        "BLEU": lambda: ngrams.bleu(words, said),
-        "ROUGE_L": lambda: ngrams.rouge_l(words, said),
+        "METEOR": None if runtime is None else lambda: meteor(runtime, candidates, references),
+        "CIDEr": lambda: ngrams.cider(candidates, references, sets),
+        "BLEU": lambda: ngrams.bleu(candidates, references),
+        "ROUGE_L": lambda: ngrams.rouge_l(candidates, references),
     }
     needed = {scorer for name in settings.metrics for scorer in METRICS[name]}
     return {scorer: job for scorer, job in known.items() if scorer in needed}
@@ -180,7 +197,7 @@ def _run(
     runtime: Runtime | None,
     scores: Scores,
 ) -> tuple[Measured, dict[str, MetricError]]:
-    """Runs all jobs at the same time; what failed by scorer."""
+    """Runs all jobs in parallel. Returns the results and the errors by scorer."""
 
     def timed(scorer: str, job: Callable[[], Measured]) -> Measured:
         began = time.monotonic()
@@ -210,13 +227,13 @@ def _run(
                 all_found.statistics |= found.statistics
         except BaseException:
             if runtime is not None:
-                runtime.stop.set()  # else leaving the pool would wait for the Java programs
+                runtime.stop.set()  # otherwise, leaving the pool waits for the Java programs
             raise
     return all_found, failed
 
 
 def _collect(scores: Scores, metrics: Sequence[str], found: Measured, failed: dict[str, MetricError]) -> None:
-    """The metrics that were asked for, also those made of others."""
+    """Fills `scores` with the requested metrics, including those derived from others."""
     if "CIDEr" in found.corpus and "SPICE" in found.corpus:
         per_clip = (found.per_clip["CIDEr"] + found.per_clip["SPICE"]) / 2
         found.add("SPIDEr", (found.corpus["CIDEr"] + found.corpus["SPICE"]) / 2, per_clip)

@@ -1,4 +1,4 @@
-"""Captions as the words that all metrics compare: lower case, split as the Penn Treebank does, without punctuation."""
+"""Caption tokenization for all metrics: lower case, Penn Treebank tokens, without punctuation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from evacap_cli.metrics.java import MetricError, Program, Runtime
 from evacap_cli.metrics.parts import pycocoevalcap_file
 
-# what pycocoevalcap's PTBTokenizer drops, https://github.com/salaniz/pycocoevalcap
+# the tokens that pycocoevalcap's PTBTokenizer drops, https://github.com/salaniz/pycocoevalcap
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
 )
-_BREAKS = re.compile(
-    "[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]"
-)  # ends of lines for some program, and controls
+# control characters and everything that some program treats as a line break
+_BREAKS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 _CONTRACTIONS = re.compile(r"(?<=\w)('s|'m|'d|'re|'ve|'ll|n't)(?![\w'])")
 _DOUBLES = re.compile(r"\b(can)(not)\b|\b(gon|wan)(na)\b|\b(got)(ta)\b|\b(gim|lem)(me)\b")
@@ -24,20 +23,20 @@ _WORD = re.compile(
     r"""|\w+(?:[-'&/.]\w+)*|[^\w\s]""",
     re.VERBOSE,
 )
-_UNKNOWN = re.compile("[\U00010000-\U0010ffff\ud800-\udfff]")  # emoji and the like, which CoreNLP drops, too
+_UNKNOWN = re.compile("[\U00010000-\U0010ffff\ud800-\udfff]")  # emoji etc.; CoreNLP also drops them
 _QUOTES = str.maketrans({"\u2018": "`", "\u2019": "'", "\u201c": "`", "\u201d": "`"})
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 
 
 def one_line(text: str) -> str:
-    """`text` with spaces for whatever could end a line. Nothing else is changed."""
+    """Replaces every character of `text` that may end a line by a space."""
     return _BREAKS.sub(" ", text)
 
 
 def ptb_tokens(runtime: Runtime, captions: Sequence[str]) -> list[str]:
-    """Each caption as words with spaces between them, by the tokenizer (CoreNLP 3.4.1) and the rules of pycocoevalcap.
+    """Tokenizes captions with CoreNLP 3.4.1 and the rules of pycocoevalcap. Returns space-separated tokens.
 
-    Captions go in together and in order, as they do there: now and then a line's words depend on the next line.
+    As in pycocoevalcap, all captions are one input in order, because the tokens of a line can depend on the next line.
     """
     if not captions:
         return []
@@ -50,13 +49,13 @@ def ptb_tokens(runtime: Runtime, captions: Sequence[str]) -> list[str]:
         lines.pop()
     lines += [""] * (len(captions) - len(lines) if not any(map(str.strip, captions[len(lines) :])) else 0)
     if len(lines) != len(captions):
-        raise MetricError(f"PTB tokenizer: {len(lines)} lines came back for {len(captions)} captions")
+        raise MetricError(f"PTB tokenizer: returned {len(lines)} lines for {len(captions)} captions")
     return [_without_punctuation(line.rstrip().split(" ")) for line in lines]
 
 
 def plain_tokens(captions: Sequence[str]) -> list[str]:
-    """The same without Java, for where there is none. Of AudioCaps' captions nearly all become the same words; numbers
-    that rest on it are not to be compared with published ones to the last digit."""
+    """Approximates `ptb_tokens` without Java. Most AudioCaps captions get the same tokens, but metrics computed with it
+    can differ slightly from published ones."""
     return [_without_punctuation(_plain(one_line(caption))) for caption in captions]
 
 

@@ -1,4 +1,4 @@
-"""Parsed captions kept between runs, so that references are parsed once in their life."""
+"""A persistent cache of parsed captions, so that SPICE parses every caption only once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 Tuples = list[list[str]]
-MOST = 400_000  # captions kept, about 150 MB; the longest unused go first
-_WAIT = 60.0  # seconds for another process that writes
+MOST = 400_000  # captions in the cache, about 150 MB; the least recently used are removed first
+_WAIT = 60.0  # seconds to wait for the lock of another process
 _DAY = 86_400
 
 
 class TupleCache:
-    """Captions and their tuples, in a file that several processes may use at once, and in memory.
+    """Maps captions to their tuples, in memory and in a file that several processes can use at once.
 
-    A file that cannot be used is only a loss of time: `trouble` says why, and memory alone is used. A damaged file is
-    begun anew. `path` None keeps nothing.
+    If the file cannot be used, `trouble` gives the reason and the cache stays in memory. A damaged file is replaced.
+    With `path` None, the cache has no file.
     """
 
     def __init__(self, path: Path | None, most: int = MOST) -> None:
@@ -52,11 +52,11 @@ class TupleCache:
         return sqlite3.connect(str(self.path), timeout=_WAIT)
 
     def _give_up(self, error: Exception) -> None:
-        self.trouble = f"parsed captions are not kept: {self.path}: {error}"
+        self.trouble = f"parsed captions are not cached: {self.path}: {error}"
         self.path = None
 
     def get(self, captions: Iterable[str]) -> dict[str, Tuples]:
-        """The tuples of those captions that are known."""
+        """The tuples of the captions that are in the cache."""
         wanted = dict.fromkeys(captions)
         found = {caption: self._memory[caption] for caption in wanted if caption in self._memory}
         if self.path is None:
@@ -80,7 +80,7 @@ class TupleCache:
         return found
 
     def put(self, parsed: Mapping[str, Tuples]) -> None:
-        """Keeps tuples by caption; what was used longest ago goes when there are too many."""
+        """Adds tuples by caption. If there are more than `most`, removes the least recently used."""
         self._memory |= parsed
         if self.path is None or not parsed:
             return

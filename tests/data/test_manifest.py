@@ -134,7 +134,7 @@ def test_numbers_as_ids_and_gaps(tmp_path: Path) -> None:
     entries = read_manifest(path)  # a gap made whole numbers to floats
     assert [(e.source, e.key, e.captions) for e in entries[:1]] == [("103549", "103549", ("One",))]
     assert entries[1].path is None
-    assert entries[1].error == "row 2 names no file and no id"
+    assert entries[1].error == "row 2 has no file and no id"
 
 
 def test_only_columns_in_use_are_read_of_parquet(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_wrong_rows_cost_their_clip_alone(tmp_path: Path) -> None:
     assert "end 3 is not after start 9" in entries[1].error
     assert "'-1'" in entries[2].error
     assert "'inf'" in entries[2].error
-    assert entries[3].error == "line 5 names no file and no id"
+    assert entries[3].error == "line 5 has no file and no id"
     assert len({e.key for e in entries}) == 5
 
 
@@ -258,10 +258,10 @@ def test_clips_without_captions_can_be_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "named"),
     [
-        ("a.json", '[{"video": "a"', "is no JSON"),
+        ("a.json", '[{"video": "a"', "is not valid JSON"),
         ("a.json", '{"video": "a", "caption": "b"}', "not a list"),
-        ("a.json", '[1, {"video": "a"}, "b"]', "object 1 is none, object 3 is none"),
-        ("a.json", "[" * 100_000, "is no JSON"),
+        ("a.json", '[1, {"video": "a"}, "b"]', "object 1 is not, object 3 is not"),
+        ("a.json", "[" * 100_000, "is not valid JSON"),
         ("a.json", "[]", "none"),
         ("a.json", '[{"video": ["a"], "caption": "b"}]', "object 1: video"),
         (
@@ -270,7 +270,7 @@ def test_clips_without_captions_can_be_asked_for(tmp_path: Path) -> None:
             "image_id '2'",
         ),
         ("a.json", '{"images": [{"video": "a"}]}', "COCO"),
-        ("a.jsonl", '{"video": "a", "caption": "b"}\n{"video"\n', "line 2: is no JSON"),
+        ("a.jsonl", '{"video": "a", "caption": "b"}\n{"video"\n', "line 2: is not valid JSON"),
         ("a.parquet", "PAR1 and nothing else", "Parquet"),
     ],
 )
@@ -289,7 +289,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     path.write_bytes("video,caption\na.mp4,Caf\u00e9\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"(?i)utf-8"):
         read_manifest(path)
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="not a folder"):
         read_manifest(write(tmp_path, "video,caption\na,b\n"), tmp_path / "nowhere")
 
 

@@ -59,9 +59,9 @@ def test_audiocaps_own_table_against_clips_named_in_four_styles(tmp_path: Path) 
     assert Counter(e.path is not None for e in entries) == {True: 4, False: 3}
     assert [by_id[i].path for i in ("7fmOlUlwoNg", "6BJ455B1aAs", "GOD8Bt5LfDE", "-EQByFLFqig")] == found
     assert by_id["YQSuFyFm3Lc"].error.endswith(
-        "is named as YQSuFyFm3Lc from 230 s, only YQSuFyFm3Lc_10_20.mp4"
+        "matches YQSuFyFm3Lc from 230 s, only YQSuFyFm3Lc_10_20.mp4"
     )
-    assert by_id["-NsC63dA01g"].error == f"no file below {tmp_path} whose name holds -NsC63dA01g"
+    assert by_id["-NsC63dA01g"].error == f"no file name below {tmp_path} contains -NsC63dA01g"
     assert all(e.start is None and e.end is None and (e.path is None) == bool(e.error) for e in entries)
 
     with AUDIOCAPS.open(encoding="utf-8", newline="") as file:
@@ -128,7 +128,7 @@ def test_the_file_named_with_the_start_comes_first(tmp_path: Path) -> None:
     assert (
         entries[1].path is None
     )  # nobody can tell whether the bare file is the clip at 30 s or the one at 90 s
-    assert entries[1].error == f"{bare} does not say which of the starts 30, 90 it has"
+    assert entries[1].error == f"{bare}: start time is unknown, one of 30, 90 expected"
 
 
 def test_without_a_start_parts_are_ambiguous(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_avcap_json_with_waveforms_and_frames(tmp_path: Path) -> None:
         assert (first.key, first.start, first.end) == (f"{'a' * 11}_20000_30000", None, None)
         assert missing.path is None
         assert str(data / "ddddddddddd_20000_30000.wav") in missing.error
-        assert f"no file below {data} whose name holds ddddddddddd" in missing.error
+        assert f"no file name below {data} contains ddddddddddd" in missing.error
 
 
 def test_avcap_json_with_videos_instead(tmp_path: Path) -> None:
@@ -279,4 +279,4 @@ def test_rows_with_pictures_alone_have_no_sound(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("video_path,caption\na.jpg,x\n", "utf-8")
     (entry,) = read_manifest(path)
-    assert (entry.source, entry.error) == ("a.jpg", "line 2 names only pictures, no sound")
+    assert (entry.source, entry.error) == ("a.jpg", "line 2 has only pictures, no audio file")

@@ -201,10 +201,10 @@ def test_damage_is_told_with_shard_and_key(folder: Path, tmp_path: Path) -> None
     jpeg = folder.name == "jpeg"
     frames = "00.jpg" if jpeg else "frames.npy"
     for read, key, name, path, reason in (
-        (store.fbank, "t1", "fbank.npy", shard_path(copy, 0), "not those that were written"),
-        (store.frames, "t5", frames, cut, "not those that were written"),
-        (store.fbank, "t6", "fbank.npy", cut, "the shard ends before"),
-        (store.frames, "t6", frames, cut, "the shard ends before"),
+        (store.fbank, "t1", "fbank.npy", shard_path(copy, 0), "its checksum is wrong"),
+        (store.frames, "t5", frames, cut, "its checksum is wrong"),
+        (store.fbank, "t6", "fbank.npy", cut, "the shard is truncated"),
+        (store.frames, "t6", frames, cut, "the shard is truncated"),
         (store.fbank, "t10", "fbank.npy", gone, "No such file"),
     ):
         with pytest.raises(EvacapError) as caught:

@@ -34,7 +34,7 @@ def test_one_run(tmp_path: Path) -> None:
     assert [(row["key"], row["status"]) for row in report.failed] == [
         ("gone", "missing"), ("t3", "failed"), ("t8", "failed"),
     ]  # fmt: skip
-    assert "fbank of shape (3, 8), where the settings say (16, 8)" in report.failed[2]["error"]
+    assert "fbank has shape (3, 8), but the settings require (16, 8)" in report.failed[2]["error"]
     assert (report.new, report.clips, report.other, report.damaged) == (10, 8, 0, [])
     assert told == [(i, 11) for i in range(1, 12)]
     assert names(tmp_path / "a" / "s") == [*WHOLE[:1], *shards(2), *WHOLE[1:]]
@@ -88,7 +88,7 @@ def test_another_setting_is_refused_with_both_values(
 def test_other_captions_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "s", deeds(4, t3="fail"))
     other = {f"t{i}": Toy(f"t{i}", ("new words",)) for i in (0, 2, 3)}
-    with pytest.raises(UsageError, match=r"2 clips have other captions .*: t0, t2"):
+    with pytest.raises(UsageError, match=r"captions or source of 2 clips changed .*: t0, t2"):
         write(tmp_path / "s", toys(4, **other))
     assert Store(tmp_path / "s").captions(0) == ["a dog barks", "rain"]
     write(tmp_path / "s", toys(4, t3=other["t3"]))  # of a clip that was never made nothing is kept
@@ -159,7 +159,7 @@ def test_odd_keys_and_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_folders_of_other_things_are_left_alone(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "thesis.tex").write_text("all I have")
-    with pytest.raises(UsageError, match=r"holds other things than a store \(thesis.tex\)"):
+    with pytest.raises(UsageError, match=r"contains files that are not of a store \(thesis.tex\)"):
         write(tmp_path, toys(1), overwrite=overwrite)
     assert names(tmp_path) == ["thesis.tex"]
     with pytest.raises(EvacapError, match="cannot be written"):
@@ -207,7 +207,7 @@ def test_a_full_disk_costs_what_was_not_committed(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert str(tmp_path / "s") in caught.value.message
-    assert "make room" in caught.value.cure
+    assert "free disk space" in caught.value.cure
     assert not [name for name in names(tmp_path / "s") if name.endswith(".tmp")]
     with pytest.raises(EvacapError, match="not finished"):
         Store(tmp_path / "s")

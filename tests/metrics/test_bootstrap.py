@@ -83,5 +83,5 @@ def test_p_values_of_chance_are_spread_evenly() -> None:
 
 
 def test_other_clips_are_refused() -> None:
-    with pytest.raises(ValueError, match="different clips"):
+    with pytest.raises(ValueError, match="different numbers of clips"):
         compare({"m": mean_of(np.zeros(3))}, {"m": mean_of(np.zeros(4))})

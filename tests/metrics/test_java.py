@@ -66,7 +66,7 @@ def test_an_error_shows_the_programs_own_text(tmp_path: Path) -> None:
     )
     with Program(runtime, "METEOR", [], "64M") as program, pytest.raises(MetricError) as caught:
         list(program.receive(2))
-    assert caught.value.message == "METEOR: Java ended with 1: Exception: OutOfMemoryError\nCaused by: x"
+    assert caught.value.message == "METEOR: Java exited with code 1: Exception: OutOfMemoryError\nCaused by: x"
     assert "--heap" in caught.value.cure
 
 
@@ -74,7 +74,7 @@ def test_an_early_end_is_an_error_even_without_a_code(tmp_path: Path) -> None:
     with Program(run(tmp_path, "print('one')"), "METEOR", [], "64M") as program:
         lines = program.receive(2)
         assert next(lines) == "one"
-        with pytest.raises(MetricError, match="ended with 0"):
+        with pytest.raises(MetricError, match="exited with code 0"):
             next(lines)
 
 

@@ -119,7 +119,7 @@ def test_what_is_not_clear_is_refused_all_at_once(tmp_path: Path) -> None:
     references = "video,caption\nx/1.mp4,one\ny/1.mp4,two\n2.mp4,three\n"
     with pytest.raises(UsageError) as caught:
         paired(tmp_path, "video,caption\n1.mp4,one\n2.mp4,here\na/2.mp4,there\n", references)
-    assert "line 2: '1.mp4' may be x/1.mp4, y/1.mp4" in caught.value.message
+    assert "line 2: '1.mp4' matches x/1.mp4, y/1.mp4" in caught.value.message
     assert "2.mp4 (line 3, line 4)" in caught.value.message
     assert "one caption" in caught.value.cure
 
@@ -132,13 +132,13 @@ def test_people_as_candidates_are_refused_with_the_reason(tmp_path: Path) -> Non
 
 
 def test_files_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"here 'q'; there '7fmOlUlwoNg', '6BJ455B1aAs'"):
+    with pytest.raises(UsageError, match=r"clips here: 'q'; clips there: '7fmOlUlwoNg', '6BJ455B1aAs'"):
         paired(tmp_path, "video,caption\nq,a\n")
-    with pytest.raises(UsageError, match=r"no column with names of clips and none with captions.* a, b"):
+    with pytest.raises(UsageError, match=r"no column with clip names and none with captions.* a, b"):
         paired(tmp_path, "a,b\n1,2\n")
     with pytest.raises(UsageError, match="no rows"):
         paired(tmp_path, "video,caption\n")
-    with pytest.raises(UsageError, match="without a clip's name: line 3"):
+    with pytest.raises(UsageError, match="without a clip name: line 3"):
         paired(tmp_path, "video,caption\n7fmOlUlwoNg,a\n,b\n")
 
 

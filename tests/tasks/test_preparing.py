@@ -132,7 +132,7 @@ def test_causes_are_counted_by_kind() -> None:
         {"key": f"k{i}", "source": f"k{i}.mp4", "status": "failed", "error": f"k{i}.mp4: it ends at {i}.5 s"}
         for i in range(5)
     ]
-    rows += [{"key": "m", "source": "m", "status": "missing", "error": "no file whose name holds m"}]
+    rows += [{"key": "m", "source": "m", "status": "missing", "error": "no file name contains m"}]
     first, second = causes(rows)
     assert (first.count, first.error, first.first) == (
         5,

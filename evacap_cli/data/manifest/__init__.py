@@ -1,4 +1,4 @@
-"""Lists of clips with captions, as people have them: tables to rows, rows to clips, clips to their media."""
+"""Manifests: reads tables of clips and captions in common formats and finds the media files of the clips."""
 
 from evacap_cli.data.manifest.entries import Entry, read_manifest
 

@@ -1,4 +1,4 @@
-"""A manifest's clips with their media."""
+"""The clips of a manifest with their media files."""
 
 from __future__ import annotations
 
@@ -20,51 +20,50 @@ _WAVEFORMS, _FRAMES = "waveforms", "frames"  # AVCap's folders
 
 @dataclass(frozen=True)
 class Entry:
-    """One clip: where its media is, and every caption it has."""
+    """One clip with its media file and all its captions."""
 
-    key: str  # unique in the manifest, [A-Za-z0-9_-] only, the same from run to run
-    source: str  # what the manifest said (path or id), for people
+    key: str  # unique in the manifest, only [A-Za-z0-9_-], the same in every run
+    source: str  # the path or id in the manifest, for display
     captions: tuple[str, ...]
-    path: Path | None  # the media file, None when none was found
-    start: float | None = None  # part of the media in seconds, None: not said
+    path: Path | None  # the media file; None if it was not found
+    start: float | None = None  # segment of the media in seconds; None if the manifest has no time
     end: float | None = None
-    pictures: tuple[Path, ...] = ()  # frames that were extracted before, in order, instead of the video's own
-    error: str = ""  # why there is no path
+    pictures: tuple[Path, ...] = ()  # extracted frames in order; they replace the frames of the video
+    error: str = ""  # why `path` is None
 
 
 def read_manifest(path: Path, media: Path | None = None, *, captioned: bool = True) -> list[Entry]:
-    """Reads the clips of a manifest: CSV (also with `;` or tabs), JSON, JSONL or Parquet, by suffix.
+    """Reads the clips of a manifest. The suffix selects the format: CSV (also with `;` or tabs), JSON, JSONL, Parquet.
 
-    Forms, which may be mixed; names of columns in any case:
-    - paths (`video`, `file_name`, `path`, ...), relative to `media` or else to the manifest's folder, with `/` or `\\`.
-      With `start` and `end` (seconds) a clip is that part of the file, and other parts are other clips.
-    - AudioCaps: `youtube_id` (or `video_id`, `id`) and `start_time`: the media file below `media` (else the manifest's
-      folder) whose name holds the id, see `MediaIndex`. `start_time` only says which file is meant: a file that is
-      named with it, or without any time, is the ten seconds cut out, and `start` and `end` of the entry stay None.
-      For whole videos add `start` and `end`, times of the video: they are made times of the file that was found.
-    - AVCap's JSON: `audio_path` also below `waveforms/`, and the pictures named by `video_path` in `frames/frame_N/`;
-      where there is no such file, the media is found by the YouTube id that the path holds. Also as COCO's `images`
-      and `annotations`.
-    - captions: `caption`, `captions` (a list), `caption_1`, `caption_2`, ... Empty ones are dropped.
+    The forms below may be mixed. Column names are case-insensitive.
+    - Paths (`video`, `file_name`, `path`, ...) with `/` or `\\`, relative to `media` or to the manifest's folder.
+      With `start` and `end` (seconds) a clip is that segment of the file. Different segments are different clips.
+    - AudioCaps: `youtube_id` (or `video_id`, `id`) and `start_time`. The clip is the media file below `media` (default:
+      the manifest's folder) whose name contains the id, see `MediaIndex`. `start_time` only selects the file: a file
+      named with this time or without a time is the ten-second clip itself; `start` and `end` of the entry stay None.
+      For whole videos, add `start` and `end` in the video's time; they are converted to the time of the file.
+    - AVCap's JSON: `audio_path`, also below `waveforms/`, and frames named by `video_path` in `frames/frame_N/`. If
+      the file does not exist, it is found by the YouTube id in the path. COCO's `images` and `annotations` also work.
+    - Captions: `caption`, `captions` (a list), `caption_1`, `caption_2`, ... Empty captions are dropped.
 
-    Captions of a clip stay together in their order, equal ones too; clips keep the order in which they first appear. A
-    clip whose media is not found, or whose row is wrong, has `path` None and says why in `error`. Raises UsageError for
-    a file that cannot be read, that has no usable columns (no captions either, if `captioned`) or no rows, and when
-    `media` is no folder.
+    Clips keep the order of their first rows; captions of a clip keep their order, including duplicates. If the media
+    of a clip is not found or its row is invalid, `path` is None and `error` gives the reason. Raises UsageError if the
+    file cannot be read, has no rows, or lacks usable columns (captions are required if `captioned`), or if `media` is
+    not a folder.
     """
     if media is not None and not media.is_dir():
-        raise UsageError(f"{media}: is no folder", "give the folder that holds the manifest's media")
+        raise UsageError(f"{media}: is not a folder", "give the folder that contains the manifest's media")
     table = read_table(path, is_known)
     check_columns(path, table, captioned)
     bases = list(dict.fromkeys((path.parent if media is None else media, path.parent)))
     clips = collect(path, table, bases)
     if not clips:
-        raise UsageError(f"{path}: has no clips in it", "add rows")
+        raise UsageError(f"{path}: contains no clips", "add rows")
     return find_entries(clips, bases)
 
 
 def find_entries(clips: list[Clip], bases: Sequence[Path]) -> list[Entry]:
-    """Looks where the manifest points, then below the first of `bases` for files named by id."""
+    """Finds the media of clips: by path first, then by id in the file names below the first of `bases`."""
     matches: list[Match | None] = []
     wanted: dict[str, set[float | None]] = {}
     for clip in clips:
@@ -95,11 +94,11 @@ def find_entries(clips: list[Clip], bases: Sequence[Path]) -> list[Entry]:
 
 
 def _look_up(clip: Clip, bases: Sequence[Path]) -> Match | None:
-    """The file at the clip's path; spelled as it is first, then as other systems spell it."""
+    """The file at the clip's path. Tries the exact spelling first, then the spellings of other systems."""
     if not clip.path:
         return None
     spellings = [clip.path, clip.path.strip(), clip.path.strip().replace("\\", "/")]
-    if not clip.path.isascii():  # macOS takes accents apart, most others keep them together
+    if not clip.path.isascii():  # macOS decomposes accented letters (NFD), most systems do not
         spellings += [unicodedata.normalize(form, spellings[-1]) for form in ("NFC", "NFD")]
     for spelling in dict.fromkeys(spellings):
         for base in bases:
@@ -110,7 +109,7 @@ def _look_up(clip: Clip, bases: Sequence[Path]) -> Match | None:
 
 
 def _search(clip: Clip, index: MediaIndex, bases: Sequence[Path]) -> Match:
-    """The file named by the clip's id, or everything that was tried."""
+    """The file whose name contains the clip's id, or an error that lists what was tried."""
     match = index.find(clip.id, clip.file_start, clip.is_part) if clip.id else Match(None)
     if match.path is not None or not clip.path:
         return match
@@ -119,7 +118,7 @@ def _search(clip: Clip, index: MediaIndex, bases: Sequence[Path]) -> Match:
 
 
 def _part_of(clip: Clip, match: Match) -> tuple[Match, float | None, float | None]:
-    """The part of the found file that is meant: a file that begins in the video's middle has a clock of its own."""
+    """The clip's segment in the time of the found file, which may begin in the middle of the video."""
     if match.path is None or not clip.is_part:
         return match, None, None
     if not match.begins or clip.file_start is None:
@@ -127,21 +126,21 @@ def _part_of(clip: Clip, match: Match) -> tuple[Match, float | None, float | Non
     start = 0.0 if clip.start is None else clip.start - clip.file_start
     end = None if clip.end is None else clip.end - clip.file_start
     if start < 0 or (end is not None and end <= start):
-        return Match(None, f"{match.path} begins after the part that is meant"), None, None
+        return Match(None, f"{match.path} begins after the start of the clip"), None, None
     if start == 0 and (clip.end is None or match.ends(clip.end)):
         return match, None, None
     return match, start, end
 
 
 class _Pictures:
-    """AVCap's frames of sound files; a video has its own."""
+    """Finds AVCap's extracted frames of audio files. Videos use their own frames."""
 
     def __init__(self, bases: Sequence[Path]) -> None:
         self._folders = [base / _FRAMES for base in bases]
         self._read: dict[Path, FrameFolders] = {}
 
     def find(self, clip: Clip, path: Path) -> tuple[Path, ...]:
-        """The pictures called as the manifest says, or as the file in `waveforms/` is."""
+        """The frames with the name in the manifest, or with the name of the file in `waveforms/`."""
         in_place = path.parent.name == _WAVEFORMS
         if path.suffix.lower() not in AUDIO_SUFFIXES or not (clip.pictures or in_place):
             return ()

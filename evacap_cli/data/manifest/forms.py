@@ -1,4 +1,4 @@
-"""The forms of manifests: rows as clips, before anyone looks for their media."""
+"""The forms of manifests: converts rows to clips, without searching for their media."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evacap_cli.data.manifest.tables import Table, plain_name
 from evacap_cli.errors import UsageError
 from evacap_cli.media import MEDIA_SUFFIXES
 
-# the first that is filled in a row counts
+# the first non-empty cell of a row is used
 _PATHS = ("video", "file_name", "filename", "path", "file", "file_path", "video_path", "audio_path", "wav")
 _IDS = ("youtube_id", "ytid", "video_id", "id")
 _TIMES = ("start_time", "start", "end")
@@ -24,26 +24,26 @@ _CAPTION = re.compile(r"captions?|caption[ _]?\d+")
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 _FORMS = f"""a manifest has one of these forms, as CSV, JSON, JSONL or Parquet:
-  video,caption                    paths; many rows a video allowed; start,end (seconds) for parts of it
+  video,caption                    paths; several rows per video allowed; start,end (seconds) for segments
   file_name,caption_1,caption_2    paths, all captions in one row
   youtube_id,start_time,caption    AudioCaps; files are found by the id in their names
   audio_path,video_path,caption    AVCap's JSON, with waveforms/ and frames/frame_N/
-paths may stand in {", ".join(_PATHS)}; ids in {", ".join(_IDS)}"""
+columns for paths: {", ".join(_PATHS)}; columns for ids: {", ".join(_IDS)}"""
 
 
 @dataclass
 class Clip:
-    """A clip as a manifest tells of it. Times are in seconds."""
+    """A clip as described by a manifest. Times are in seconds."""
 
-    identity: tuple[Any, ...]  # equal for rows that mean the same clip
-    name: str  # what its key is made of
-    source: str  # the path or id, as it is written
+    identity: tuple[Any, ...]  # equal for all rows of the same clip
+    name: str  # the key is derived from it
+    source: str  # the path or id in the manifest
     path: str = ""  # a media file
-    id: str = ""  # stands in the name of a media file
-    file_start: float | None = None  # ... that begins there in its video
-    start: float | None = None  # the part of the file that is meant
+    id: str = ""  # part of the media file's name
+    file_start: float | None = None  # where the media file begins in its video
+    start: float | None = None  # segment of the file
     end: float | None = None
-    pictures: str = ""  # name of the extracted frames' files
+    pictures: str = ""  # file name of the extracted frames
     error: str = ""  # what is wrong with the row
     captions: list[str] = field(default_factory=list)
 
@@ -53,12 +53,12 @@ class Clip:
 
 
 def is_known(column: str) -> bool:
-    """Whether a column (by its `plain_name`) tells anything about clips."""
+    """Whether manifests use a column with this `plain_name`."""
     return column in _PATHS or column in _IDS or column in _TIMES or bool(_CAPTION.fullmatch(column))
 
 
 def check_columns(path: Path, table: Table, captioned: bool) -> None:
-    """Raises UsageError when no column names media, or none has captions if the clips are to be `captioned`."""
+    """Raises UsageError if no column has paths or ids, or if `captioned` and no column has captions."""
     names = [plain_name(name) for name in table.columns]
     lacking = []
     if not any(name in _PATHS or name in _IDS for name in names):
@@ -71,9 +71,9 @@ def check_columns(path: Path, table: Table, captioned: bool) -> None:
 
 
 def collect(path: Path, table: Table, bases: Sequence[Path]) -> list[Clip]:
-    """The clips of a manifest in the order in which they first appear, each with the captions of all its rows.
+    """The clips of a manifest in the order of their first rows, each with the captions of all its rows.
 
-    Absolute paths below one of `bases` are the same as relative ones.
+    Absolute paths below one of `bases` equal the relative ones.
     """
     captions = [name for name in map(plain_name, table.columns) if _CAPTION.fullmatch(name)]
     roots = [posixpath.join(os.path.abspath(base).replace(os.sep, "/"), "") for base in bases]
@@ -81,9 +81,9 @@ def collect(path: Path, table: Table, bases: Sequence[Path]) -> list[Clip]:
     for where, row in table.rows:
         cells = _Cells(f"{path}: {where}", row)
         clip = _read_row(where, cells, roots)
-        said = [text for name in captions for text in cells.texts(name)]
-        if clip.source or said:  # else: an empty row
-            clips.setdefault(clip.identity, clip).captions += said
+        texts = [text for name in captions for text in cells.texts(name)]
+        if clip.source or texts:  # otherwise the row is empty
+            clips.setdefault(clip.identity, clip).captions += texts
     return list(clips.values())
 
 
@@ -93,7 +93,7 @@ def _read_row(where: str, cells: _Cells, roots: list[str]) -> Clip:
     pictures = next((text.strip() for text in paths if _is_picture(text)), "")
     clip_id = next((text for name in _IDS if (text := cells.text(name).strip())), "")
     if path and not (len(clip_id) == YOUTUBE and clip_id in path):
-        clip_id = ""  # beside a path, `id` is often a number of the row
+        clip_id = ""  # next to a path, `id` is often a row number
     wrong: list[str] = []
     times = [cells.seconds(name, wrong) for name in _TIMES]
     file_start, start, end = times
@@ -117,24 +117,24 @@ def _read_row(where: str, cells: _Cells, roots: list[str]) -> Clip:
             name += f"_{_digits(file_start)}"
     else:
         source, name, identity = pictures, where.replace(" ", "-"), ("none", where)
-        wrong.append(f"{where} names {'only pictures, no sound' if pictures else 'no file and no id'}")
+        wrong.append(f"{where} has {'only pictures, no audio file' if pictures else 'no file and no id'}")
     if start is not None or end is not None:
         name += f"_{_digits(start or 0)}" + (f"_{_digits(end)}" if end is not None else "")
     return Clip(identity, name, source, path, clip_id, file_start, start, end, pictures, "; ".join(wrong))
 
 
 class _Cells:
-    """The cells of one row; `at` is where it stands, for messages."""
+    """The cells of one row. `at` is the position of the row for messages."""
 
     def __init__(self, at: str, row: dict[str, Any]) -> None:
         self._at, self._row = at, row
 
     def text(self, column: str) -> str:
-        """A cell as text, numbers as people write them; empty where there is none. Raises UsageError for lists."""
+        """A cell as text, "" if there is none. Whole numbers have no decimals. Raises UsageError for lists."""
         return self._as_text(column, self._row.get(column))
 
     def texts(self, column: str) -> list[str]:
-        """The texts in a cell that may hold a list, without the empty ones."""
+        """The non-empty texts of a cell, which may be a list."""
         value = self._row.get(column)
         found = (
             self._as_text(column, item).strip() for item in (value if isinstance(value, list) else [value])
@@ -142,7 +142,7 @@ class _Cells:
         return [text for text in found if text]
 
     def seconds(self, column: str, wrong: list[str]) -> float | None:
-        """A cell as a time; what is none is told in `wrong`."""
+        """A cell as seconds. If it is not a valid time, appends a message to `wrong` and returns None."""
         text = self.text(column).strip()
         if not text:
             return None
@@ -150,8 +150,8 @@ class _Cells:
             seconds = float(text)
         except ValueError:
             seconds = math.nan
-        if not (math.isfinite(seconds) and seconds >= 0) or "_" in text:  # Python's numbers may hold `_`
-            wrong.append(f"{column} {text!r} is no time in seconds")
+        if not (math.isfinite(seconds) and seconds >= 0) or "_" in text:  # float() accepts `_`
+            wrong.append(f"{column} {text!r} is not a time in seconds")
             return None
         return seconds
 
@@ -161,10 +161,10 @@ class _Cells:
         if isinstance(value, float):
             if math.isnan(value):
                 return ""
-            # a gap in a column turns Parquet's whole numbers to floats
+            # Parquet stores an integer column with gaps as floats
             return str(int(value)) if value.is_integer() else repr(value)
         if isinstance(value, (list, dict, bytes)):
-            raise UsageError(f"{self._at}: {column} is no text and no number", "give one value a clip")
+            raise UsageError(f"{self._at}: {column} is neither text nor a number", "give one value per clip")
         return str(value)
 
 
@@ -173,7 +173,7 @@ def _is_picture(text: str) -> bool:
 
 
 def _plain_path(text: str, roots: list[str]) -> str:
-    """A path by which rows are recognised as the same file's: `/` between folders, relative where it can be."""
+    """A normalised path to compare rows: `/` as separator, relative to a root if possible."""
     plain = posixpath.normpath(text.replace("\\", "/"))
     root = next((root for root in roots if plain.startswith(root)), "")
     return plain[len(root) :]

@@ -1,26 +1,26 @@
-"""Names of clips that are fit for files and members of archives."""
+"""Clip keys that are valid names of files and archive members."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
-_LONGEST = 80  # with what a store appends it stays within the 100 bytes of a tar header's name
+_LONGEST = 80  # with a store's suffixes, the name stays within the 100 bytes of a tar header
 
 
 class Keys:
-    """Makes keys of `[A-Za-z0-9_-]`, unique within one manifest and the same in every run.
+    """Makes keys of `[A-Za-z0-9_-]` that are unique in one manifest and the same in every run.
 
-    A key is the clip's name with `_` for folders' `/`. A short hash of the whole name follows where more than that
-    was lost, or where a clip before has the key: so clips keep their keys when others are appended to the manifest.
-    No key begins with `-`, which tar and other tools take for an option; `_` is put before it.
+    A key is the clip's name with `_` instead of `/`. If other characters are replaced too, or an earlier clip has the
+    same key, a short hash follows. Clips therefore keep their keys when rows are appended to the manifest. A key that
+    would begin with `-`, which tar and other tools read as an option, gets the prefix `_`.
     """
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def make(self, name: str, identity: str) -> str:
-        """The key of the clip called `name`; `identity` tells it from all others."""
+        """The key of the clip `name`. `identity` is unique to the clip."""
         readable = name.replace("/", "_")
         if readable.startswith("-"):
             readable = "_" + readable

@@ -1,4 +1,4 @@
-"""Clips' media: ids found in the names of files, and frames that were extracted before."""
+"""Finds the media of clips by ids in file names, and frames that were extracted beforehand."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ from pathlib import Path
 
 from evacap_cli.media import MEDIA_SUFFIXES, VIDEO_SUFFIXES
 
-YOUTUBE = 11  # characters of a YouTube id: long enough to be looked for inside a name
+YOUTUBE = 11  # characters of a YouTube id, long enough to search for it inside a name
 _FRAMES = re.compile(r"frame_\d+")
 _TIMES = r"(?:[_-](?P<start>\d+(?:\.\d+)?)s?)?(?:[_-](?P<end>\d+(?:\.\d+)?)s?)?"
 _AFTER = re.compile(_TIMES)
-# a word such as `_audio` or yt-dlp's `]` may follow; digits in it could be a time that is written in another way
+# a word such as `_audio` or yt-dlp's `]` may follow; it has no digits, which may be a time in another notation
 _AFTER_YOUTUBE = re.compile(rf"(?P<closed>[\])])?{_TIMES}(?P<word>[\W_]\D*)?")
 
 
 @dataclass(frozen=True)
 class _Named:
-    """A file whose name holds an id: how plainly (0: nothing else but times and suffix), and the times that follow."""
+    """A file whose name contains an id, with the times in the name. `plain` is 0 if the name has nothing else."""
 
-    name: str  # below the folder
+    name: str  # relative to the folder
     plain: int
-    start: float | None = None  # in the unit of whoever named the file
+    start: float | None = None  # seconds or milliseconds
     end: float | None = None
-    unclear: bool = False  # more follows the id than is understood
+    unclear: bool = False  # the text after the id could not be parsed
 
     def order(self) -> tuple[bool, int, int, str]:
-        """Pictures before sound alone, plain names before others; the rest only so that it is always the same."""
+        """Sort key: videos before audio files, plain names before others, then depth and name for a stable order."""
         return not _has_suffix(self.name, VIDEO_SUFFIXES), self.plain, self.name.count(os.sep), self.name
 
     def begins(self, seconds: float) -> bool:
-        """Whether the name says that the file begins at `seconds`, in seconds or in milliseconds."""
+        """Whether the start time in the name is `seconds`. The name may use seconds or milliseconds."""
         return self.start is not None and _same_time(self.start, seconds)
 
 
 @dataclass(frozen=True)
 class Match:
-    """The file of a clip, or why there is none."""
+    """The file of a clip, or the reason why there is none."""
 
     path: Path | None
     error: str = ""
-    begins: bool = False  # the file's name says that it begins at the start that was asked for
-    end: float | None = None  # ... and where it ends, in seconds or milliseconds
+    begins: bool = False  # the file name contains the requested start time
+    end: float | None = None  # the end time in the file name, in seconds or milliseconds
 
     def ends(self, seconds: float) -> bool:
-        """Whether the file's end is `seconds`, as far as its name tells."""
+        """Whether the end time in the file name is `seconds`. True if the name has no end time."""
         return self.end is None or _same_time(self.end, seconds)
 
 
 class MediaIndex:
-    """The media files below `folder` by the ids in their names; the folder is walked once, a look-up is O(1).
+    """The media files below `folder`, indexed by the ids in their names. The folder is scanned once.
 
-    `wanted` are the ids with the starts in seconds that the manifest gives them. A name is read as
-    `[Y]ID[_START[_END]]` with any media suffix, in any nested folder; hidden files are left out, links are followed.
-    Times are seconds or milliseconds, with or without leading zeros, after `_` or `-`. An id of YouTube's eleven
-    characters may also stand among other words that are set apart, as in `Some title [ID].mp4` and `ID_audio.wav`.
+    `wanted` maps ids to their start times (seconds) in the manifest. Names are parsed as `[Y]ID[_START[_END]]` with any
+    media suffix, in any subfolder. Hidden files are skipped, links are followed. Times are seconds or milliseconds,
+    with or without leading zeros, after `_` or `-`. An id of 11 characters (YouTube) may also be surrounded by other
+    words with separators, as in `Some title [ID].mp4` and `ID_audio.wav`.
     """
 
     def __init__(self, folder: Path, wanted: Mapping[str, Collection[float | None]]) -> None:
         self.folder, self._wanted = folder, wanted
         self._found: dict[str, list[_Named]] = {}
-        self._closed: list[str] = []  # folders that could not be looked into
+        self._closed: list[str] = []  # unreadable folders
         lengths = sorted({len(name) for name in wanted})
         for name in self._walk() if wanted else ():
             stem = os.path.splitext(os.path.basename(name))[0]
@@ -74,11 +74,11 @@ class MediaIndex:
                         self._found.setdefault(wanted_id, []).append(named)
 
     def find(self, wanted: str, start: float | None, part: bool = False) -> Match:
-        """The file of the clip `wanted` that begins at `start` seconds of its video (None: not said).
+        """The file of the clip `wanted` that begins at `start` seconds of its video (None: unknown).
 
-        A file named with that start comes first; else one named without any: it is the clip itself, or, when the
-        manifest says which `part` of the file is meant, the whole video. A file that says another start is another
-        clip, and a file that says none is nobody's when the manifest has several clips of the video.
+        Prefers a file with this start time in its name, then a file without a time. The latter is the clip itself, or
+        the whole video if the manifest gives a segment (`part`). A file with another start time never matches. A file
+        without a time does not match if the manifest has several clips of the video and no segment.
         """
         found = sorted(self._found.get(wanted, ()), key=_Named.order)
         clear = [named for named in found if not named.unclear]
@@ -89,23 +89,23 @@ class MediaIndex:
                 return Match(self.folder / fitting[0].name, begins=True, end=fitting[0].end)
             starts = sorted(s for s in self._wanted.get(wanted, ()) if s is not None)
             if bare and not part and len(starts) > 1:
-                said = ", ".join(f"{s:g}" for s in starts)
+                listed = ", ".join(f"{s:g}" for s in starts)
                 return Match(
-                    None, f"{self.folder / bare[0].name} does not say which of the starts {said} it has"
+                    None, f"{self.folder / bare[0].name}: start time is unknown, one of {listed} expected"
                 )
         elif not bare and clear:
             if len({named.start for named in clear}) == 1:
                 return Match(self.folder / clear[0].name)
-            said = f"several parts of {wanted} below {self.folder} ({_names(clear)})"
-            return Match(None, f"{said}, and no start_time that says which")
+            several = f"several segments of {wanted} below {self.folder} ({_names(clear)})"
+            return Match(None, f"{several}, and the manifest has no start_time")
         if bare:
             return Match(self.folder / bare[0].name)
         if found:
             which = f"{wanted} from {start:g} s" if start is not None else wanted
-            return Match(None, f"no file below {self.folder} is named as {which}, only {_names(found)}")
-        error = f"no file below {self.folder} whose name holds {wanted}"
+            return Match(None, f"no file below {self.folder} matches {which}, only {_names(found)}")
+        error = f"no file name below {self.folder} contains {wanted}"
         if self._closed:
-            error += f" ({len(self._closed)} folders cannot be read, such as {self._closed[0]})"
+            error += f" ({len(self._closed)} folders cannot be read, for example {self._closed[0]})"
         return Match(None, error)
 
     def _walk(self) -> Iterator[str]:
@@ -115,11 +115,11 @@ class MediaIndex:
         walk = os.walk(top, followlinks=True, onerror=lambda error: self._closed.append(str(error.filename)))
         for parent, folders, names in walk:
             real = os.path.realpath(parent)
-            if real in seen:  # a link back to where we are
+            if real in seen:  # a link to a folder that was already scanned
                 folders.clear()
                 continue
             seen.add(real)
-            # the pictures of `frames/frame_N` can be a million, and none of them is a clip
+            # `frames/frame_N` can contain a million pictures, and no clips
             folders[:] = sorted(f for f in folders if not f.startswith(".") and not _FRAMES.fullmatch(f))
             below = os.path.relpath(parent, top)
             for name in names:
@@ -128,7 +128,7 @@ class MediaIndex:
 
 
 def _same_time(named: float, seconds: float) -> bool:
-    """Whether a number in a file's name means a time, in seconds or in milliseconds."""
+    """Whether a number in a file name equals `seconds`, in seconds or in milliseconds."""
     return min(abs(named - seconds), abs(named / 1000 - seconds)) < 0.01
 
 
@@ -137,7 +137,7 @@ def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
 
 
 def _places(stem: str, lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """Where in a name an id of one of the lengths may stand."""
+    """Yields the (offset, length) pairs at which a name may contain an id."""
     for length in lengths:
         last = len(stem) - length
         if length != YOUTUBE:
@@ -147,7 +147,7 @@ def _places(stem: str, lengths: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _read_name(name: str, stem: str, at: int, length: int) -> _Named | None:
-    """The name around the id at `at`; None when the id is only part of a longer word there."""
+    """Parses the name around the id at `at`. Returns None if the id is part of a longer word."""
     before, after = stem[:at], stem[at + length :]
     words = before.removesuffix("Y")
     if words and words[-1].isalnum():
@@ -169,7 +169,7 @@ def _names(found: list[_Named]) -> str:
 
 
 class FrameFolders:
-    """Pictures in `frame_0`, `frame_1`, ... below `folder`: one folder per moment, in it a file per clip."""
+    """Extracted frames in `frame_0`, `frame_1`, ... below `folder`: a folder per time step with a file per clip."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -184,5 +184,5 @@ class FrameFolders:
                     self._held.setdefault(name, []).append(i)
 
     def pictures(self, name: str) -> tuple[Path, ...]:
-        """The pictures of the clip whose files are called `name`, in order; moments without one are left out."""
+        """The frames with the file name `name`, in order. Missing frames are skipped."""
         return tuple(self._folders[i] / name for i in self._held.get(name, ()))

@@ -1,4 +1,4 @@
-"""CSV, JSON, JSONL and Parquet files as rows. Every cell of a text file stays the text that it was."""
+"""Reads CSV, JSON, JSONL and Parquet files as rows. Cells of text files stay unparsed text."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from typing import Any
 
 from evacap_cli.errors import UsageError
 
-_DELIMITERS = ",;\t"  # the first wins a tie
+_DELIMITERS = ",;\t"  # on a tie, the first is used
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns as the file names them, and per row where it stands and its cells by `plain_name` of the column."""
+    """The column names of a file, and for each row its position and its cells by `plain_name` of the column."""
 
     columns: tuple[str, ...]
     rows: list[tuple[str, dict[str, Any]]]
 
 
 def plain_name(column: str) -> str:
-    """A column's name without the differences that nobody means."""
+    """A column name in lower case and without surrounding spaces."""
     return column.strip().lower()
 
 
 def whole_number(text: str) -> str:
-    """An id as it was before a table kept it as a floating-point number: `123.0` is 123, other texts are themselves."""
+    """Undoes the conversion of an integer id to a float: `123.0` becomes `123`. Other texts are only stripped."""
     return re.sub(r"^(\d+)\.0+$", r"\1", text.strip())
 
 
 def read_table(path: Path, wanted: Callable[[str], bool]) -> Table:
-    """The rows of `path`, by its suffix: `.json`, `.jsonl`/`.ndjson`, `.parquet`/`.pq`, anything else is CSV.
+    """Reads the rows of `path`. The suffix selects the format: `.json`, `.jsonl`/`.ndjson`, `.parquet`/`.pq`, else CSV.
 
-    Of a Parquet file only the columns are read whose `plain_name` is `wanted`: data sets keep whole recordings in
-    others. Raises UsageError with the cause when the file cannot be read.
+    From a Parquet file, only columns whose `plain_name` is `wanted` are read, because other columns can contain whole
+    recordings. Raises UsageError with the cause if the file cannot be read.
     """
     suffix = path.suffix.lower()
     if suffix in (".parquet", ".pq"):
@@ -48,7 +48,7 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> Table:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})", "check the name") from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})", "check the path") from error
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path}: cannot be read as UTF-8 ({error.reason} at byte {error.start})", "save it in UTF-8"
@@ -63,10 +63,10 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> Table:
 def _read_csv(path: Path, text: str) -> Table:
     first = re.split("[\r\n]", text, maxsplit=1)[0]
     delimiter = max(_DELIMITERS, key=lambda d: first.count(d))
-    # strict: a quote that is never closed would swallow the rest of the file without a word
+    # without `strict`, an unclosed quote silently consumes the rest of the file
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows, ragged = [], []
-    limit = csv.field_size_limit(min(len(text), 2**31 - 1))  # all of it is in memory anyway
+    limit = csv.field_size_limit(min(len(text), 2**31 - 1))  # the whole text is in memory anyway
     try:
         columns = next(reader, [])
         names = [plain_name(name) for name in columns]
@@ -80,20 +80,20 @@ def _read_csv(path: Path, text: str) -> Table:
     except csv.Error as error:
         raise UsageError(
             f"{path}: line {reader.line_num}: {error}",
-            'quote cells that hold quotes or line ends, and write a quote in them twice (")',
+            'put cells that contain quotes or line breaks in quotes, and double each quote inside (")',
         ) from error
     finally:
         csv.field_size_limit(limit)
     if ragged:
         raise UsageError(
             f"{path}: the header has {len(columns)} cells, but {_some(ragged)}",
-            f"put cells that hold {delimiter!r} in quotes",
+            f"put cells that contain {delimiter!r} in quotes",
         )
     return _table(path, [name for name in columns if name.strip()], rows)
 
 
 def _read_json(path: Path, text: str) -> Table:
-    """A list of objects, also as `data` of an object, or COCO's `images` with `annotations`."""
+    """Reads a list of objects, an object with such a list as `data`, or COCO's `images` and `annotations`."""
     content = _parse(path, "", text)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
         content = _coco(path, content)
@@ -102,32 +102,33 @@ def _read_json(path: Path, text: str) -> Table:
     if not isinstance(content, list):
         raise UsageError(
             f"{path}: is not a list of objects",
-            'give [{"video": ..., "caption": ...}, ...], the same as "data", or COCO\'s "images" and "annotations"; '
-            "a file with one object a line is named .jsonl",
+            'give [{"video": ..., "caption": ...}, ...], an object with this list as "data", or COCO\'s "images" and '
+            '"annotations"; name a file with one object per line .jsonl',
         )
     return _objects(path, [(f"object {i}", row) for i, row in enumerate(content, 1)])
 
 
 def _read_jsonl(path: Path, text: str) -> Table:
-    # not splitlines(): JSON strings may hold line ends of Unicode's, such as U+2028
+    # splitlines() would also split at Unicode line breaks inside JSON strings, such as U+2028
     lines = [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     return _objects(path, [(where, _parse(path, where, line)) for where, line in lines])
 
 
 def _parse(path: Path, where: str, text: str) -> Any:
-    """JSON with its numbers as they are written, NaN as nothing."""
+    """Parses JSON. Numbers stay text; NaN becomes None."""
     try:
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
-        place = f"{path}: {where}" if where else f"{path}"
-        raise UsageError(f"{place}: is no JSON ({error})", "mend the file") from error
+        position = f"{path}: {where}" if where else f"{path}"
+        raise UsageError(f"{position}: is not valid JSON ({error})", "correct the file") from error
 
 
 def _objects(path: Path, found: list[tuple[str, Any]]) -> Table:
-    wrong = [f"{where} is none" for where, row in found if not isinstance(row, dict)]
+    wrong = [f"{where} is not" for where, row in found if not isinstance(row, dict)]
     if wrong:
         raise UsageError(
-            f"{path}: every clip is an object, but {_some(wrong)}", 'give {"video": ..., "caption": ...}'
+            f"{path}: every clip must be an object, but {_some(wrong)}",
+            'give {"video": ..., "caption": ...}',
         )
     columns = list(dict.fromkeys(name for _, row in found for name in row))
     plain = {name: plain_name(name) for name in columns}
@@ -136,12 +137,12 @@ def _objects(path: Path, found: list[tuple[str, Any]]) -> Table:
 
 
 def _coco(path: Path, content: dict[str, Any]) -> list[Any]:
-    """COCO's two lists as one: each image with the captions of all annotations that name it."""
+    """Merges COCO's two lists: each image gets the captions of its annotations."""
     images, notes = content["images"], content.get("annotations")
     if not isinstance(notes, list) or not all(isinstance(item, dict) and "id" in item for item in images):
         raise UsageError(
-            f"{path}: has `images`, but not COCO's form",
-            "each of `images` needs an `id`, each of `annotations` an `image_id` and a `caption`",
+            f"{path}: has `images`, but is not in COCO's format",
+            "each item of `images` needs an `id`, each item of `annotations` an `image_id` and a `caption`",
         )
     captions: dict[str, list[Any]] = {whole_number(str(item["id"])): [] for item in images}
     astray = []
@@ -152,7 +153,7 @@ def _coco(path: Path, content: dict[str, Any]) -> list[Any]:
         else:
             astray.append(f"annotation {i} has image_id {image!r}")
     if astray:
-        raise UsageError(f"{path}: {_some(astray)}, which is none of `images`", "mend the file")
+        raise UsageError(f"{path}: {_some(astray)}, which is not in `images`", "correct the file")
     return [{**item, "captions": captions[whole_number(str(item["id"]))]} for item in images]
 
 
@@ -176,7 +177,9 @@ def _table(path: Path, columns: Sequence[str], rows: list[tuple[str, dict[str, A
     counts = Counter(map(plain_name, columns))
     double = [name for name, count in counts.items() if count > 1]
     if double:
-        raise UsageError(f"{path}: has the column {', '.join(map(repr, double))} twice", "rename or drop one")
+        raise UsageError(
+            f"{path}: has the column {', '.join(map(repr, double))} twice", "rename or remove one of them"
+        )
     return Table(tuple(columns), rows)
 
 

@@ -1,4 +1,4 @@
-"""The feature store: clips decoded once, written shard after shard, read at random by any number of processes."""
+"""The feature store: decoded clips in shards, with random access from any number of processes."""
 
 from evacap_cli.data.store.members import FRAMES_FORMATS, Sample, StoreItem
 from evacap_cli.data.store.reading import Store

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, a folder that one process writes, and words for a disk that refuses."""
+"""Atomic file writes, folder locks, and error messages for failed writes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LOCK_PLACE = 2**40
 
 
 def make_whole(aside: Path, path: Path) -> None:
-    """Names a finished file `path` when all of it is on disk."""
+    """Syncs the finished file `aside` to disk and renames it to `path`."""
     with aside.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(aside, path)
-    if os.name != "nt":  # so that the name lasts, too
+    if os.name != "nt":  # also sync the new name
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -30,7 +30,7 @@ def make_whole(aside: Path, path: Path) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` when all of it is on disk, and is gone when that failed."""
+    """Yields a temporary path to write to. It is renamed to `path` on success and deleted on errors."""
     aside = path.with_name(path.name + ASIDE)
     try:
         yield aside
@@ -41,7 +41,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, -1 where there is none."""
+    """The size of a file in bytes, -1 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -50,20 +50,20 @@ def size_of(path: Path) -> int:
 
 @contextmanager
 def disk_errors(place: Path, cure: str = "give another folder") -> Iterator[None]:
-    """Says which folder or file could not be written, and why; `cure` is for disks that are not just full."""
+    """Converts OSError to an EvacapError that names `place`. `cure` is for errors other than a full disk."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
         raise EvacapError(
             f"{place}: cannot be written: {error.strerror or error}",
-            "make room; the same command then goes on where it was" if full else cure,
+            "free disk space, then run the same command again to continue" if full else cure,
         ) from error
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds it for this process; the lock goes with the process, however that ends."""
+    """Creates the folder and locks it for this process. The lock ends with the process, even if it is killed."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
@@ -76,15 +76,17 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def take_lock(file: IO[Any]) -> bool:
-    """Holds an open file for this process until it is closed, however that happens; False where another one holds it.
+    """Locks an open file for this process until it is closed. Returns False if another process has the lock.
 
-    A file system that knows no locks holds nothing.
+    Without effect on file systems that do not support locks.
     """
     try:
         if os.name == "nt":
             import msvcrt
 
-            file.seek(LOCK_PLACE)  # where nothing is: what is locked, nobody else can read
+            file.seek(
+                LOCK_PLACE
+            )  # behind the end of the file, because locked bytes are unreadable for others
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         else:
             import fcntl

@@ -1,4 +1,4 @@
-"""A store's own papers: `store.yaml`, which says how it was made, and the index of its clips."""
+"""The metadata of a store: `store.yaml` with its settings, and the index of its clips."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from evacap_cli.data.store.files import written_whole
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features.settings import FeatureSettings
 
-FORMAT = 1  # raise when what was written before can no longer be read
+FORMAT = 1  # increment when older stores can no longer be read
 NOTE, INDEX = "store.yaml", "index.parquet"
 OWN = re.compile(
     r"(?:store\.yaml|index\.parquet|shard-\d{6}\.tar|index-\d{6}\.parquet)(?:\.tmp)?|store\.lock"
 )
-"""Names of all that a store consists of, or leaves behind when it is killed."""
+"""Matches the names of all files of a store, including temporary files after a kill."""
 STATUSES = ("ok", "audio-only", "missing", "failed")
-MADE = STATUSES[:2]  # those of clips that can be read
+MADE = STATUSES[:2]  # statuses of clips with features
 MEMBER = pa.struct([("offset", pa.int64()), ("size", pa.int64()), ("crc32", pa.int64())])
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
-        ("shard", pa.int32()),  # null where there is nothing to read
+        ("shard", pa.int32()),  # null if the clip has no features
         ("json", MEMBER),
         ("fbank", MEMBER),
-        ("frames", pa.list_(MEMBER)),  # one a JPEG, or one for all
+        ("frames", pa.list_(MEMBER)),  # one per JPEG, or one for all frames
         ("seconds", pa.float64()),
         ("start", pa.float64()),
         ("end", pa.float64()),
@@ -39,14 +39,14 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("status", pa.string()),
         ("error", pa.string()),
-        ("entry", pa.string()),  # a hash of what the manifest said
+        ("entry", pa.string()),  # hash of the manifest entry
     ]
 )
 
 
 @dataclass
 class StoreNote:
-    """`store.yaml`. `made_with`: whatever else decides the contents. counts: clips by status."""
+    """The contents of `store.yaml`. made_with: other settings that affect the contents. counts: clips by status."""
 
     features: FeatureSettings
     frames_format: str = "jpeg"
@@ -69,31 +69,31 @@ class StoreNote:
 
     @classmethod
     def read(cls, folder: Path) -> StoreNote:
-        """Raises EvacapError when `folder` is not a store of this format."""
+        """Raises EvacapError if `folder` is not a store of this format."""
         path = folder / NOTE
         try:
             values = yaml.safe_load(path.read_text("utf-8"))
         except OSError as error:
             raise EvacapError(
                 f"{folder}: not a feature store (no {NOTE}: {error.strerror})",
-                "make one with `evacap prepare MANIFEST -o STORE`, over what is there with --overwrite",
+                "create one with `evacap prepare MANIFEST -o STORE`; --overwrite replaces a damaged store",
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise EvacapError(f"{path}: damaged: {error}", "make the store again with --overwrite") from error
+            raise EvacapError(f"{path}: damaged: {error}", "recreate the store with --overwrite") from error
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             found = values.get("format") if isinstance(values, dict) else None
             raise EvacapError(
-                f"{path}: format {found!r} is not one that this version reads ({FORMAT})",
-                "make the store again with --overwrite, or update evacap",
+                f"{path}: this version reads format {FORMAT}, not {found!r}",
+                "recreate the store with --overwrite, or update evacap",
             )
         known = {name: values[name] for name in (f.name for f in fields(cls)) if name in values}
         try:
             return cls(**{**known, "features": FeatureSettings.from_dict(known["features"])})
         except (TypeError, KeyError, UsageError) as error:
-            raise EvacapError(f"{path}: damaged: {error}", "make the store again with --overwrite") from error
+            raise EvacapError(f"{path}: damaged: {error}", "recreate the store with --overwrite") from error
 
     def differences(self, other: StoreNote) -> list[str]:
-        """How what is stored differs from what `other` would store, a setting a line."""
+        """The settings that differ between this store and `other`, one per item."""
         mine, wanted = self._decides(), other._decides()
         return differing(mine, wanted)
 
@@ -103,7 +103,7 @@ class StoreNote:
 
 
 def differing(mine: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """`name = stored, wanted WANTED` for every name whose values differ."""
+    """Describes every name whose values differ."""
     names = list(dict.fromkeys([*mine, *wanted]))
     return [
         f"{name} = {mine.get(name)} in the store, {wanted.get(name)} wanted"
@@ -117,12 +117,12 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """The index of one shard, until all are one."""
+    """The path of the index part of one shard. All parts are merged when the store is complete."""
     return folder / f"index-{number:06}.parquet"
 
 
 def numbered(folder: Path, pattern: str) -> dict[int, Path]:
-    """Shards (`shard-*.tar`) or parts (`index-*.parquet`) by number."""
+    """Shards (`shard-*.tar`) or index parts (`index-*.parquet`) by number."""
     return {
         int(path.name.split(".")[0].split("-")[1]): path
         for path in sorted(folder.glob(pattern))
@@ -131,7 +131,7 @@ def numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 def write_index(path: Path, table: pa.Table, following: int = 0) -> None:
-    """`following`: the number of the first shard that this index knows nothing of."""
+    """Writes an index. `following`: the number of the first shard that is not in it."""
     table = table.replace_schema_metadata({"following": str(following)})
     with written_whole(path) as aside:
         pq.write_table(table, aside)
@@ -140,15 +140,15 @@ def write_index(path: Path, table: pa.Table, following: int = 0) -> None:
 def read_index(path: Path) -> tuple[pa.Table, int]:
     """(rows, following). Raises EvacapError."""
     try:
-        # on one thread: whoever reads this may fork, and threads do not survive that
+        # single-threaded, because the caller may fork and threads do not survive a fork
         table = pq.read_table(path, schema=SCHEMA, use_threads=False)
         return table, int((pq.read_schema(path).metadata or {}).get(b"following", 0))
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise EvacapError(f"{path}: damaged: {error}", "make the store again with --overwrite") from error
+        raise EvacapError(f"{path}: damaged: {error}", "recreate the store with --overwrite") from error
 
 
 def latest(tables: Sequence[pa.Table]) -> pa.Table:
-    """One row per key: that of the last table which has it."""
+    """One row per key, from the last table that has the key."""
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
     last = {key: row for row, key in enumerate(table["key"].to_pylist())}
     return table if len(last) == len(table) else table.take(sorted(last.values()))

@@ -1,4 +1,4 @@
-"""What stands in a store's shards for one clip: arrays and pictures as bytes, and back."""
+"""Encodes the arrays and pictures of one clip as members of a shard, and decodes them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FRAMES_FORMATS = ("jpeg", "raw")
 
 
 class StoreItem(Protocol):
-    """What a sample is made of, as the store's index names it; a manifest's `Entry` is one.
+    """The input of a sample and its fields in the store's index, such as a manifest's `Entry`.
 
-    `key` is unique and fit for a file name; `error` says why nothing can be made of it, and is empty otherwise.
+    `key` is unique and a valid file name. A non-empty `error` says why no sample can be made.
     """
 
     @property
@@ -39,11 +39,11 @@ AnyItem = TypeVar("AnyItem", bound=StoreItem)
 
 @dataclass
 class Sample:
-    """One clip, ready for a model.
+    """The features of one clip.
 
-    fbank: float (T, F), normalised. frames: uint8 (N, 3, S, S), or None for a clip without a picture, and then
-    `picture_error` may say why. start and end in seconds of the source. captions: None for those of the item. extra:
-    whatever else is known of the clip, fit for JSON. note: what is worth knowing of how its source was read, one line.
+    fbank: float (T, F), normalised. frames: uint8 (N, 3, S, S), or None for a clip without a picture; `picture_error`
+    may then give the reason. start, end: seconds in the source. captions: None means those of the item. extra: more
+    metadata, JSON-serialisable. note: a one-line remark on how the source was read.
     """
 
     fbank: np.ndarray
@@ -58,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How samples become bytes: `frames` is one of FRAMES_FORMATS, `quality` JPEG's, 1 to 100."""
+    """How samples are encoded: `frames` is one of FRAMES_FORMATS, `quality` the JPEG quality, 1 to 100."""
 
     settings: FeatureSettings
     frames: str = "jpeg"
@@ -67,7 +67,7 @@ class Encoding:
 
 @dataclass
 class Packed:
-    """A sample as members of a shard, (suffix, bytes, crc32) each, and its part of the index."""
+    """A sample as members of a shard, (suffix, bytes, crc32) each, and its index fields."""
 
     members: list[tuple[str, bytes, int]]
     captions: list[str]
@@ -79,7 +79,7 @@ class Packed:
 
 
 def make_packed(item: AnyItem, make: Callable[[AnyItem], Sample], encoding: Encoding) -> Packed:
-    """`make(item)` as bytes. EvacapError where it has not the shape of the settings."""
+    """Encodes `make(item)`. Raises EvacapError if a shape differs from the settings."""
     sample = make(item)
     settings = encoding.settings
     _check("fbank", sample.fbank, (settings.audio_frames, settings.mel_bins))
@@ -112,15 +112,15 @@ def make_packed(item: AnyItem, make: Callable[[AnyItem], Sample], encoding: Enco
 
 
 def array_of(data: bytes, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """What a .npy member holds. Raises ValueError when it is something else than asked for."""
+    """Decodes a .npy member. Raises ValueError if its shape or dtype differs."""
     array = np.load(io.BytesIO(data), allow_pickle=False)
     if array.shape != shape or array.dtype != dtype:
-        raise ValueError(f"holds {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}")
+        raise ValueError(f"contains {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}")
     return array
 
 
 def picture_of(data: bytes, size: int) -> np.ndarray:
-    """(3, size, size) uint8 of a JPEG. Raises ValueError or OSError when it is something else."""
+    """Decodes a JPEG to (3, size, size) uint8. Raises ValueError or OSError if it is something else."""
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         if image.size != (size, size) or image.mode != "RGB":
             raise ValueError(f"is {image.mode} {image.size} instead of RGB {(size, size)}")
@@ -129,7 +129,7 @@ def picture_of(data: bytes, size: int) -> np.ndarray:
 
 def _check(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise EvacapError(f"{name} of shape {array.shape}, where the settings say {shape}")
+        raise EvacapError(f"{name} has shape {array.shape}, but the settings require {shape}")
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -139,7 +139,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _jpeg(frame: np.ndarray, quality: int) -> bytes:
-    """(3, S, S) uint8 as JPEG, with colours at full resolution: half of it would save a fifth and cost 2.5 dB."""
+    """Encodes (3, S, S) uint8 as JPEG without chroma subsampling, which would save a fifth but cost 2.5 dB."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))).save(
         buffer, "JPEG", quality=quality, subsampling=0

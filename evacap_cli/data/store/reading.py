@@ -1,4 +1,4 @@
-"""Reading a feature store: clips by number, at random, in any number of processes."""
+"""Reads a feature store: random access to clips by index, from any number of processes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from evacap_cli.data.store.members import array_of, picture_of
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features.settings import FeatureSettings
 
-MOST_OPEN = 64  # shards that one process keeps open
+MOST_OPEN = 64  # open shards per process
 AUDIO_SETTINGS = (
     "sample_rate", "seconds", "mel_bins", "audio_frames", "window", "fbank_mean", "fbank_std", "spectrogram", "padding"
 )  # fmt: skip
-UNFINISHED = "run the same `evacap prepare` again: it goes on where it was"
-DAMAGED = "bring the shard back from a copy, or delete it and run the same `evacap prepare` again"
+UNFINISHED = "run the same `evacap prepare` again to continue"
+DAMAGED = "restore the shard from a copy, or delete it and run the same `evacap prepare` again"
 
 
 class Store:
-    """Reads what `write_store` wrote; index `i` means the i-th clip that could be made.
+    """Reads the output of `write_store`. Index `i` is the i-th clip with features.
 
-    Sent to another process it opens its files anew there, and it may be forked. Every byte is checked against the
-    index: damage raises EvacapError with the shard and the key.
+    A store can be pickled and forked; every process opens its own files. Every read is checked against the checksums of
+    the index: damaged data raises EvacapError with the shard and the key.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises EvacapError when `folder` is not a store, or an unfinished one."""
+        """Raises EvacapError if `folder` is not a store or is not complete."""
         self.folder = Path(folder)
         self.note = StoreNote.read(self.folder)
         if not self.note.complete:
@@ -49,7 +49,7 @@ class Store:
         made = np.isin(status, MADE)
         rest = table.filter(pa.array(~made)).select(["key", "source", "status", "error"])
         self.failed: list[dict[str, str]] = rest.to_pylist()
-        """Clips that could not be made: key, source, status (failed or missing) and error."""
+        """Clips without features: key, source, status (failed or missing) and error."""
         table = table.filter(pa.array(made)).combine_chunks()
         self.keys: list[str] = table["key"].to_pylist()
         self._captions = _one(table["captions"])
@@ -69,42 +69,44 @@ class Store:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])  # type: ignore[misc]
         if self._version != state["version"]:
-            raise EvacapError(f"{self.folder}: the store was changed while it was in use", "start again")
+            raise EvacapError(
+                f"{self.folder}: the store was changed while it was in use", "run the command again"
+            )
 
     def check(self, wanted: FeatureSettings, picture: bool = True) -> None:
-        """UsageError, with every setting that differs, unless a model of these settings can read the store.
+        """Raises UsageError with every differing setting unless a model with settings `wanted` can read the store.
 
-        `picture`: whether the model looks, too; what is heard must always fit.
+        `picture`: whether the model uses frames. If not, only the audio settings must match.
         """
         mine, theirs = asdict(self.settings), asdict(wanted)
         names = mine if picture else AUDIO_SETTINGS
         wrong = differing({name: mine[name] for name in names}, {name: theirs[name] for name in names})
         if wrong:
             raise UsageError(
-                f"{self.folder}: made for other features than the model's: {'; '.join(wrong)}",
-                "make a store with `evacap prepare` and the --preset or --model that reads it",
+                f"{self.folder}: its features do not match the model: {'; '.join(wrong)}",
+                "create a store with `evacap prepare` and the --preset or --model of this model",
             )
 
     def captions(self, index: int) -> list[str]:
         return self._captions[int(index)].as_py()
 
     def has_picture(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """bool (B,)."""
+        """Whether clips have frames: bool (B,)."""
         rows = np.asarray(rows, dtype=np.int64)
         return self._first_frame[rows + 1] > self._first_frame[rows]
 
     def extra(self, index: int) -> dict[str, Any]:
-        """What else is known of the clip: the labels of synthetic ones, for example."""
+        """Other metadata of the clip, such as the labels of synthetic clips."""
         return json.loads(self._read(index, "json", self._json[index])).get("extra", {})
 
     def fbank(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """float16 (B, T, F), normalised."""
         shape = (self.settings.audio_frames, self.settings.mel_bins)
         out = np.empty((len(rows), *shape), np.float16)
-        for place, index in enumerate(map(int, rows)):
+        for i, index in enumerate(map(int, rows)):
             data = self._read(index, "fbank.npy", self._fbank[index])
             try:
-                out[place] = array_of(data, shape, np.float16)
+                out[i] = array_of(data, shape, np.float16)
             except ValueError as error:
                 raise self._damaged(index, "fbank.npy", str(error)) from error
         return out
@@ -114,18 +116,18 @@ class Store:
         size = self.settings.image_size
         shape = (self.settings.frames, 3, size, size)
         out = np.empty((len(rows), *shape), np.uint8)
-        for place, index in enumerate(map(int, rows)):
+        for i, index in enumerate(map(int, rows)):
             members = self._frames[self._first_frame[index] : self._first_frame[index + 1]]
             if not len(members):
-                out[place] = 0
+                out[i] = 0
             elif self.note.frames_format == "raw":
                 data = self._read(index, "frames.npy", members[0])
                 try:
-                    out[place] = array_of(data, shape, np.uint8)
+                    out[i] = array_of(data, shape, np.uint8)
                 except ValueError as error:
                     raise self._damaged(index, "frames.npy", str(error)) from error
             else:
-                self._pictures(index, members, out[place])
+                self._pictures(index, members, out[i])
         return out
 
     def fingerprint(self) -> str:
@@ -134,7 +136,7 @@ class Store:
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
     def _pictures(self, index: int, members: np.ndarray, out: np.ndarray) -> None:
-        """One clip's JPEGs, read in one go, into (N, 3, S, S)."""
+        """Reads the JPEGs of one clip with a single read into `out` (N, 3, S, S)."""
         if len(members) != len(out):
             raise self._damaged(index, "jpg", f"{len(members)} pictures instead of {len(out)}")
         first = int(members[0, 0])
@@ -153,9 +155,9 @@ class Store:
 
     def _checked(self, index: int, name: str, data: bytes, size: int, crc: int) -> bytes:
         if len(data) < size:
-            raise self._damaged(index, name, "the shard ends before it does")
+            raise self._damaged(index, name, "the shard is truncated")
         if zlib.crc32(data) != crc:
-            raise self._damaged(index, name, "its bytes are not those that were written")
+            raise self._damaged(index, name, "its checksum is wrong")
         return data
 
     def _bytes(self, index: int, name: str, offset: int, size: int) -> bytes:
@@ -170,7 +172,7 @@ class Store:
 
 
 class _Files:
-    """Open shards of this process, the least recently used closed first. For any number of threads."""
+    """An LRU cache of open shards. Thread-safe; after a fork it starts empty."""
 
     def __init__(self) -> None:
         self._renew()
@@ -181,14 +183,14 @@ class _Files:
         self._open: OrderedDict[Path, _File] = OrderedDict()
 
     def read(self, path: Path, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`, fewer where the file ends."""
+        """Reads up to `size` bytes from `offset`, fewer at the end of the file."""
         if self._process != os.getpid():  # forked, perhaps while another thread held the lock
             self._renew()
         with self._lock:
             file = self._open.pop(path, None) or _File(path)
             self._open[path] = file
             while len(self._open) > MOST_OPEN:
-                self._open.popitem(last=False)  # closed when the last thread that reads it is done
+                self._open.popitem(last=False)  # closed when the last thread has finished reading
         return file.read(offset, size)
 
 
@@ -218,7 +220,7 @@ class _File:
 
 
 def _one(column: pa.ChunkedArray) -> Any:
-    """A column as one array."""
+    """Combines the chunks of a column into one array."""
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [_empty(column)])
 
 

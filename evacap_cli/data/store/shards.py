@@ -1,6 +1,6 @@
-"""Filling a feature store's shards: each is written aside and renamed when it is whole.
+"""Writes the shards of a feature store. Each is written to a temporary file and renamed when complete.
 
-A shard counts once its part of the index stands beside it.
+A shard is valid once its index part exists.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from evacap_cli.data.store.files import ASIDE, disk_errors, make_whole
 from evacap_cli.data.store.index import SCHEMA, part_path, shard_path, write_index
 from evacap_cli.data.store.members import Packed, StoreItem
 
-SHARD_SECONDS = 300.0  # after which a shard is closed though it is not full: what a crash may cost
-BLOCK = 512  # of a tar file
+SHARD_SECONDS = 300.0  # a shard is closed after this time even if it is not full; a crash loses at most this
+BLOCK = 512  # bytes of a tar block
 
 
 class ShardWriter:
-    """Rows and members, gathered into a shard and its part of the index.
+    """Collects rows and members into a shard and its index part.
 
-    A context manager: what was not committed when it is left is gone.
+    A context manager that discards uncommitted rows on exit.
     """
 
     def __init__(self, folder: Path, number: int, most: int) -> None:
         self.folder, self.number, self.most = folder, number, most
-        self.rows: list[tuple[dict[str, Any], int]] = []  # and where the shard ended after each
+        self.rows: list[tuple[dict[str, Any], int]] = []  # each with the size of the shard after it
         self.tar: tarfile.TarFile | None = None
         self.clips = 0
         self.began = time.monotonic()
@@ -50,7 +50,7 @@ class ShardWriter:
         return path.with_name(path.name + ASIDE)
 
     def add(self, item: StoreItem, packed: Packed | None, status: str, error: str) -> None:
-        """One clip more; now and then that closes a shard. Raises EvacapError when the disk refuses."""
+        """Adds a clip and commits the shard if it is full. Raises EvacapError if writing fails."""
         if not self.rows:
             self.began = time.monotonic()
         row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
@@ -81,17 +81,17 @@ class ShardWriter:
             self.commit()
 
     def _append(self, name: str, data: bytes) -> int:
-        """Writes a member and says where its bytes begin."""
+        """Writes a member and returns the offset of its data."""
         if self.tar is None:
             self.tar = tarfile.open(self.aside, "w")  # noqa: SIM115
         info = tarfile.TarInfo(name)
         info.size = len(data)
         self.tar.addfile(info, io.BytesIO(data))
-        self.tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+        self.tar.members.clear()  # type: ignore[attr-defined]  # otherwise TarFile keeps all members in memory
         return self.tar.offset - -(-len(data) // BLOCK) * BLOCK
 
     def commit(self) -> None:
-        """Shard first, then its part of the index: a shard without one is nothing."""
+        """Writes the shard, then its index part, which makes the shard valid."""
         if not self.rows:
             return
         self.committing = True
@@ -102,7 +102,7 @@ class ShardWriter:
             if self.tar is not None:
                 file: Any = self.tar.fileobj
                 file.seek(end)
-                file.truncate()  # a clip that was interrupted half-way
+                file.truncate()  # removes an incomplete clip
                 self.tar.offset = end
                 self.tar.close()
                 make_whole(self.aside, shard_path(self.folder, self.number))
@@ -121,5 +121,5 @@ class ShardWriter:
 
 
 def entry_hash(item: StoreItem) -> str:
-    """Of what the manifest says of a clip."""
+    """16 hex digits of the clip's source and captions in the manifest."""
     return hashlib.sha256(json.dumps([item.source, list(item.captions)]).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Writing a feature store: shard after shard, each aside and renamed when whole, so that any end leaves a store.
+"""Writes a feature store shard by shard. An interrupted run leaves a valid store that the next run continues.
 
-A shard counts once its part of the index stands beside it. All parts become `index.parquet` at the end; until then the
-store is not complete, and the next run goes on with what has no row yet.
+A shard is valid once its index part exists. At the end, all parts are merged into `index.parquet`. Until then, the
+store is not complete, and the next run processes the items without a row.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from evacap_cli.features.settings import FeatureSettings
 from evacap_cli.media.pool import DecodePool
 
 Item = TypeVar("Item", bound=StoreItem)
-Progress = Callable[[int, int], None]  # clips done, clips in all
+Progress = Callable[[int, int], None]  # clips done, total clips
 KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass
 class StoreReport:
-    """A run and what came of it. counts, failed: of the items of this run, by status, and those that could not be made
-    (key, source, status, error). new: items that this run made or tried to. clips, bytes: of the whole store, other of
-    them of none of these items. damaged: shards that were cut or gone, whose clips were made again. notes: of clips
+    """The result of a run. counts: items of this run by status. failed: those without features (key, source, status,
+    error). new: items that this run processed. clips, bytes: totals of the whole store; other: clips that are not among
+    the items of this run. damaged: truncated or missing shards whose clips were made again. notes: remarks on the clips
     that this run made (key, source, note), see `Sample`.
     """
 
@@ -80,17 +80,17 @@ def write_store(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> StoreReport:
-    """Makes a sample of every item in worker processes (0: in this one) and writes those that the store lacks.
+    """Makes samples of the items that the store lacks, in `workers` processes (0: in this process), and writes them.
 
-    `make`, and `rescue` for items on which a worker was lost, must be picklable; an error of theirs is a row with
-    status `failed`, an item with an `error` one with status `missing`, which is made as soon as it has none.
-    `made_with`: what else decides the contents. A store that was made with other settings, or whose clips have other
-    captions, is refused (UsageError) unless `overwrite`. `timeout` in seconds for an item, `memory` in bytes for a
-    worker.
+    `make` and `rescue` must be picklable; `rescue` processes items that killed a worker. If they raise an error, the
+    item gets a row with status `failed`. An item with an `error` gets the status `missing`; a later run makes it once
+    it has no error. `made_with`: other settings that affect the contents. Raises UsageError if the store has other
+    settings, or other captions or sources for the same clips, unless `overwrite`. `timeout`: seconds per item;
+    `memory`: bytes per worker.
     """
     folder = Path(folder)
     quality = jpeg_quality if frames_format == "jpeg" else None
-    made = json.loads(json.dumps(dict(made_with or {})))  # as it comes back from a file
+    made = json.loads(json.dumps(dict(made_with or {})))  # the same types as after reading a file
     note = StoreNote(settings, frames_format, quality, made)
     encoding = Encoding(settings, frames_format, jpeg_quality)
     _check_keys(items)
@@ -117,7 +117,7 @@ def write_store(
                 writer.commit()
             except (KeyboardInterrupt, EvacapError):
                 if not writer.committing:
-                    writer.commit()  # what is there is good
+                    writer.commit()  # keep the finished clips
                 raise
         with disk_errors(folder):
             new = sum(not item.error for item in todo)
@@ -131,7 +131,7 @@ def _fill(
     total: int,
     progress: Progress | None,
 ) -> list[dict[str, str]]:
-    """Writes a row, and what could be made, of every item in the order in which they are done. Returns their notes."""
+    """Writes a row for every item, with its sample if there is one, in the order of completion. Returns their notes."""
     done, notes = total - len(todo), []
     for item in todo:
         if item.error:
@@ -154,23 +154,24 @@ def _fill(
 
 
 def _check_folder(folder: Path) -> None:
-    """UsageError for a folder in which there is something, but no store."""
+    """Raises UsageError if the folder has other files and no store."""
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     foreign = [name for name in there if not OWN.fullmatch(name)]
     if foreign and NOTE not in there:
         raise UsageError(
-            f"{folder}: holds other things than a store ({', '.join(foreign[:3])}{', ...' * (len(foreign) > 3)})",
+            f"{folder}: contains files that are not of a store "
+            f"({', '.join(foreign[:3])}{', ...' * (len(foreign) > 3)})",
             "give a new or an empty folder",
         )
 
 
 def _begin(folder: Path, note: StoreNote, overwrite: bool) -> list[str]:
-    """Leaves nothing of a store in the folder but what `note` may be added to; names shards that were damaged."""
+    """Prepares the folder for new rows with the settings of `note`. Returns the names of damaged shards."""
     for path in folder.glob(f"*{ASIDE}"):
         if OWN.fullmatch(path.name):
             path.unlink()
     if overwrite:
-        # what speaks of a shard goes before the shard
+        # delete the index before the shards it refers to
         parts = [*numbered(folder, "index-*.parquet").values(), *numbered(folder, "shard-*.tar").values()]
         for path in (folder / INDEX, *parts, folder / NOTE):
             path.unlink(missing_ok=True)
@@ -179,13 +180,13 @@ def _begin(folder: Path, note: StoreNote, overwrite: bool) -> list[str]:
         if wrong:
             raise UsageError(
                 f"{folder}: the store was made with other settings: {'; '.join(wrong)}",
-                "give another folder, or make this one again with --overwrite",
+                "give another folder, or recreate this one with --overwrite",
             )
     return _clean(folder, note)
 
 
 def _clean(folder: Path, note: StoreNote) -> list[str]:
-    """Removes parts that are in the index already, shards without a row, and rows whose shard is cut or gone."""
+    """Removes index parts that are already merged, shards without rows, and rows of truncated or missing shards."""
     parts = numbered(folder, "index-*.parquet")
     index = folder / INDEX
     files = []
@@ -208,7 +209,7 @@ def _clean(folder: Path, note: StoreNote) -> list[str]:
                 ends[shard] = max(ends.get(shard, 0), last)
         lost = [shard for shard, end in ends.items() if size_of(shard_path(folder, shard)) < end]
         if lost:
-            note.write(folder)  # it is not complete any more
+            note.write(folder)  # the store is no longer complete
             damaged += [shard_path(folder, shard).name for shard in lost]
             keep = [shard not in lost for shard in table["shard"].to_pylist()]
             write_index(path, table.filter(pa.array(keep)), following)
@@ -220,14 +221,14 @@ def _clean(folder: Path, note: StoreNote) -> list[str]:
 
 
 def _read(folder: Path) -> tuple[list[pa.Table], int]:
-    """All rows, the older first, and the number of the next shard."""
+    """All tables of rows, oldest first, and the number of the next shard."""
     paths = [folder / INDEX] if (folder / INDEX).exists() else []
     found = [read_index(path) for path in (*paths, *numbered(folder, "index-*.parquet").values())]
     return [table for table, _ in found], max((following for _, following in found), default=0)
 
 
 def _todo(folder: Path, items: Sequence[Item], before: pa.Table, retry_failed: bool) -> list[Item]:
-    """Items without a row, and those whose row is of a failure that this run may mend."""
+    """Items without a row, and failed or missing items that this run retries."""
     columns = (before[name].to_pylist() for name in ("key", "status", "entry"))
     known = {key: (status, entry) for key, status, entry in zip(*columns, strict=True)}
     todo, changed = [], []
@@ -242,9 +243,8 @@ def _todo(folder: Path, items: Sequence[Item], before: pa.Table, retry_failed: b
     if changed:
         names = ", ".join(changed[:5]) + ", ..." * (len(changed) > 5)
         raise UsageError(
-            f"{folder}: {len(changed)} clips have other captions or another source now than when they were stored: "
-            f"{names}",
-            "give another folder, or make this one again with --overwrite",
+            f"{folder}: the captions or source of {len(changed)} clips changed since they were stored: {names}",
+            "give another folder, or recreate this one with --overwrite",
         )
     return todo
 
@@ -258,12 +258,12 @@ def _finish(
     notes: list[dict[str, str]],
     began: float,
 ) -> StoreReport:
-    """One index of all parts, in the order of the items; clips that they do not name come after."""
+    """Merges all parts into one index in the order of the items. Clips that are not among the items follow."""
     tables, following = _read(folder)
     table = latest(tables)
-    place = {item.key: number for number, item in enumerate(items)}
+    position = {item.key: number for number, item in enumerate(items)}
     keys = table["key"].to_pylist()
-    order = sorted(range(len(keys)), key=lambda row: place.get(keys[row], len(place)))
+    order = sorted(range(len(keys)), key=lambda row: position.get(keys[row], len(position)))
     parts = numbered(folder, "index-*.parquet")
     table = table.take(pa.array(order, pa.int64()))
     if parts or not (folder / INDEX).exists() or order != list(range(len(keys))):
@@ -275,14 +275,14 @@ def _finish(
     note.bytes = sum(size_of(path) for path in numbered(folder, "shard-*.tar").values())
     note.complete = True
     note.write(folder)
-    asked = [row for row in rows if row["key"] in place]
+    requested = [row for row in rows if row["key"] in position]
     return StoreReport(
-        counts=_counts(asked),
-        failed=[row for row in asked if row["status"] not in MADE],
+        counts=_counts(requested),
+        failed=[row for row in requested if row["status"] not in MADE],
         new=new,
         clips=sum(note.counts[status] for status in MADE),
         bytes=note.bytes,
-        other=sum(row["key"] not in place and row["status"] in MADE for row in rows),
+        other=sum(row["key"] not in position and row["status"] in MADE for row in rows),
         seconds=time.monotonic() - began,
         damaged=damaged,
         notes=notes,
@@ -299,6 +299,6 @@ def _check_keys(items: Sequence[StoreItem]) -> None:
     wrong = [key for key, count in counts.items() if count > 1 or not KEY.fullmatch(key)]
     if wrong:
         raise UsageError(
-            f"keys must be unique, of letters, digits, _ and -: {', '.join(map(repr, wrong[:5]))}",
+            f"keys must be unique and contain only letters, digits, _ and -: {', '.join(map(repr, wrong[:5]))}",
             "rename the clips",
         )

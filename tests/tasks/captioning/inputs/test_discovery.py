@@ -193,7 +193,7 @@ def test_tables_that_are_no_manifests_are_named_with_all_else_that_is_wrong(tree
     Path("y.json").write_text("{")
     with pytest.raises(UsageError) as caught:
         names("x.csv", "b.mp4", "gone.mp4", "y.json")
-    for name in ("x.csv: no column with paths", "y.json: is no JSON", "'gone.mp4'"):
+    for name in ("x.csv: no column with paths", "y.json: is not valid JSON", "'gone.mp4'"):
         assert name in caught.value.message
     assert "check the spelling" in caught.value.cure
     assert "video,caption" in caught.value.cure
