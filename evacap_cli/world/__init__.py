@@ -1,7 +1,7 @@
-"""A procedural world of sounds and sights with captions: the same clips from the same seed, on any machine.
+"""Procedurally generated audio-visual clips with captions. A seed gives the same clips on every machine.
 
 >>> world = World(seed=1)
->>> script = world.script(0)           # pure data: what sounds, what is seen, five captions
+>>> script = world.script(0)           # pure data: sounds, objects, five captions
 >>> wave = render_audio(script)        # (160000,) float32, 16 kHz
 >>> frame = render_frame(script, 2.5)  # (240, 320, 3) uint8
 """

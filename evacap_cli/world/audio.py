@@ -1,4 +1,4 @@
-"""From a script to its sound track."""
+"""Renders the audio of a script."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from evacap_cli.world.recordings import RecordingBank, stretch_to
 from evacap_cli.world.script import SECONDS, ClipScript, Sound
 from evacap_cli.world.voices import VOICES
 
-PAUSED = frozenset(e.sound for e in RECORDED if e.brief[1])  # repeated with pauses, not as one stretch
-SENDS = {"normal": 1.0, "loud": 0.7, "faint": 1.0, "distant": 5.0}  # how much goes into the room
+PAUSED = frozenset(e.sound for e in RECORDED if e.brief[1])  # repeated with pauses instead of continuously
+SENDS = {"normal": 1.0, "loud": 0.7, "faint": 1.0, "distant": 5.0}  # send level into the room reverberation
 
 
 def active_level(x: Wave) -> float:
-    """RMS of the loudest fifth of 20 ms frames, so that pauses between strokes do not count."""
+    """RMS of the loudest fifth of 20 ms frames, which excludes the pauses between strokes."""
     frames = len(x) // 320
     if frames < 2:
         return float(np.sqrt(np.mean(x * x)) + 1e-9)
@@ -33,7 +33,7 @@ def _voice(sound: Sound, bank: RecordingBank | None) -> Wave:
         if bank is None:
             raise UsageError(
                 f"recordings: the script needs {sound.recording}",
-                "Give the recordings that the script was made with.",
+                "Give the folder of recordings that the script was made with.",
             )
         x = stretch_to(
             bank.wave(sound.recording), seconds, sound.speed, sound.offset, sound.sound not in PAUSED, g
@@ -44,17 +44,17 @@ def _voice(sound: Sound, bank: RecordingBank | None) -> Wave:
 
 
 def render_audio(script: ClipScript, recordings: RecordingBank | str | Path | None = None) -> Wave:
-    """(160000,) float32 at 16 kHz in [-1, 1]. `recordings`: the bank (or folder) the world was made with."""
+    """(160000,) float32 at 16 kHz in [-1, 1]. `recordings`: the bank or folder that the world was made with."""
     bank = RecordingBank.open(recordings) if isinstance(recordings, (str, Path)) else recordings
     n = int(SECONDS * SAMPLE_RATE)
     g = np.random.Generator(np.random.PCG64(script.background_seed))
     dry, send = np.zeros(n, np.float32), np.zeros(n, np.float32)
     for sound in script.sounds:
         x = _voice(sound, bank)
-        if sound.loudness == "distant":  # air takes the highs
+        if sound.loudness == "distant":  # air absorbs high frequencies
             x = shaped(x, band(0, 1800, 1))
         x *= np.float32(10 ** (sound.level / 20) / active_level(x))
-        # strokes have peaks far above their RMS: keep them where a limiter in a camera would
+        # strokes have peaks far above their RMS: limit them, as a camera does
         peak = float(np.abs(x).max())
         if peak > 0.7:
             x = 0.7 * np.tanh(x / 0.7)

@@ -1,4 +1,4 @@
-"""Places: still backgrounds with clutter that makes no sound."""
+"""Static backgrounds with silent clutter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SKIES: tuple[Color, ...] = (
     (120, 180, 230),
 )
 GRASS: tuple[Color, ...] = ((118, 168, 84), (146, 172, 92), (96, 150, 90), (170, 176, 100))
-# all in units where the frame's half height is 1: x in [-1.34, 1.34], y in [-1, 1]
+# the unit is half the frame height: x in [-1.34, 1.34], y in [-1, 1]
 
 
 def _sky(p: Pen, look: Look, horizon: float, palette: tuple[Color, ...] = SKIES) -> None:
@@ -230,7 +230,7 @@ PLACES = {
 
 
 def draw_background(name: str, seed: int, width: int, height: int) -> Image.Image:
-    """The still picture of a place, RGB."""
+    """Draws a background as an RGB image."""
     image = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(image)
     scale = max(width / 2.68, height / 2)

@@ -1,4 +1,4 @@
-"""From what happens in a clip to sentences in the register of AudioCaps."""
+"""Writes captions of a clip in the style of AudioCaps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOUDNESS = {
 
 @dataclass(frozen=True)
 class Part:
-    """One event as the captions see it."""
+    """One event with the properties that captions mention."""
 
     event: Event
     sound: Sound
@@ -31,7 +31,7 @@ def _wording(dice: Dice, part: Part) -> Wording:
 
 
 def _tail(dice: Dice, part: Part, alone: bool) -> str:
-    """How often, how loud, how far: at most two of them, and only what can be heard."""
+    """Count, loudness and distance: at most two of them, and only audible ones."""
     words = []
     sound = part.sound
     if sound.count > 1 and dice.chance(0.8):
@@ -130,7 +130,7 @@ WRITERS: dict[str, Callable[..., str]] = {
 
 
 def write_captions(dice: Dice, layout: str, parts: Sequence[Part], count: int = 5) -> tuple[str, ...]:
-    """`count` differing sentences about `parts` in a layout (a key of WRITERS); the first is for training."""
+    """`count` different sentences about `parts` in a layout (a key of WRITERS). The first is used for training."""
     write = WRITERS[layout]
     found: dict[str, None] = {}
     for _ in range(60):
@@ -138,7 +138,7 @@ def write_captions(dice: Dice, layout: str, parts: Sequence[Part], count: int = 
         found.setdefault(text[0].upper() + text[1:])
         if len(found) == count:
             return tuple(found)
-    stem = next(iter(found))  # too few wordings (an unknown category): say plainly that it can be heard
+    stem = next(iter(found))  # an unknown category has too few wordings: append generic endings
     endings = (" can be heard", " nearby", " clearly", " throughout", " now and then")
     plain = [stem + e for e in endings if stem + e not in found]
     return (tuple(found) + tuple(plain))[:count]

@@ -1,4 +1,4 @@
-"""Drawings of animals. Each: (pen in a unit box, look, act)."""
+"""Drawings of animals, as functions of (pen in a unit box, look, act)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings of things in a house. Each: (pen in a unit box, look, act)."""
+"""Drawings of household objects, as functions of (pen in a unit box, look, act)."""
 
 from __future__ import annotations
 

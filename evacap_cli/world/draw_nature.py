@@ -1,4 +1,4 @@
-"""Drawings of weather, water, fire and trees. Each: (pen in a unit box, look, act)."""
+"""Drawings of weather, water, fire and trees, as functions of (pen in a unit box, look, act)."""
 
 from __future__ import annotations
 

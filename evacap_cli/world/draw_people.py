@@ -1,4 +1,4 @@
-"""Drawings of people. Each: (pen in a unit box, look, act)."""
+"""Drawings of people, as functions of (pen in a unit box, look, act)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _mouth(p: Pen, y: float, wide: float, opened: float, lips: Color = MOUTH) ->
 
 
 def man_face(p: Pen, look: Look, act: Act) -> None:
-    """A man's head and shoulders; also what a television shows."""
+    """A man's head and shoulders, also used on the television."""
     skin, hair, shirt = look.color(SKIN), look.color(HAIR), look.color()
     style = look.whole(0, 2)
     opened = act.talk(look.seed % 11)

@@ -1,4 +1,4 @@
-"""Drawings of instruments, tools and signals. Each: (pen in a unit box, look, act)."""
+"""Drawings of instruments, tools and signals, as functions of (pen in a unit box, look, act)."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def bucket(p: Pen, look: Look, act: Act) -> None:
 
 
 def sign(p: Pen, look: Look, act: Act) -> None:
-    """A loudspeaker on a coloured board: stands for a category that has no drawing of its own."""
+    """A loudspeaker on a coloured board, for categories without a drawing."""
     board, mark = look.color(), look.whole(3, 8)
     p.rect(-0.08, 0.5, 0.08, 1.0, (110, 84, 60))
     p.rect(-0.9, -0.8, 0.9, 0.6, board, round_=0.14)

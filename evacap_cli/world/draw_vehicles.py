@@ -1,4 +1,4 @@
-"""Drawings of vehicles. Each: (pen in a unit box, look, act)."""
+"""Drawings of vehicles, as functions of (pen in a unit box, look, act)."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ Curve = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Take:
-    """What a voice is asked for: `seconds` of sound with strokes at `hits` (seconds from the start).
+    """The input of a voice: `seconds` of sound with strokes at `hits` (seconds from the start).
 
-    `pitch` is a factor around 1 and `g` draws everything that the script leaves open.
+    `pitch` is a factor around 1. `g` draws everything that the script does not define.
     """
 
     seconds: float
@@ -41,7 +41,7 @@ def white(g: np.random.Generator, n: int) -> Wave:
 
 
 def fast_length(n: int) -> int:
-    """The next length that the FFT likes: a multiple of 800 whose other factors are small."""
+    """The next length with a fast FFT: a multiple of 800 whose other factors are small."""
     blocks = -(-n // 800)
     while True:
         rest = blocks
@@ -54,7 +54,7 @@ def fast_length(n: int) -> int:
 
 
 def shaped(x: Wave, curve: Curve) -> Wave:
-    """Multiply the spectrum by `curve(frequencies in Hz)`."""
+    """Multiplies the spectrum by `curve(frequencies in Hz)`."""
     size = fast_length(len(x)) if len(x) > 4096 else 1 << max(6, (len(x) - 1).bit_length())
     spectrum = np.fft.rfft(x, size)
     freqs = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32)
@@ -103,7 +103,7 @@ def phase_of(freq: Wave | float, n: int) -> Wave:
 
 
 def oscillator(freq: Wave | float, n: int, harmonics: Sequence[float]) -> Wave:
-    """A periodic tone by table look-up; harmonics above 7.5 kHz (at the highest frequency) are left out."""
+    """A periodic wavetable tone. Harmonics above 7.5 kHz (at the highest frequency) are omitted."""
     top = float(np.max(freq))
     keep = max(1, min(len(harmonics), int(7500 / max(top, 1.0))))
     size = 4096
@@ -120,7 +120,7 @@ def saw_harmonics(count: int, power: float = 1.0) -> list[float]:
 
 
 def wobble(g: np.random.Generator, n: int, rate: float) -> Wave:
-    """A smooth random curve in about [-1, 1] that turns about `rate` times a second."""
+    """A smooth random curve in about [-1, 1] with about `rate` turning points per second."""
     points = max(4, int(n / SAMPLE_RATE * rate) + 4)
     knots = g.uniform(-1, 1, points)
     x = np.linspace(0, points - 1.001, n)
@@ -131,7 +131,7 @@ def wobble(g: np.random.Generator, n: int, rate: float) -> Wave:
 
 
 def fade(x: Wave, attack: float, release: float) -> Wave:
-    """Raise and lower the ends over `attack` and `release` seconds; changes and returns `x`."""
+    """Fades in over `attack` and out over `release` seconds. Modifies and returns `x`."""
     a = min(len(x) // 2, int(attack * SAMPLE_RATE))
     r = min(len(x) // 2, int(release * SAMPLE_RATE))
     if a > 1:
@@ -147,7 +147,7 @@ def decay(n: int, seconds: float) -> Wave:
 
 
 def add(out: Wave, x: Wave, at: float) -> None:
-    """Mix `x` into `out` from `at` seconds on, cut at both ends."""
+    """Mixes `x` into `out` at `at` seconds, truncated at both ends of `out`."""
     start = int(at * SAMPLE_RATE)
     if start < 0:
         x, start = x[-start:], 0
@@ -157,6 +157,6 @@ def add(out: Wave, x: Wave, at: float) -> None:
 
 
 def glide(points: Sequence[tuple[float, float]], n: int) -> Wave:
-    """Piecewise linear curve through (seconds, value)."""
+    """Piecewise linear curve through (seconds, value) points."""
     times, values = zip(*points, strict=True)
     return np.interp(seconds_axis(n), times, values).astype(np.float32)

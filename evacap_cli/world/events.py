@@ -1,4 +1,4 @@
-"""What can sound in the world: every event with its acoustic class, its object, its timing and its words."""
+"""All events that can sound, each with its acoustic class, object, timing and wordings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Wording = tuple[str, str, str]  # subject, finite verb phrase, -ing verb phrase
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that can happen.
+    """One kind of event.
 
-    `sound` is the acoustic class: events of one family share it (and its synthesis) and only the picture
-    tells them apart, so `unseen` holds the words for when the source is not visible. `timing` is `sustained`
-    (one stretch), `counted` (a few strokes, named by number in captions) or `stream` (strokes that nobody
-    counts). `gap` is the range of seconds between strokes and `last` the length of a stroke.
+    `sound` is the acoustic class. The events of a family share it and its synthesis; they differ only in the picture,
+    so `unseen` has the wordings for an invisible source. `timing` is `sustained` (continuous), `counted` (a few
+    strokes whose number is in captions) or `stream` (strokes without a number). `gap` is the range of seconds between
+    strokes and `last` the length of a stroke in seconds.
     """
 
     name: str
@@ -26,13 +26,13 @@ class Event:
     gap: tuple[float, float] = (0.0, 0.0)
     last: float = 0.0
     most: int = 4
-    even: bool = False  # strokes at equal distances
-    kin: str = ""  # sources of one kin are never shown silent or dubbed beside one another
-    noise: bool = False  # broadband: two of these in a clip would blur into one
+    even: bool = False  # strokes at equal intervals
+    kin: str = ""  # sources of the same kin are never shown silent or dubbed together
+    noise: bool = False  # broadband; two such events in one clip cannot be told apart
     far: bool = True  # can be heard from a distance
     weight: float = 1.0
-    brief: tuple[float, float] = (0.0, 0.0)  # seconds, for what is heard now and then rather than throughout
-    recorded: str = ""  # category of a recordings folder that can give this event its voice
+    brief: tuple[float, float] = (0.0, 0.0)  # range of durations in seconds, for short events
+    recorded: str = ""  # category of a recordings folder that can be the voice of this event
     synthetic: bool = True
 
     @property
@@ -69,7 +69,7 @@ _MOTOR = _w(
     "a motor | hums | humming", "a machine | whirs | whirring", "an electric motor | is running | running"
 )
 
-_F = 0.75  # weight of each member of a family: the families come up more often than single events
+_F = 0.75  # weight of each member of a family; families therefore occur more often than single events
 
 SYNTHETIC: tuple[Event, ...] = (
     Event("car idling", "engine idling", "car", _w(
@@ -238,7 +238,7 @@ SYNTHETIC: tuple[Event, ...] = (
         timing="stream", gap=(0.4, 0.6), last=0.5, even=True, kin="saw", noise=True),
 )  # fmt: skip
 
-# events that only real recordings can voice; they repeat a short recording for as long as the event lasts
+# events that need a real recording; a short recording is repeated for the duration of the event
 RECORDED: tuple[Event, ...] = (
     Event("dog barking", "dog bark", "dog", _w(
         "a dog | barks | barking", "a dog | is barking | barking", "a dog | woofs | woofing"),
@@ -267,7 +267,7 @@ RECORDED: tuple[Event, ...] = (
 
 
 def unknown_event(category: str) -> Event:
-    """An event for a category of recordings that no table knows: its name is its word."""
+    """An event for a category of recordings without an entry. Its captions use the category name."""
     word = " ".join(category.replace("_", " ").replace("-", " ").split()).lower() or "something"
     wordings = _w(f"{word} | is heard | sounding", f"a sound of {word} | is heard | being heard")
     return Event(word, word, f"sign: {word}", wordings, weight=1.6, recorded=category, synthetic=False)
@@ -275,14 +275,14 @@ def unknown_event(category: str) -> Event:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The events of one world, in a fixed order, and which of them have recordings."""
+    """The events of one world in a fixed order, and the categories with recordings."""
 
     events: tuple[Event, ...]
-    recorded: frozenset[str] = field(default_factory=frozenset)  # categories at hand
+    recorded: frozenset[str] = field(default_factory=frozenset)  # available categories
 
     @classmethod
     def for_categories(cls, categories: tuple[str, ...]) -> Catalogue:
-        """All synthetic events, and those that the given categories of recordings add."""
+        """All synthetic events, and the events of the given categories of recordings."""
         known = {e.recorded for e in SYNTHETIC + RECORDED if e.recorded}
         extra = [e for e in RECORDED if e.recorded in categories]
         extra += [unknown_event(c) for c in sorted(categories) if c not in known]

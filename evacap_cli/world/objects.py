@@ -1,4 +1,4 @@
-"""What can be seen in the world: every drawn object with the places where it belongs."""
+"""All objects that can be seen, each with the backgrounds that it fits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKGROUNDS = INDOOR + OUTDOOR + WATER + ("plain",)
 
 @dataclass(frozen=True)
 class Thing:
-    """`places`: its backgrounds; `sky`: belongs in the upper half; `silent`: can be drawn still."""
+    """A drawn object. places: its backgrounds. sky: belongs in the upper half. silent: can be drawn at rest."""
 
     places: tuple[str, ...] = ANY
     sky: bool = False
@@ -79,10 +79,10 @@ OBJECTS: dict[str, Thing] = {
 
 
 def together(a: str, b: str) -> bool:
-    """Whether two objects have a place in common."""
+    """Whether two objects share a background."""
     return not set(thing(a).places).isdisjoint(thing(b).places)
 
 
 def thing(name: str) -> Thing:
-    """The entry of an object; the signs that stand for unknown categories belong anywhere."""
+    """The entry of an object. The signs of unknown categories fit all backgrounds."""
     return OBJECTS.get(name, Thing())

@@ -1,4 +1,4 @@
-"""Drawing in an object's own coordinates: a unit box, x right, y down; moved, scaled, mirrored, turned."""
+"""Drawing in object coordinates: a unit box with x to the right and y down, under an affine transform."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shade(color: Color, factor: float) -> Color:
 
 @dataclass(frozen=True)
 class Act:
-    """What an object does at one moment: `on` while it sounds, `age` seconds since stroke number `stroke`."""
+    """The state of an object at one time: `on` while it sounds, `age` seconds since stroke number `stroke`."""
 
     t: float
     on: bool
@@ -42,7 +42,7 @@ class Act:
     stroke: int = -1
 
     def pulse(self, seconds: float) -> float:
-        """1 at a stroke, fading to 0 over `seconds`."""
+        """1 at a stroke, decaying to 0 over `seconds`."""
         return exp(-self.age / seconds) if self.on else 0.0
 
     def swing(self, hz: float, offset: float = 0.0) -> float:
@@ -50,7 +50,7 @@ class Act:
         return sin(2 * pi * (hz * self.t + offset)) if self.on else 0.0
 
     def talk(self, seed: int) -> float:
-        """How far a speaking mouth is open, 0..1; 0 while off."""
+        """Opening of a speaking mouth in [0, 1]; 0 while off."""
         if not self.on:
             return 0.0
         syllable = abs(sin(pi * 4.3 * self.t + seed)) * (0.65 + 0.35 * sin(2.1 * self.t + seed))
@@ -76,7 +76,7 @@ class Pen:
         self._straight = abs(turn) < 1e-3
 
     def moved(self, dx: float, dy: float, scale: float = 1.0, turn: float = 0.0, stretch: float = 1.0) -> Pen:
-        """A pen whose origin is at (dx, dy), scaled and turned (radians, clockwise on screen)."""
+        """A pen with its origin at (dx, dy), scaled and rotated (radians, clockwise on screen)."""
         other = object.__new__(Pen)
         a, b, x, c, d, y = self._m
         co, si = cos(turn) * scale, sin(turn) * scale
@@ -165,7 +165,7 @@ class Pen:
     def rays(
         self, x: float, y: float, near: float, far: float, count: int, fill: Color, w: float = 0.04
     ) -> None:
-        """Short lines around a point: something flashes or rings."""
+        """Short lines around a point that flashes or rings."""
         for k in range(count):
             v = 2 * pi * k / count
             self.line([(x + near * cos(v), y + near * sin(v)), (x + far * cos(v), y + far * sin(v))], fill, w)
@@ -173,7 +173,7 @@ class Pen:
     def waves(
         self, x: float, y: float, act: Act, direction: float = 0.0, fill: Color = (250, 250, 250)
     ) -> None:
-        """Arcs that travel away from a sounding part; `direction` in degrees."""
+        """Arcs that move away from a sounding part; `direction` in degrees."""
         if not act.on:
             return
         for k in range(3):
@@ -183,7 +183,7 @@ class Pen:
 
 
 class Look:
-    """The looks of one object: choices that stay the same through the clip."""
+    """The random appearance of one object, constant within a clip."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

@@ -1,4 +1,4 @@
-"""From a script to what is seen at a moment."""
+"""Renders the frames of a script."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evacap_cli.world.pen import Act, Look, Pen
 from evacap_cli.world.script import ClipScript, Seen
 
 DRAWINGS = {**VEHICLES, **PEOPLE, **ANIMALS, **HOME, **TOOLS, **NATURE}
-OVERSAMPLE = 2  # drawn at twice the size, then averaged: clean edges
+OVERSAMPLE = 2  # anti-aliasing: frames are drawn at this factor and averaged
 
 
 @lru_cache(maxsize=16)
@@ -29,7 +29,7 @@ def _background(name: str, seed: int, width: int, height: int) -> Image.Image:
 
 
 def act_at(seen: Seen, t: float) -> Act:
-    """What an object does at `t`."""
+    """The state of an object at `t` seconds."""
     if seen.role == "silent" or not seen.start <= t <= seen.end:
         return Act(t, False)
     k = bisect_right(seen.hits, t) - 1
@@ -37,18 +37,18 @@ def act_at(seen: Seen, t: float) -> Act:
 
 
 def draw_object(draw: ImageDraw.ImageDraw, seen: Seen, act: Act, scale: float = 1.0) -> None:
-    """Draw one object; `scale` = pixels of the canvas per pixel of a 320 x 240 frame."""
+    """Draws one object. `scale`: canvas pixels per pixel of a 320 x 240 frame."""
     pen = Pen(draw, seen.x * scale, seen.y * scale, seen.size * scale, seen.flip)
     DRAWINGS.get(seen.object, sign)(pen, Look(seen.seed), act)
 
 
 def render_frame(script: ClipScript, t: float, width: int = 320, height: int = 240) -> np.ndarray:
-    """(height, width, 3) uint8 at `t` seconds. Other sizes than 320 x 240 scale with the height."""
+    """(height, width, 3) uint8 at `t` seconds. Sizes other than 320 x 240 scale with the height."""
     w, h = width * OVERSAMPLE, height * OVERSAMPLE
     image = _background(script.background, script.background_seed, w, h).copy()
     scale = h / 240
-    margin = (width * 240 / height - 320) / 2  # the picture stays in the middle of wider frames
+    margin = (width * 240 / height - 320) / 2  # centre the picture in wider frames
     draw = ImageDraw.Draw(image)
     for seen in script.seen:
         draw_object(draw, replace(seen, x=seen.x + margin), act_at(seen, t), scale)
-    return np.array(image.reduce(OVERSAMPLE))  # a copy: what Pillow lends cannot be written to
+    return np.array(image.reduce(OVERSAMPLE))  # a copy, because Pillow's buffer is read-only

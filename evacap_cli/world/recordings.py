@@ -1,4 +1,4 @@
-"""A folder of real recordings (ESC-50's layout) as further voices: metadata, filters and a cache of waves."""
+"""A folder of real recordings (ESC-50's layout) as additional voices: metadata, filters and a cache of waves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.world.dsp import SAMPLE_RATE, Wave
 
-OPEN_LICENSES = ("CC0", "CC-BY")  # what a model that is given away may be trained on
+OPEN_LICENSES = ("CC0", "CC-BY")  # licences that allow training of a redistributed model
 
 
 @dataclass
 class RecordingBank:
-    """Recordings by category; waves are decoded at first use and kept (about 320 KB each)."""
+    """Recordings by category. Waves are decoded on first use and cached (about 320 KB each)."""
 
     folder: Path
     categories: dict[str, tuple[str, ...]]  # category -> files, sorted by name
@@ -32,10 +32,10 @@ class RecordingBank:
         folds: Sequence[int] | None = None,
         licenses: Sequence[str] | None = None,
     ) -> RecordingBank:
-        """Read `metadata.csv` (columns file, category, perhaps fold, license); audio lies in `audio/`.
+        """Reads `metadata.csv` (columns file, category and optionally fold, license) of a folder with audio in `audio/`.
 
-        `folds` and `licenses` keep only rows with one of these values. Raises UsageError when the folder, its
-        metadata or its columns are missing, or nothing is left.
+        `folds` and `licenses` keep only rows with one of these values. Raises UsageError if the folder, its metadata
+        or its columns are missing, or if no row is left.
         """
         folder = Path(folder)
         table = folder / "metadata.csv"
@@ -46,7 +46,7 @@ class RecordingBank:
         if not table.is_file():
             raise UsageError(
                 f"recordings: {folder} has no metadata.csv",
-                "Write one with the columns file,category (fold, license).",
+                "Create one with the columns file,category and optionally fold,license.",
             )
         with open(table, newline="", encoding="utf-8-sig") as f:
             rows = list(csv.DictReader(f))
@@ -67,7 +67,7 @@ class RecordingBank:
             raise UsageError(
                 f"recordings: no row of {table} "
                 f"has fold {list(folds or [])} and license {list(licenses or [])}",
-                "Ask for folds and licenses that the table has.",
+                "Use folds and licenses that are in the table.",
             )
         names: dict[str, list[str]] = {}
         for row in rows:
@@ -86,7 +86,7 @@ class RecordingBank:
 
 
 def decode(path: Path) -> Wave:
-    """All sound of a file as (S,) float32 at 16 kHz mono. Raises MediaError."""
+    """Decodes a file to (S,) float32 at 16 kHz mono. Raises MediaError."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
@@ -106,7 +106,7 @@ def decode(path: Path) -> Wave:
 
 
 def trim(x: Wave, below: float = 0.004) -> Wave:
-    """Cut both ends that stay below `below` of the peak; the rest has unit peak."""
+    """Trims both ends where the level is below `below` of the peak, and scales the rest to unit peak."""
     peak = float(np.abs(x).max()) if len(x) else 0.0
     if peak <= 0:
         return np.zeros(SAMPLE_RATE // 10, np.float32)
@@ -118,8 +118,8 @@ def trim(x: Wave, below: float = 0.004) -> Wave:
 def stretch_to(
     wave: Wave, seconds: float, speed: float, offset: float, sustained: bool, g: np.random.Generator
 ) -> Wave:
-    """A take of `seconds` from a recording: resampled by `speed`, cut from `offset` (0..1 of what is left
-    over) when it is longer, repeated (cross-faded when `sustained`, else with pauses) when it is shorter."""
+    """Fits a recording to `seconds`. It is resampled by `speed`. If it is longer, it is cut at `offset` (0 to 1 of the
+    excess); if it is shorter, it is repeated (cross-faded if `sustained`, otherwise with pauses)."""
     n = max(1, round(seconds * SAMPLE_RATE))
     if abs(speed - 1) > 0.004:
         places = np.arange(0, len(wave) - 1, speed)

@@ -1,4 +1,4 @@
-"""Random choices that are the same on every machine and Python version."""
+"""Random choices that are identical on all machines and Python versions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Choices drawn from `random.Random(text).random()` alone.
+    """Random choices based only on `random.Random(text).random()`.
 
-    Seeding by text (SHA-512) and `random()` are the only parts of the module whose results are promised
-    to stay the same between Python versions; `choice`, `shuffle` and `sample` are not, so they are not used.
+    Python guarantees stable results across versions only for seeding by text (SHA-512) and `random()`, not for
+    `choice`, `shuffle` and `sample`.
     """
 
     def __init__(self, *seed: object) -> None:
@@ -24,11 +24,11 @@ class Dice:
         return self._random()
 
     def between(self, low: float, high: float) -> float:
-        """A float in [low, high), rounded to 3 decimals so that it survives JSON."""
+        """A float in [low, high), rounded to 3 decimals, so that JSON preserves it."""
         return round(low + (high - low) * self._random(), 3)
 
     def whole(self, low: int, high: int) -> int:
-        """An int in [low, high], both included."""
+        """An int in [low, high], inclusive."""
         return low + int(self._random() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:

@@ -1,4 +1,4 @@
-"""The script of a clip: pure data that says everything that sounds, is seen and is said about it."""
+"""The script of a clip: pure data that describes its sounds, objects and captions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ KINDS = ("matched", "off-screen", "dubbed", "distractor")
 
 @dataclass(frozen=True)
 class Sound:
-    """One sounding event. Times in seconds of the clip; `level` is the RMS of its active parts in dBFS."""
+    """One sounding event. Times are in seconds of the clip; `level` is the RMS of its active parts in dBFS."""
 
     event: str
     sound: str  # acoustic class: shared by the members of a family
     start: float
     end: float
     hits: tuple[float, ...]  # times of strokes; empty for a sustained sound
-    count: int  # strokes that captions may name; 0 when they are not countable
+    count: int  # number of strokes for captions; 0 if they are not countable
     loudness: str  # normal | loud | faint | distant
     level: float
     pitch: float
@@ -26,7 +26,7 @@ class Sound:
     visible: bool
     recording: str = ""  # file of the recordings folder, or empty for a synthetic voice
     speed: float = 1.0
-    offset: float = 0.0  # where in a long recording to begin, 0..1
+    offset: float = 0.0  # start position in a long recording, 0..1
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Seen:
 
     object: str
     role: str  # sounding | silent | dubbed (moves as if it sounded)
-    event: str  # what it does, empty when silent
+    event: str  # name of its event, empty if silent
     x: float
     y: float
     size: float
@@ -48,7 +48,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class ClipScript:
-    """Everything about a clip, ready for JSON by `to_dict`."""
+    """The complete description of a clip. `to_dict` converts it for JSON."""
 
     key: str
     world: int  # seed of the world
@@ -59,18 +59,18 @@ class ClipScript:
     background: str
     background_seed: int
     room: float  # reverberation time in seconds
-    wet: float  # how much of the room is heard, 0..1
-    floor: float  # level of the recorder's own noise in dBFS
+    wet: float  # reverberation level, 0..1
+    floor: float  # level of the recorder's noise floor in dBFS
     captions: tuple[str, ...] = field(default=())
 
     @property
     def sound_labels(self) -> list[str]:
-        """Acoustic classes that are heard."""
+        """Acoustic classes of the sounds."""
         return list(dict.fromkeys(s.sound for s in self.sounds))
 
     @property
     def object_labels(self) -> list[str]:
-        """Objects that are seen, sounding or not."""
+        """All visible objects, sounding or not."""
         return list(dict.fromkeys(s.object for s in self.seen))
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class ClipScript:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ClipScript:
-        """Undo `to_dict`, also after a trip through JSON."""
+        """The inverse of `to_dict`, also after conversion to JSON and back."""
         fields = dict(data)
         fields["sounds"] = tuple(Sound(**{**s, "hits": tuple(s["hits"])}) for s in data["sounds"])
         fields["seen"] = tuple(Seen(**{**s, "hits": tuple(s["hits"])}) for s in data["seen"])

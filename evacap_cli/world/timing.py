@@ -1,4 +1,4 @@
-"""When things sound: the layouts of one to three events in ten seconds, and the strokes of each event."""
+"""Timing: layouts of one to three events in ten seconds, and the strokes of each event."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OVERLAPPING = ("together", "turns over", "three together")
 
 @dataclass(frozen=True)
 class Span:
-    """What an event does in its slot: seconds of the clip, strokes, and how many of them can be counted."""
+    """The time span of an event in seconds of the clip, its strokes, and the number of countable strokes."""
 
     start: float
     end: float
@@ -71,7 +71,7 @@ def _span(dice: Dice, event: Event, slot: tuple[float, float]) -> Span:
 
 
 def choose_layout(dice: Dice, events: Sequence[Event]) -> tuple[str, list[Event]]:
-    """A layout that suits the events, and the events in the layout's order (background last)."""
+    """Chooses a layout for the events. Returns it with the events in its order (background last)."""
     lasting = [e for e in events if e.timing != "counted" and not e.brief[1]]
     if len(events) == 1:
         return "one", list(events)

@@ -1,4 +1,4 @@
-"""Voices of people and animals. Each takes a `Take` and returns float32 at any level."""
+"""Voices of people and animals. Each maps a `Take` to a float32 wave of arbitrary level."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from evacap_cli.world.dsp import (
     wobble,
 )
 
-# first three formants of a man's vowels, in Hz (after the classic tables of English vowels)
+# first three formants of a man's vowels in Hz (from standard tables of English vowels)
 VOWELS = (
     (730, 1090, 2440),
     (530, 1840, 2480),

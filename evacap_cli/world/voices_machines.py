@@ -1,4 +1,4 @@
-"""Voices of engines, signals and other machines. Each takes a `Take` and returns float32 at any level."""
+"""Voices of engines, signals and other machines. Each maps a `Take` to a float32 wave of arbitrary level."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from evacap_cli.world.dsp import (
 
 
 def _firing(take: Take, rate: Wave, sharp: float) -> Wave:
-    """Puffs of noise and a low tone, `rate` times a second: what an engine's exhaust does."""
+    """The exhaust of an engine: bursts of noise and a low tone, `rate` per second."""
     n = take.n
     cycles = phase_of(rate, n)
     puff = np.exp(-sharp * (cycles % 1.0)).astype(np.float32)
-    # every firing differs a little, and four of them make a turn: that is the lumpy beat of idling
+    # every firing differs slightly, in a cycle of four, which gives the uneven beat of an idling engine
     strength = take.g.uniform(0.6, 1.0, 4).astype(np.float32)
     puff *= strength[cycles.astype(np.int64) % 4]
     rough = shaped(white(take.g, n), band(60, 900)) * puff
@@ -91,7 +91,7 @@ def telephone(take: Take) -> Wave:
         length = take.uniform(1.2, 1.7)
         n = int(length * SAMPLE_RATE)
         t = seconds_axis(n)
-        if bell:  # a hammer between two gongs, some 20 strokes a second
+        if bell:  # a hammer between two gongs, about 20 strokes per second
             stroke = (t * 21) % 1.0
             x = oscillator(low, n, [1, 0, 0.5, 0, 0.3]) * np.exp(-3 * stroke)
             x += oscillator(high, n, [1, 0, 0.4, 0, 0.3]) * np.exp(-3 * ((stroke + 0.5) % 1.0))
@@ -249,7 +249,7 @@ def guitar(take: Take) -> Wave:
     for hit in take.hits:
         root = 147 * take.pitch * 2 ** (scale[take.g.integers(len(scale))] / 12)
         x = np.zeros(n, np.float32)
-        for k in range(1, 11):  # the higher a partial, the sooner it is gone
+        for k in range(1, 11):  # higher partials decay faster
             x += (
                 np.sin(2 * np.pi * root * k * t)
                 * np.exp(-t * (1.5 + 1.3 * k))

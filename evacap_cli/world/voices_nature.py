@@ -1,4 +1,4 @@
-"""Voices of water, weather and air. Each takes a `Take` and returns float32 at any level."""
+"""Voices of water and weather. Each maps a `Take` to a float32 wave of arbitrary level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world: from a seed and a number to the script of a clip."""
+"""Generates the script of a clip from a seed and an index."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ LEVELS = {
     "faint": (-40.0, -36.0),
     "distant": (-36.0, -31.0),
 }
-ODD_PLACES = 0.85  # how often a pair of sources that never meet is thrown away
+ODD_PLACES = 0.85  # probability to reject a pair of sources without a common background
 SEED_LIMIT = 2**31 - 1
 
 
 class World:
-    """Clips numbered 0, 1, 2, ... that depend on `seed` and the arguments alone.
+    """Clips 0, 1, 2, ... that depend only on `seed` and the arguments.
 
-    `recordings`: a folder (see RecordingBank) whose sounds become further voices; `folds` and `licenses`
-    select its rows. `matched`, `off_screen`, `dubbed` and `distractor` are the weights of the kinds of
-    clips, `events` those of 1, 2 and 3 sounds a clip; `recorded_voice` is how often an event that has both
-    voices uses a recording.
-    Raises UsageError for weights that cannot be used and for an unusable folder.
+    `recordings`: a folder (see RecordingBank) with additional voices; `folds` and `licenses` select its rows.
+    `matched`, `off_screen`, `dubbed` and `distractor` are the weights of the kinds of clips, `events` the weights of
+    1, 2 and 3 sounds per clip. `recorded_voice` is the probability that an event with both kinds of voices uses a
+    recording. Raises UsageError for invalid weights and for an invalid folder.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class World:
 
     @property
     def sound_classes(self) -> list[str]:
-        """Acoustic classes that can be heard in this world; a family stands for its members."""
+        """Acoustic classes of this world. The members of a family share one class."""
         return self.catalogue.sound_classes
 
     @property
@@ -86,7 +85,7 @@ class World:
         return list(OBJECTS) + extra
 
     def event(self, name: str) -> Event:
-        """The event of that name. Raises KeyError."""
+        """The event with this name. Raises KeyError."""
         return next(e for e in self.catalogue.events if e.name == name)
 
     def _kin_of_objects(self) -> dict[str, frozenset[str]]:
@@ -105,7 +104,7 @@ class World:
                 break
             e = dice.weighted(self.catalogue.events, [x.weight for x in self.catalogue.events])
             clash = any(e.object == c.object or e.sound == c.sound or (e.noise and c.noise) for c in chosen)
-            # most clips are of one place, though a cow may well be heard in a kitchen
+            # most pairs share a background, but a cow may be heard in a kitchen
             odd = not all(together(e.object, c.object) for c in chosen) and dice.chance(ODD_PLACES)
             if not clash and not odd:
                 chosen.append(e)
@@ -114,7 +113,7 @@ class World:
     def _loudness(self, dice: Dice, events: Sequence[Event], layout: str) -> list[str]:
         words = [dice.weighted(tuple(LEVELS), (0.6, 0.14, 0.11, 0.15)) for _ in events]
         words = ["faint" if w == "distant" and not e.far else w for w, e in zip(words, events, strict=True)]
-        # one event a clip stands out at most, and no noise is so faint that what sounds with it would hide it
+        # at most one event per clip stands out, and no noise is so faint that other events mask it
         special = next((k for k, w in enumerate(words) if w != "normal"), -1)
         words = [w if k == special else "normal" for k, w in enumerate(words)]
         if special >= 0 and layout in OVERLAPPING and events[special].noise and words[special] != "loud":
@@ -146,14 +145,14 @@ class World:
     # --- what is seen
 
     def _strangers(self, heard: Sequence[Event], still: bool) -> list[str]:
-        """Objects that nobody could take for the source of what is heard."""
+        """Objects that cannot be mistaken for the source of a sound in the clip."""
         kin = frozenset().union(*(self._kin[e.object] for e in heard))
         return [o for o in OBJECTS if not (self._kin[o] & kin) and (thing(o).silent or not still)]
 
     def _seen(
         self, dice: Dice, actors: Sequence[tuple[str, str, str, Span]], distant: bool
     ) -> tuple[Seen, ...]:
-        """Places for 1-3 objects (object, role, event, span) inside the central square, none hidden."""
+        """Positions of 1 to 3 objects (object, role, event, span) in the central square without overlap."""
         count = len(actors)
         shrink = 0.85 if distant else 1.0
         if count == 1:
@@ -173,7 +172,7 @@ class World:
             ys = (168, 168, 66) if up else (72, 72, 176)
             places = [(98, ys[0], size), (222, ys[1], size), (160 + dice.between(-6, 6), ys[2], size)]
         order = dice.shuffled(range(count))
-        if count > 1:  # what flies goes to the highest place
+        if count > 1:  # flying objects get the highest position
             ranked = sorted(range(count), key=lambda i: places[i][1])
             flying = [k for k in range(count) if thing(actors[k][0]).sky]
             rest = [k for k in order if k not in flying]
@@ -260,7 +259,7 @@ class World:
         )
 
     def _dubbed(self, dice: Dice, heard: Sequence[Event]) -> list[tuple[str, str, str, Span]]:
-        """One or two strangers that move as if they sounded, or stand still."""
+        """One or two unrelated objects that move as if they sounded, or stand still."""
         actors: list[tuple[str, str, str, Span]] = []
         names = set(self._strangers(heard, still=False))
         for _ in range(dice.weighted((1, 2), (0.6, 0.4))):
@@ -282,5 +281,5 @@ class World:
         return render_audio(script, self.recordings)
 
     def render_frame(self, script: ClipScript, t: float, width: int = 320, height: int = 240) -> np.ndarray:
-        """(height, width, 3) uint8: what is seen at `t` seconds."""
+        """The frame at `t` seconds: (height, width, 3) uint8."""
         return render_frame(script, t, width, height)
