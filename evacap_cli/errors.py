@@ -1,4 +1,4 @@
-"""The one family of errors; only `cli/` turns them into messages and exit codes."""
+"""The exceptions of this package. Only `cli/` converts them to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class EvacapError(Exception):
-    """Something could not be done. `message` says what and why and names the file or argument, `cure` what to do."""
+    """Base class of all errors. `message` names the file or argument and the cause, `cure` says how to fix it."""
 
     exit_code = 1
 
@@ -17,17 +17,17 @@ class EvacapError(Exception):
 
 
 class UsageError(EvacapError):
-    """A wrong argument or setting."""
+    """An invalid argument or setting."""
 
     exit_code = 2
 
 
 class MediaError(EvacapError):
-    """A file that cannot be read; where many are processed it becomes a `failed` row."""
+    """A media file that cannot be read. In batch processing it becomes a `failed` row."""
 
 
 def check_all(*checks: Callable[[], Any]) -> list[Any]:
-    """What each returns. Raises one UsageError of all that they raise."""
+    """Calls all checks and returns their results. Raises one UsageError that combines all their UsageErrors."""
     results, wrong = [], []
     for check in checks:
         try:

@@ -1,4 +1,4 @@
-"""Waveforms to fbank, frames to pixels, and their augmentations: pure functions on tensors."""
+"""Features of audio (fbank) and frames (pixels), and their augmentations, as pure functions on tensors."""
 
 from evacap_cli.features.audio import fbank
 from evacap_cli.features.augment import noise_and_roll, spec_augment

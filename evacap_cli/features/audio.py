@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of whole batches: Kaldi's fbank, equal to torchaudio's clip by clip, or YAMNet's log-mel."""
+"""Batched log-mel spectrograms: Kaldi's fbank (the values of torchaudio's `kaldi.fbank`) or YAMNet's log-mel."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from evacap_cli.features.yamnet import yamnet_log_mel
 
 LOW_HZ = 20.0  # lower edge of the first mel bin (Kaldi's default)
 PREEMPHASIS = 0.97  # Kaldi's default
-FLOOR = torch.finfo(torch.float32).eps  # of the mel energies, before the logarithm
+FLOOR = torch.finfo(torch.float32).eps  # lower bound of the mel energies before the logarithm
 
 
 def fbank(waveforms: Tensor | Sequence[Tensor], settings: FeatureSettings) -> Tensor:
     """Normalised log-mel energies of one or many clips.
 
-    `waveforms`: (S,), (B, S), or a sequence of (S_i,) tensors of differing lengths, at
-    `settings.sample_rate`, in [-1, 1]. Returns (B, audio_frames, mel_bins) float32 on their device.
+    `waveforms`: (S,), (B, S), or a sequence of (S_i,) tensors of different lengths, sampled at `settings.sample_rate`,
+    in [-1, 1]. Returns (B, audio_frames, mel_bins) float32 on their device.
 
-    The spectrogram is `settings.spectrogram`: `kaldi` (25 ms windows, 10 ms apart, the clip's mean removed, no
-    dither, no energy) or `yamnet` (`yamnet_log_mel`). It is cut at its end to `audio_frames` and is normalised by
-    `fbank_mean` and `fbank_std`, as in CAV-MAE.
+    `settings.spectrogram` is `kaldi` (25 ms windows, 10 ms hop, mean of the clip removed, no dither, no energy) or
+    `yamnet` (`yamnet_log_mel`). The result is truncated to `audio_frames` and normalised by `fbank_mean` and
+    `fbank_std`, as in CAV-MAE.
 
-    A clip that is too short for `audio_frames` is padded as `settings.padding` says. `zero`: with frames of zeros
-    (`kaldi`; a clip shorter than one window is all padding) or with silence (`yamnet`). `repeat`: the clip starts
-    again after its last sample until all frames are filled; only an empty clip is then padded as by `zero`.
+    Clips shorter than `audio_frames` are padded according to `settings.padding`. `zero` appends frames of zeros
+    (`kaldi`; a clip shorter than one window is all padding) or silence (`yamnet`). `repeat` repeats the clip until
+    all frames are filled; only an empty clip is padded as with `zero`.
     """
     samples, lengths = _as_batch(waveforms)
     if settings.padding == "repeat":
@@ -43,21 +43,21 @@ def fbank(waveforms: Tensor | Sequence[Tensor], settings: FeatureSettings) -> Te
 
 
 def _kaldi_fbank(samples: Tensor, lengths: Tensor, settings: FeatureSettings) -> Tensor:
-    """(B, audio_frames, mel_bins) log-mel energies of (B, S) samples, of which `lengths` (B,) are not padding."""
+    """(B, audio_frames, mel_bins) log-mel energies of (B, S) samples; `lengths` (B,) excludes the padding."""
     size = int(settings.sample_rate * WINDOW_SECONDS)
     hop = int(settings.sample_rate * HOP_SECONDS)
-    # (B, 1); the padding is zero and adds nothing; in double, so that it does not matter how many threads share the sum
+    # (B, 1); the padding is zero; float64 makes the sum independent of the number of threads
     wide = torch.float32 if samples.device.type == "mps" else torch.float64
     mean = (samples.sum(dim=1, dtype=wide) / lengths.clamp(min=1)).float().unsqueeze(1)
-    most = size + hop * (settings.audio_frames - 1)  # samples behind the last frame that is kept
+    most = size + hop * (settings.audio_frames - 1)  # samples that the kept frames use
     samples = samples[:, :most] - mean
     samples = F.pad(samples, (0, max(0, size - samples.shape[1])))
 
     windows = samples.unfold(1, size, hop)  # (B, T', size)
     windows = windows - windows.mean(dim=-1, keepdim=True)
-    weighed = PREEMPHASIS * windows  # Kaldi's order of operations keeps near-silent bins equal, too
-    windows[..., 1:] -= weighed[..., :-1]
-    windows[..., 0] -= weighed[..., 0]
+    weighted = PREEMPHASIS * windows  # Kaldi's order of operations, so that near-silent bins are also equal
+    windows[..., 1:] -= weighted[..., :-1]
+    windows[..., 0] -= weighted[..., 0]
     windows *= _window(settings.window, size, samples.device)
     fft_size = 1 << (size - 1).bit_length()
     spectrum = torch.fft.rfft(windows, n=fft_size)  # (B, T', fft_size / 2 + 1)
@@ -71,18 +71,18 @@ def _kaldi_fbank(samples: Tensor, lengths: Tensor, settings: FeatureSettings) ->
 
 
 def _repeat(samples: Tensor, lengths: Tensor, settings: FeatureSettings) -> tuple[Tensor, Tensor]:
-    """Repeats each clip that does not fill `audio_frames` end to end until it does; an empty clip stays empty.
+    """Repeats each clip until it fills `audio_frames`. An empty clip stays empty.
 
-    samples: (B, S), lengths: (B,). Returns (B, S') and (B,), S' at least the samples that `audio_frames` need.
+    samples: (B, S), lengths: (B,). Returns (B, S') and (B,); S' is at least the number of samples of `audio_frames`.
     """
     size = int(settings.sample_rate * WINDOW_SECONDS)
     needed = size + int(settings.sample_rate * HOP_SECONDS) * (settings.audio_frames - 1)
     width = max(needed, samples.shape[1])
     filled = torch.where(lengths > 0, lengths.clamp(min=needed), 0).unsqueeze(1)  # (B, 1)
-    places = torch.arange(width, device=samples.device).expand(len(samples), width)
-    source = torch.where(places < filled, places % lengths.clamp(min=1).unsqueeze(1), 0)
-    samples = F.pad(samples, (0, max(0, 1 - samples.shape[1])))  # so that there is something to gather from
-    return samples.gather(1, source) * (places < filled), filled.squeeze(1)
+    index = torch.arange(width, device=samples.device).expand(len(samples), width)
+    source = torch.where(index < filled, index % lengths.clamp(min=1).unsqueeze(1), 0)
+    samples = F.pad(samples, (0, max(0, 1 - samples.shape[1])))  # gather needs at least one sample
+    return samples.gather(1, source) * (index < filled), filled.squeeze(1)
 
 
 def _as_batch(waveforms: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -103,6 +103,6 @@ def _window(kind: str, size: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _mel_banks(bins: int, fft_size: int, sample_rate: int, device: torch.device) -> Tensor:
-    """(fft_size / 2 + 1, bins) mel weights; Kaldi leaves the Nyquist bin out, hence the row of zeros."""
+    """(fft_size / 2 + 1, bins) mel weights. Kaldi omits the Nyquist bin, so its row is zero."""
     banks, _ = get_mel_banks(bins, fft_size, float(sample_rate), LOW_HZ, 0.0, 100.0, -500.0, 1.0)
     return F.pad(banks, (0, 1)).T.contiguous().to(device)

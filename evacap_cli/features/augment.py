@@ -1,4 +1,4 @@
-"""Augmentations of fbank batches, drawn for each sample on its own."""
+"""Augmentations of fbank batches, sampled independently for each clip."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ def spec_augment(
     generator: torch.Generator | None = None,
     value: float = 0.0,
 ) -> Tensor:
-    """One band of at most `freq` bins and one stretch of at most `time` frames set to `value`, per sample.
+    """SpecAugment: sets one band of up to `freq` bins and one span of up to `time` frames to `value`, per clip.
 
-    `fbank`: (B, T, F); returns the same shape. Widths and places are drawn as torchaudio's
-    `FrequencyMasking` and `TimeMasking` draw them (width U(0, limit), then start U(0, size - width),
-    both rounded down). AVCap masks with 0 before it normalises: on a normalised fbank that is
-    `value = -mean / std`.
+    `fbank`: (B, T, F); returns the same shape. Widths and positions follow torchaudio's `FrequencyMasking` and
+    `TimeMasking` (width U(0, limit), then start U(0, size - width), both rounded down). AVCap masks with 0 before
+    normalisation, which on a normalised fbank is `value = -mean / std`.
     """
     B, T, F = fbank.shape
     masked = _stretch(B, T, time, fbank.device, generator).unsqueeze(2)  # (B, T, 1)
@@ -29,10 +28,9 @@ def spec_augment(
 def noise_and_roll(
     fbank: Tensor, generator: torch.Generator | None = None, roll: int | None = None
 ) -> Tensor:
-    """AVCap's other augmentation: x + U(0, 1)^(T x F) * U(0, 1) / 10, then a roll in time, per sample.
+    """AVCap's noise augmentation: x + U(0, 1)^(T x F) * U(0, 1) / 10, then a roll in time, per clip.
 
-    `fbank`: (B, T, F) normalised; returns the same shape. The roll is uniform in [-roll, roll);
-    `roll` is T by default.
+    `fbank`: (B, T, F) normalised; returns the same shape. The roll is uniform in [-roll, roll); None means T.
     """
     B, T, F = fbank.shape
     noise = _uniform((B, T, F), fbank.device, generator) * _uniform((B, 1, 1), fbank.device, generator) / 10
@@ -45,15 +43,15 @@ def noise_and_roll(
 def _stretch(
     batch: int, size: int, limit: int, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """(batch, size) bool: one random stretch of at most `limit` places in each row."""
-    width, place = _uniform((2, batch, 1), device, generator)
+    """(batch, size) bool: one random span of at most `limit` elements per row."""
+    width, position = _uniform((2, batch, 1), device, generator)
     width = width * min(limit, size)
-    start = (place * (size - width)).long()
+    start = (position * (size - width)).long()
     index = torch.arange(size, device=device)
     return (index >= start) & (index < start + width.long())
 
 
 def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """U(0, 1) on `device`; a CPU generator gives the same numbers on any device."""
+    """U(0, 1) on `device`. A CPU generator gives the same numbers on every device."""
     home = device if generator is None else generator.device
     return torch.rand(shape, generator=generator, device=home).to(device)

@@ -1,4 +1,4 @@
-"""When to look, and how a frame becomes the pixels that a model sees."""
+"""Frame sampling times, and the conversion of frames to model input."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from torch import Tensor
 
 from evacap_cli.features.settings import FeatureSettings
 
-LONGEST_SIDE = 32  # times the short one
+LONGEST_SIDE = 32  # maximum aspect ratio; longer frames are cropped
 
 
 def frame_times(seconds: float, settings: FeatureSettings, frames: int | None = None) -> list[float]:
-    """Times in seconds, from the segment's start, at which a segment of `seconds` is looked at.
+    """Times in seconds, relative to the start of a segment of length `seconds`, at which frames are sampled.
 
-    Frame i is the one shown at (i + 0.5) / fps; where the segment is too short for that, the frames
-    spread uniformly over what there is. Another number of `frames` than the settings' covers the same
-    span, closer or farther apart.
+    Frame i is sampled at (i + 0.5) / fps. In shorter segments, the frames are spread uniformly over the segment.
+    A different number of `frames` covers the same span with a different spacing.
     """
     count = settings.frames if frames is None else frames
     if count <= 0:
@@ -28,18 +27,16 @@ def frame_times(seconds: float, settings: FeatureSettings, frames: int | None = 
 
 
 def crop_frame(frame: np.ndarray | Tensor, size: int) -> Tensor:
-    """(H, W, 3) uint8 -> (3, size, size) uint8: the short side to `size`, then the centre.
+    """Resizes the short side of (H, W, 3) uint8 to `size` and crops the centre: (3, size, size) uint8.
 
-    Bicubic and antialiased in 8-bit arithmetic: the pixels of torchvision's `resize` and `center_crop`, without its
-    import, which would cost every worker process as much time as torch's own.
+    Bicubic and antialiased in 8-bit arithmetic. The pixels equal those of torchvision's `resize` and `center_crop`.
+    torchvision is not used because importing it takes every worker process as long as importing torch.
     """
     if isinstance(frame, np.ndarray):
-        # a turned frame has negative strides, which numpy itself passes over where a side is 1
+        # a rotated frame has negative strides; ascontiguousarray() ignores them if a side is 1
         frame = torch.from_numpy(frame.copy() if min(frame.strides) < 0 else np.ascontiguousarray(frame))
     short = min(frame.shape[:2])
-    longest = (
-        LONGEST_SIDE * short
-    )  # beyond it, only the middle of a strip is resized: all of it could take gigabytes
+    longest = LONGEST_SIDE * short  # resizing a longer strip could take gigabytes, so only its middle is used
     top, left = (max(0, side - longest) // 2 for side in frame.shape[:2])
     frame = frame[top : top + longest, left : left + longest]
     height, width, _ = frame.shape
@@ -52,18 +49,17 @@ def crop_frame(frame: np.ndarray | Tensor, size: int) -> Tensor:
 
 
 def normalize_frames(frames: Tensor, settings: FeatureSettings) -> Tensor:
-    """(..., 3, S, S) uint8 -> float32: scaled to [0, 1], less `image_mean`, over `image_std`, per channel."""
+    """Scales (..., 3, S, S) uint8 to [0, 1] and normalises by `image_mean` and `image_std` per channel; float32."""
     mean = torch.tensor(settings.image_mean, device=frames.device).view(3, 1, 1)
     std = torch.tensor(settings.image_std, device=frames.device).view(3, 1, 1)
     return (frames.float() / 255 - mean) / std
 
 
 def same_frames(frames: Tensor, bound: float = 0.0) -> Tensor:
-    """uint8 (B, N, 3, S, S) -> int64 (B, N): for every frame the number of an earlier one that shows the same, else
-    its own.
+    """Finds runs of equal frames. uint8 (B, N, 3, S, S) -> int64 (B, N): the index of the first frame of each run.
 
-    The same is what differs, in the mean over pixels and channels, by no more than `bound` of 255 levels from the
-    first frame of its run; 0 is equality.
+    A frame belongs to a run if its mean absolute difference to the first frame of the run is at most `bound` (of 255
+    levels); 0 means equality.
     """
     B, N = frames.shape[:2]
     same = torch.arange(N, device=frames.device).repeat(B, 1)

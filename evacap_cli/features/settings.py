@@ -1,4 +1,4 @@
-"""Every number that decides how sound and picture become tensors."""
+"""All settings of the conversion of audio and frames to tensors."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from evacap_cli.errors import UsageError
 WINDOWS = ("hamming", "hanning")
 SPECTROGRAMS = ("kaldi", "yamnet")
 PADDINGS = ("zero", "repeat")
-WINDOW_SECONDS = 0.025  # one analysis window of the fbank ...
-HOP_SECONDS = 0.010  # ... and the step from one to the next
+WINDOW_SECONDS = 0.025  # length of an fbank window
+HOP_SECONDS = 0.010  # hop between windows
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What a model expects to hear and see; a checkpoint and a feature store each carry theirs.
+    """The input format of a model. Checkpoints and feature stores contain their settings.
 
-    `fbank_mean` and `fbank_std` are AVCap's statistics of AudioCaps, `image_mean` and `image_std` ImageNet's.
-    `window` is `hamming` (as EVACap prints it) or `hanning` (what CAV-MAE's and AVCap's weights want); it belongs to
-    the `kaldi` spectrogram. The `yamnet` spectrogram has a window of its own.
-    `padding` is what follows a clip that is too short: `zero` (silence) or `repeat` (the clip again).
+    `fbank_mean` and `fbank_std` default to AVCap's statistics of AudioCaps, `image_mean` and `image_std` to ImageNet's.
+    `window` is `hamming` (the EVACap paper) or `hanning` (the weights of CAV-MAE and AVCap). It applies only to the
+    `kaldi` spectrogram; `yamnet` has its own window. `padding` extends short clips by zeros (`zero`) or by repeating
+    the clip (`repeat`).
     """
 
     sample_rate: int = 16_000  # Hz
-    seconds: float = 10.0  # what the model hears at once
+    seconds: float = 10.0  # length of a clip
     mel_bins: int = 128
     audio_frames: int = 1024  # fbank frames, 10 ms apart
     window: str = "hamming"
     fbank_mean: float = -4.346
     fbank_std: float = 4.332
-    frames: int = 18  # pictures a clip ...
-    fps: float = 2.0  # ... and how many of them a second
+    frames: int = 18  # video frames per clip
+    fps: float = 2.0  # video frames per second
     image_size: int = 224  # pixels, square
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -74,10 +74,10 @@ class FeatureSettings:
             raise UsageError("feature settings out of range: " + "; ".join(wrong))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, fit for YAML and JSON; `from_dict` reads them back.
+        """The settings as numbers, strings and lists for YAML and JSON. `from_dict` reads them.
 
-        `spectrogram` and `padding` are left out at their defaults: stores and checkpoints older than these settings
-        keep their fingerprints.
+        Omits `spectrogram` and `padding` at their defaults, so that older stores and checkpoints keep their
+        fingerprints.
         """
         values = asdict(self)
         for field in fields(self):
@@ -87,7 +87,7 @@ class FeatureSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeatureSettings:
-        """Settings from a mapping; what it does not name keeps its default. UsageError on unknown names."""
+        """Settings from a mapping. Missing names keep their defaults. Raises UsageError for unknown names."""
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
@@ -97,8 +97,8 @@ class FeatureSettings:
         return cls(**values)
 
     def fingerprint(self) -> str:
-        """12 hex digits that differ when any setting differs."""
-        # floats before hashing, so that 10 and 10.0 are the same setting
+        """12 hex digits that change with every setting."""
+        # hash floats, so that 10 and 10.0 are equal
         plain = {
             name: float(value) if isinstance(value, (int, float)) else value
             for name, value in self.to_dict().items()

@@ -1,6 +1,6 @@
 """The log-mel spectrogram that YAMNet expects.
 
-Source of the numbers: `params.py` and `features.py` of YAMNet (tensorflow/models, research/audioset/yamnet), and
+The constants come from `params.py` and `features.py` of YAMNet (tensorflow/models, research/audioset/yamnet) and
 TensorFlow's `tf.signal.linear_to_mel_weight_matrix`.
 """
 
@@ -19,10 +19,10 @@ OFFSET = 0.001  # added to the mel magnitudes before the logarithm
 
 
 def yamnet_log_mel(samples: Tensor, settings: FeatureSettings) -> Tensor:
-    """(B, audio_frames, mel_bins) float32, not normalised, of (B, S) samples in [-1, 1]; zeros follow what is short.
+    """Log-mel (B, audio_frames, mel_bins) float32, not normalised, of (B, S) samples in [-1, 1], padded with zeros.
 
-    Periodic Hann windows of 25 ms, 10 ms apart; magnitudes, not power; mel bands on HTK's scale with peaks of 1. The
-    mean of the waveform stays in it.
+    Uses periodic Hann windows of 25 ms with a hop of 10 ms, magnitudes instead of power, and mel bands on HTK's scale
+    with peaks of 1. The mean of the waveform is not removed.
     """
     size = int(settings.sample_rate * WINDOW_SECONDS)
     hop = int(settings.sample_rate * HOP_SECONDS)
@@ -43,7 +43,7 @@ def _hann(size: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _mel_bands(bins: int, fft_size: int, sample_rate: int, device: torch.device) -> Tensor:
-    """(fft_size / 2 + 1, bins) triangles on the mel scale, not normalised by their area; the DC bin is left out."""
+    """(fft_size / 2 + 1, bins) triangles on the mel scale without area normalisation; the DC bin is zero."""
     hertz = torch.linspace(0, sample_rate / 2, fft_size // 2 + 1, dtype=torch.float64)
     mel = _mel(hertz).unsqueeze(1)  # (fft_size / 2 + 1, 1)
     low, high = _mel(torch.tensor([LOW_HZ, HIGH_HZ], dtype=torch.float64)).tolist()

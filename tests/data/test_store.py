@@ -237,10 +237,10 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
     note = tmp_path / "s" / "store.yaml"
     text = note.read_text()
     for wrong, named in (
-        (text.replace("format: 1", "format: 9"), "format 9 is not one"),
+        (text.replace("format: 1", "format: 9"), "reads format 1, not 9"),
         (text.replace("complete: true", "complete: false"), "not finished"),
         ("{", "damaged"),
-        ("- a", "format None"),
+        ("- a", "reads format 1, not None"),
         (text.replace("mel_bins: 8", "mel_bins: -8"), "damaged"),
     ):
         assert wrong != text
