@@ -32,7 +32,7 @@ class RecordingBank:
         folds: Sequence[int] | None = None,
         licenses: Sequence[str] | None = None,
     ) -> RecordingBank:
-        """Reads `metadata.csv` (columns file, category and optionally fold, license) of a folder with audio in `audio/`.
+        """Reads `metadata.csv` (columns file, category, optionally fold and license); the audio is in `audio/`.
 
         `folds` and `licenses` keep only rows with one of these values. Raises UsageError if the folder, its metadata
         or its columns are missing, or if no row is left.
