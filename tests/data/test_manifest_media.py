@@ -137,7 +137,7 @@ def test_without_a_start_parts_are_ambiguous(tmp_path: Path) -> None:
     media(tmp_path / "media", f"{ID}_60_70.mp4")
     entry = find(tmp_path, ID, columns="youtube_id")
     assert entry.path is None
-    assert "several parts" in entry.error
+    assert "several segments" in entry.error
     (bare,) = media(tmp_path / "media", f"{ID}.mp4")
     assert find(tmp_path, ID, columns="youtube_id").path == bare
 
@@ -198,7 +198,7 @@ def test_folders_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytes
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert f"1 folders cannot be read, such as {path.parent}" in find(tmp_path, f"{ID},30").error
+    assert f"1 folders cannot be read, for example {path.parent}" in find(tmp_path, f"{ID},30").error
 
 
 def test_media_beside_the_manifest_are_found_without_a_folder(tmp_path: Path) -> None:
