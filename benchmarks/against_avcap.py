@@ -1,11 +1,11 @@
-"""AVCap's public implementation beside ours, in one run on one machine:
+"""Compares the speed of AVCap's public implementation with this one, in one run on one machine:
 
     git clone https://github.com/JongSuk1/AVCap && pip install six boto3 requests
     python benchmarks/against_avcap.py AVCap [--frames 1,18] [--runs 1] [--precision fp32,bf16]
 
-Both at full size with random weights, batch 1, beam 4, 20 words (none of them the last: the end is impossible). Theirs
-is as published, in fp32, with the old timm `Attention` that it expects put in place. Prints JSON: seconds of every run,
-and the ratio of the medians.
+Both models have full size, random weights, batch size 1 and beam size 4, and generate 20 words (the end token is
+disabled). The public code runs unmodified in fp32, with the old timm `Attention` that it expects. Prints JSON with the
+seconds of every run and the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BEAM, WORDS = 4, 20
 
 
 class OldAttention(nn.Module):
-    """timm's attention of 2021, which took `qk_scale` and wrote the attention matrix out."""
+    """timm's attention of 2021, which has the parameter `qk_scale` and computes the attention matrix explicitly."""
 
     def __init__(self, dim: int, num_heads: int = 8, qkv_bias: bool = False, qk_scale: float | None = None,
                  attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:  # fmt: skip
@@ -48,7 +48,7 @@ class OldAttention(nn.Module):
 
 
 def public_model(repository: Path, frames: int) -> Callable[[Tensor, Tensor], Any]:
-    """A function of fbank and pixels that captions with the public code."""
+    """Returns a function of fbank and pixels that captions with the public code."""
     import timm.models.vision_transformer as vit
 
     vit.Attention = OldAttention  # type: ignore[misc]

@@ -1,10 +1,11 @@
-"""`kill -9` at random moments, over and over, of one `evacap caption`:
+"""Kills one `evacap caption` run repeatedly with `kill -9` at random times and checks its output:
 
     python benchmarks/caption_kills.py [--clips 200] [--kills 25] [--seed 0] [--model demo] [--json FILE]
 
-Makes a folder of clips that differ, captions it once in peace, and then into another table while it is killed: command
-and workers at once, some time after a random number of further clips is done, or while it starts, over and over; then
-it may finish. At the end it compares the two tables to the byte and counts what the journal says was captioned.
+Creates a folder of different clips and captions it once without interruption. A second run writes another table and is
+killed repeatedly, together with its workers: during start-up, or after a random number of further clips. It is then
+allowed to finish. At the end, the two tables are compared byte by byte, and the captioned clips in the journal are
+counted.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ import av
 import numpy as np
 
 RATE = 16000
-STARTING = 0.2  # share of kills before there is work ...
-START_SECONDS = 8.0  # ... in the first seconds
+STARTING = 0.2  # share of kills during start-up
+START_SECONDS = 8.0  # duration of the start-up
 
 
 def make_clip(path: Path, seconds: float, seed: int) -> None:
-    """A tone of its own pitch, and moving noise."""
+    """Writes a clip with a tone of unique pitch and moving noise."""
     generator = np.random.default_rng(seed)
     with av.open(str(path), "w") as file:
         video, audio = file.add_stream("h264", rate=5), file.add_stream("aac", rate=RATE)
@@ -57,7 +58,7 @@ def start(folder: Path, out: Path, more: list[str]) -> subprocess.Popen[bytes]:
 
 
 def captioned(journal: Path) -> list[str]:
-    """The inputs of its whole lines."""
+    """The inputs in the complete lines of the journal."""
     lines = journal.read_bytes().splitlines(True) if journal.exists() else []
     records = [json.loads(line) for line in lines if line.endswith(b"\n")]
     return [record["input"][0] for record in records if "input" in record]
@@ -84,7 +85,7 @@ def main() -> None:
         with start(folder, peace, more) as process:
             process.communicate()
         seconds = time.monotonic() - began
-        print(f"{args.clips} clips in peace: {seconds:.1f} s, exit {process.returncode}", flush=True)
+        print(f"{args.clips} clips, uninterrupted: {seconds:.1f} s, exit {process.returncode}", flush=True)
         journal = Path(f"{out}.journal")
         counts: Counter[str] = Counter()
         while counts["killed"] < args.kills:
@@ -98,7 +99,7 @@ def main() -> None:
                 ):
                     time.sleep(0.01)
                 time.sleep(chance.random() * 0.1)
-                with suppress(ProcessLookupError):  # it ended by itself
+                with suppress(ProcessLookupError):  # the run finished before the kill
                     os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
             after = captioned(journal)
@@ -110,7 +111,7 @@ def main() -> None:
             if process.returncode == 0:
                 break
             if process.returncode != -signal.SIGKILL:
-                raise SystemExit(f"evacap caption ended with {process.returncode}")
+                raise SystemExit(f"evacap caption exited with code {process.returncode}")
         with start(folder, out, more) as process:
             process.communicate()
         done = Counter(captioned(journal))

@@ -1,11 +1,11 @@
-"""Time and memory of a folder of very many inputs that are links to few files:
+"""Measures time and memory of `evacap caption` for folders with very many inputs:
 
     python benchmarks/caption_many.py [--counts 1000,10000,100000] [--json FILE]
 
-Each folder is captioned by the model of a tiny preset with random weights, then the same command runs again, which has
-nothing to do, and once more with one file added. Memory is the most that the command's own process held. The links have
-equal contents, so that all but a few are known as copies; with `--each`, files that differ by what stands behind their
-last frame, each of which is decoded (100,000 of them take hours).
+The inputs are links to a few files. Each folder is captioned by a tiny preset with random weights. The same command
+then runs again without new work, and once more with one added file. Memory is the peak of the command's own process.
+The links have equal contents, so most of them are detected as copies. With `--each`, the files differ in the bytes
+after their last frame, and each one is decoded (100,000 files take hours).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILES, BELOW = 8, 1000
 
 
 def tiny(folder: Path) -> Path:
-    """The checkpoint of a tiny preset with random weights."""
+    """Writes a checkpoint of a tiny preset with random weights."""
     chosen = load_preset("evacap-tiny")
     tokenizer = Tokenizer.train(WORDS, 200)
     config = chosen.model.to_dict()
@@ -40,7 +40,7 @@ def tiny(folder: Path) -> Path:
 
 
 def run(folder: Path, out: Path, model: Path) -> dict[str, float]:
-    """Seconds and the most MB of one command, in a process of its own."""
+    """Runs one command in a separate process. Returns its seconds and its peak memory in MB."""
     began = time.monotonic()
     child = os.fork()
     if not child:
@@ -71,7 +71,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--counts", default="1000,10000,100000")
-    parser.add_argument("--each", action="store_true", help="files that differ, in place of links")
+    parser.add_argument("--each", action="store_true", help="use different files instead of links")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

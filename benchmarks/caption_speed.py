@@ -1,11 +1,11 @@
-"""How much `evacap caption` costs above its parts, and whether its memory grows with the number of clips:
+"""Measures the overhead of `evacap caption` over decoding and the model, and its memory by number of clips:
 
     python benchmarks/caption_speed.py FOLDER [--model demo] [--clips 100] [--memory 100,1000] [--rounds 2]
 
-Clips are copies of FOLDER's MP4 files, each made different by an empty box at its end: equal ones are captioned once.
-Decode alone: the same worker processes, nobody at the model. Model alone: the same clips, decoded before, in the same
-batches. The command, a process of its own, counts from when its model is loaded. Memory is that of the
-command and its workers together, looked at ten times a second. Prints JSON.
+The clips are copies of FOLDER's MP4 files. An empty box at the end makes each copy different, because equal files are
+captioned only once. "Decode alone" runs the same worker processes without the model. "Model alone" runs the same clips,
+decoded beforehand, in the same batches. The command runs in a separate process and is timed from the end of model
+loading. Memory is the sum of the command and its workers, sampled ten times per second. Prints JSON.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
 from evacap_cli.tasks.speed import environment
 
-BATCH = 8  # the command's own on a CPU
+BATCH = 8  # the command's default on a CPU
 
 
 def make_clips(folder: Path, place: Path, count: int) -> Path:
-    """A folder of `count` different files."""
+    """Creates a folder of `count` different files."""
     place.mkdir()
     originals = sorted(folder.rglob("*.mp4"))
     for number, original in enumerate(islice(cycle(originals), count)):
@@ -77,7 +77,7 @@ def model_alone(captioner: Captioner, clips: list[Any], options: CaptionOptions)
 
 
 def tree_bytes(root: int) -> int:
-    """Resident memory of a process and all below it."""
+    """Resident memory of a process and all its descendants, in bytes."""
     parents, sizes = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -94,7 +94,7 @@ def tree_bytes(root: int) -> int:
 
 
 def command(folder: Path, model: str, out: Path) -> tuple[float, int]:
-    """(seconds from when the model was loaded, by the command's own count; most bytes held)."""
+    """Returns the seconds after model loading, as reported by the command, and its peak memory in bytes."""
     line = [sys.executable, "-m", "evacap_cli", "caption", str(folder), "-o", str(out), "--model", model]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     peak, over = [0], threading.Event()

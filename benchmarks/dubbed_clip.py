@@ -1,9 +1,9 @@
-"""One clip as it is and dubbed: its sound with another clip's picture, and what the gate makes of both.
+"""Plots the gate of one clip with its own picture and with the picture of another clip.
 
     python benchmarks/dubbed_clip.py SOUND.mp4 PICTURE.mp4 -o FOLDER
 
-FOLDER gets dubbed.mp4 (both streams as they are, nothing is encoded anew), what `evacap caption --curves` keeps of the
-two clips, and both.png, their pictures side by side.
+Writes to FOLDER: dubbed.mp4 (both streams are copied without re-encoding), the files of `evacap caption --curves` for
+the two clips, and both.png with their plots side by side.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evacap_cli.tasks.mismatch import probability
 
 
 def dub(sound: Path, picture: Path, out: Path) -> None:
-    """Writes the sound of one file with the picture of another; it ends with the shorter of the two."""
+    """Combines the audio of one file with the video of another. The output has the length of the shorter stream."""
     with av.open(str(sound)) as heard, av.open(str(picture)) as seen, av.open(str(out), "w") as made:
         streams = (heard.streams.audio[0], seen.streams.video[0])
         end = min(float(stream.duration * stream.time_base) for stream in streams if stream.duration)

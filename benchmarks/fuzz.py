@@ -1,9 +1,9 @@
-"""Reads damaged media files by the thousand, as captioning would, and says what came of them:
+"""Reads thousands of damaged media files as captioning does, and prints the outcomes:
 
     python -m benchmarks.fuzz [--count 3000] [--seed 1] [--segments] [--workers 1] [--timeout 60] [--keep DIR]
 
-The files are those of `tests/media/fuzz.py`, with another seed. Printed are outcomes by kind of file, and causes;
-what cost a worker its life is kept in DIR, and read once more by the careful reader that captioning falls back on.
+The files are those of `tests/media/fuzz.py` with another seed. Prints the outcomes by kind of file, and the causes.
+Files that killed a worker are copied to DIR and read again by the safe reader that captioning falls back to.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from tests.media.fuzz import Row, fuzz, make_seeds, outcomes, table
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=3000, help="damaged files, beside the crafted ones")
+    parser.add_argument(
+        "--count", type=int, default=3000, help="number of damaged files, in addition to the crafted ones"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--segments", action="store_true", help="read as --segment does")
+    parser.add_argument(
+        "--segments", action="store_true", help="read the files in segments, as --segment does"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds a file")
     parser.add_argument("--memory", type=float, default=2.0, help="GiB a worker")
-    parser.add_argument("--keep", type=Path, help="folder for files over which a worker was lost")
+    parser.add_argument("--keep", type=Path, help="folder for files that killed a worker")
     options = parser.parse_args()
     limits = (options.workers, options.timeout, round(options.memory * 2**30), options.segments)
 
@@ -54,7 +58,7 @@ def main() -> None:
     causes = Counter((row.how, re.sub(r"\d+(\.\d+)?", "N", row.why)) for row in rows if row.why)
     for (how, why), count in causes.most_common():
         print(f"{count:7} {how}: {why}")
-    print(f"\nlost, then read carefully: {dict(Counter(row.how for row in again))}")
+    print(f"\nlost, then read by the safe reader: {dict(Counter(row.how for row in again))}")
     for row in again:
         print(f"  {row.path.name}: {row.how} {row.why}")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,11 +1,11 @@
-"""What the machine allows for a model, stage by stage, and how near the engine comes:
+"""Compares the engine's speed with the hardware limit, stage by stage:
 
     python benchmarks/limit.py [--preset evacap-base] [--frames 18] [--precision fp32] [--words 20] [--runs 3]
 
-A stage cannot be faster than its operations over the rate of the best matrix product seen here, nor than the bytes that
-it must read over the rate of a copy. Operations are counted while the stage runs; bytes are the stage's weights, for
-`generate` once a word and with them the prefix's keys and values. Everything is measured in one run, with the machine
-and the date.
+The lower bound of a stage is the larger of two times: its operations divided by the rate of the fastest matrix product,
+and the bytes that it must read divided by the rate of a copy. Operations are counted while the stage runs. Bytes are
+the weights of the stage; `generate` reads them, and the keys and values of the prefix, once per word. Everything is
+measured in one run and printed with the machine and the date.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COPIED = 2**28  # bytes
 
 
 def fastest(run: Callable[[], Any], device: torch.device, runs: int = 8) -> float:
-    """Seconds of the best of several runs."""
+    """The shortest time of several runs, in seconds."""
     run()
     seconds = []
     for _ in range(runs):
@@ -43,7 +43,7 @@ def fastest(run: Callable[[], Any], device: torch.device, runs: int = 8) -> floa
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of the best product of matrices of the model's shapes."""
+    """Operations per second of the fastest product of matrices with the model's shapes."""
     rates = []
     for rows, inner, columns in SHAPES:
         a, b = (
@@ -55,7 +55,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes a second that are read and written by a copy."""
+    """Bytes per second that a copy reads and writes."""
     source = torch.zeros(COPIED // 4, device=device)
     target = torch.empty_like(source)
     return 2 * COPIED / fastest(lambda: target.copy_(source), device)
@@ -85,7 +85,7 @@ def operations(
 
 
 def bytes_read(model: CaptionModel, prefix: int, words: int, size: int) -> dict[str, float]:
-    """Bytes that each stage must read: weights of `size` bytes a number, and the prefix."""
+    """Bytes that each stage must read: its weights, with `size` bytes per number, and the prefix."""
     encoder, config = model.encoder, model.config.decoder
 
     def weights(*parts: str) -> int:

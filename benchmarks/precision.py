@@ -1,8 +1,9 @@
-"""What a precision costs: captions that stay word for word, and the metrics of all of them, against fp32.
+"""Compares a precision with fp32: the share of identical captions, and the metrics.
 
     python benchmarks/precision.py STORE [--models demo,audio-demo] [--precision bf16] [--metrics CIDEr,BLEU_4]
 
-Prints JSON: for each model the share of equal captions, and each metric in both precisions with the change in per cent.
+Prints JSON: for each model, the share of identical captions and each metric in both precisions with the change in
+per cent.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--models", default="demo,avcap-demo,audio-demo")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--metrics", default=None, help="as `evacap score` takes them; default: all")
+    parser.add_argument("--metrics", default=None, help="as in `evacap score`; default: all")
     args = parser.parse_args()
     device, store = pick_device(args.device), Store(args.store)
     autocast, settings = pick_precision(args.precision, device), Settings(choose_metrics(args.metrics))

@@ -1,13 +1,13 @@
-"""How near `evacap prepare` comes to what its workers could do:
+"""Compares the throughput of `evacap prepare` with that of bare worker loops:
 
     evacap synth -o world --clips 300 --seed 7
     python benchmarks/prepare_throughput.py world/captions.csv [--preset evacap-base] [--workers 2] [--rounds 3]
 
-A worker's own rate is that of a bare loop over the clips in one process on one core: decode a clip, make its fbank and
-its pictures, pack them as they are stored. Against it stand as many such loops at once, each on its core, as there are
-workers, which is what the machine has to give, and `prepare` into a new store, without the seconds until its first clip
-is done (the start of the workers), which are named apart. Every round measures all of them, so that noise falls on all
-alike; processor time tells what it leaves out.
+A bare loop runs in one process on one core: it decodes a clip, computes its fbank and frames, and packs them for the
+store. The benchmark measures one loop; as many parallel loops as workers, each on its own core, which is the limit of
+the machine; and `prepare` into a new store. The time of `prepare` until its first clip is done (start of the workers)
+is excluded and reported separately. Every round measures all of them, so that noise affects all equally. CPU time is
+also reported, because noise does not affect it.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from evacap_cli.media.worker import resident_bytes
 from evacap_cli.tasks.clips import ClipSettings, load_entry
 from evacap_cli.tasks.preparing import cores, features_of, prepare
 
-LOOP_CLIPS = 100  # of a bare loop
+LOOP_CLIPS = 100  # clips per bare loop
 
 
 def loop(
     core: int, entries: Sequence[Entry], preset: str, frames_format: str, all_ready: Barrier, out: Any
 ) -> None:
-    """Packs clips one after the other on one core; sends their rate in clips/s, and processor seconds a clip."""
+    """Packs clips one by one on one core. Sends the rate in clips/s and the CPU seconds per clip."""
     features = features_of(preset)
     make = partial(load_entry, settings=ClipSettings(features))
     encoding = Encoding(features, frames_format)
     torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):  # decord has threads of its own
+    if hasattr(os, "sched_setaffinity"):  # decord starts its own threads
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core % cores()]})
     make_packed(entries[0], make, encoding)
     all_ready.wait()
@@ -59,7 +59,7 @@ def loop(
 
 
 def bare(entries: Sequence[Entry], args: argparse.Namespace, loops: int) -> tuple[float, float]:
-    """Clips/s of so many loops at once, each with clips of its own, and processor seconds a clip."""
+    """Runs `loops` parallel loops on different clips. Returns clips/s and CPU seconds per clip."""
     context = multiprocessing.get_context("spawn")
     out, ready = context.SimpleQueue(), context.Barrier(loops)
     rest = (args.preset, args.frames_format, ready, out)
@@ -75,7 +75,7 @@ def bare(entries: Sequence[Entry], args: argparse.Namespace, loops: int) -> tupl
 
 
 def whole(args: argparse.Namespace, workers: int) -> dict[str, Any]:
-    """A `prepare` from end to end, with the most memory that it and its workers held."""
+    """Runs `prepare` from start to end. Also measures the peak memory of the command and its workers."""
     folder = Path(tempfile.mkdtemp(dir=args.scratch))
     first: list[tuple[int, float, float]] = []
     peak: dict[str, int] = {"parent": 0, "worker": 0}

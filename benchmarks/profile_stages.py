@@ -1,9 +1,9 @@
-"""Where the time of a caption goes: stage by stage at several batch sizes, and the operations in each stage.
+"""Profiles captioning: the time of each stage at several batch sizes, and the operations in each stage.
 
     python benchmarks/profile_stages.py [--preset evacap-base] [--frames 18] [--precision fp32] [--batch 1,2,4,8]
 
-For every batch size the seconds a clip of each stage; at batch 1 and at the best batch, the operations that take most
-of each stage. JSON (also to `-o FILE`), with the machine and the date.
+Prints JSON (also to `-o FILE`): for every batch size, the seconds per clip of each stage; for batch size 1 and the best
+batch size, the slowest operations of each stage; the machine and the date.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from evacap_cli.tasks.speed import (
     wait_for,
 )
 
-MOST = 6  # operations named a stage
+MOST = 6  # operations listed per stage
 
 
 def operations(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
-    """The share of time of the operations that take most of it, calls of others not counted."""
+    """The shares of time of the slowest operations, excluding the time of nested operations."""
     run()
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=kinds) as found:

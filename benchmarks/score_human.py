@@ -1,9 +1,9 @@
-"""Scores AudioCaps' human captions: known values, time per metric, and what a second run costs.
+"""Scores AudioCaps' human captions: compares with known values, and times each metric in a first and a second run.
 
     python benchmarks/score_human.py TEST_CSV [--clips 200] [--known metrics_human.json] [--out score_human.json]
 
-Protocol: clips in file order, candidate = first caption of a clip, references = its other captions. The first run
-parses every caption (its cache folder is empty), the second finds them kept.
+Protocol: clips in file order; the candidate is the first caption of a clip, the references are its other captions. The
+first run parses every caption (the cache is empty). The second run uses the cache.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", type=Path, help="AudioCaps' test.csv")
-    parser.add_argument("--clips", type=int, help="only the first so many")
-    parser.add_argument("--known", type=Path, help="values to compare the first 200 clips' with")
-    parser.add_argument("--out", type=Path, help="where to write what is printed, as JSON")
+    parser.add_argument("--clips", type=int, help="number of clips from the start of the file; default: all")
+    parser.add_argument("--known", type=Path, help="known values of the first 200 clips to compare with")
+    parser.add_argument("--out", type=Path, help="JSON file for the printed values")
     options = parser.parse_args()
     references = read_references(options.table)
     clips = references.labels()[: options.clips]

@@ -1,9 +1,9 @@
-"""What a shuffle sweep costs, against one plain evaluation with the same model:
+"""Compares the time of a shuffle sweep with one evaluation of the same model:
 
     python benchmarks/sweep_cost.py [--preset evacap-base] [--clips 8] [--batch-size 4] [--rounds 2] [--seeds 1]
 
-Random weights and random clips; captioning alone, whose cost is the model's (scoring has its own, once per caption). A
-sweep is of however many probabilities. Prints seconds and their ratio, round by round.
+Uses random weights and random clips, and measures only captioning, without scoring. The number of probabilities of the
+sweep does not change its time. Prints the seconds and their ratio for every round.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
     settings = FeatureSettings.from_dict(preset.features)
     torch.manual_seed(0)
     model = build_model(preset.model).eval()
-    tokenizer = Tokenizer.train(["noise"], 40)  # what the words are does not matter
+    tokenizer = Tokenizer.train(["noise"], 40)  # the words do not matter
     tokenizer.decode = lambda tokens: str(len(tokens))  # type: ignore[method-assign]
     checkpoint = Checkpoint(args.preset, Path(args.preset), model, tokenizer, settings.to_dict())
     device = pick_device(args.device)
@@ -73,7 +73,7 @@ def main() -> None:
         items = [Noise(str(i)) for i in range(args.clips)]
         write_store(folder, items, partial(make, settings=settings), settings, frames_format="raw", workers=0)
         describer = Describer(checkpoint, Store(folder), how)
-        describer.alone()  # not counted
+        describer.alone()  # warm-up
         rounds = []
         for _ in range(args.rounds):
             began = time.perf_counter()

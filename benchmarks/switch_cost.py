@@ -1,8 +1,9 @@
-"""What the switch costs: a clip whose picture is let in, shut out or black, beside an audio-only model of that size.
+"""Measures the cost of the `evidence` switch: a used, an unused and a black picture, and an audio-only model.
 
     python benchmarks/switch_cost.py --frames 4
 
-Full-size models with random weights; which way the switch stands is set by its threshold. Medians of runs in turn.
+The models have full size and random weights. The threshold sets the state of the switch. Prints medians of interleaved
+runs.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main() -> None:
     for run in range(args.runs + 1):
         for name, way in ways.items():
             took = way()
-            if run:  # the first warms up
+            if run:  # the first run is a warm-up
                 found[name].append(took)
     medians = {
         name: {stage: round(statistics.median(run[stage] for run in runs), 3) for stage in runs[0]}

@@ -1,8 +1,8 @@
-"""Seconds and memory of a training step of a preset, with random clips:
+"""Measures the time and memory of a training step of a preset with random clips:
 
     python benchmarks/training_step.py [PRESET] [--batch-size 2] [--precision fp32] [--checkpointing] [--device auto]
 
-Prints what one process needs next to the estimate of `evacap train --dry-run`.
+Prints the memory of one process next to the estimate of `evacap train --dry-run`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
         parts["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(round(parts["caption"].item(), 3))  # waits for the device
+        losses.append(round(parts["caption"].item(), 3))  # .item() waits for the device
         seconds.append(time.perf_counter() - started)
     peak = (
         torch.cuda.max_memory_allocated(device)

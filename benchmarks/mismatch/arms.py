@@ -1,7 +1,8 @@
-"""The arms: what is trained on the frozen towers, all alike but for what they are about.
+"""The arms: models that are trained on the frozen towers and differ only in the studied property.
 
-An arm starts from its seed's words, an audio-only captioner, as the paper's starts from GIT, and trains as many steps
-as any other. Towers stay as they are; `concat`, whose only fusion is the encoder's shared block, trains that block.
+Every arm starts from the audio-only captioner of its seed (`words`), as the paper's models start from GIT, and trains
+for the same number of steps. The towers are frozen. Only `concat` also trains the encoder's shared block, which is its
+fusion.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from evacap_cli.tasks.training import TrainSettings, fit
 WORDS_EPOCHS, EPOCHS = 5.0, 1.5
 SEEDS = (0, 1, 2)
 PRECISION = "bf16" if can_pack(torch.bfloat16) else "fp32"
-"""Of training: half of it only where the processor is made for it."""
+"""The precision of training: reduced only if the processor supports it."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """`training`: over the preset's. `after`: the arm whose end it starts from, else the seed's words; a decoder of its
-    own for what is seen starts from the words. `change`: of the fusion, before training. `decoders`: of `evidence`."""
+    """training: overrides the preset. after: the arm that initialises it, otherwise the seed's `words`; a separate
+    audio-visual decoder always starts from `words`. change: modifies the fusion before training. decoders: number of
+    decoders of `evidence`."""
 
     preset: str
     training: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +65,7 @@ ARMS = {
 }
 OURS = ("evidence", "evidence-frozen", "evidence-one-decoder")
 EXTRA = {name for name in ARMS if name.startswith("entropy-") and "sms" not in name}
-"""The entropy's fair chance: not of the paper."""
+"""Variants of the entropy gate that are not in the paper."""
 
 
 def folder_of(work: Path, name: str, seed: int) -> Path:
@@ -71,7 +73,7 @@ def folder_of(work: Path, name: str, seed: int) -> Path:
 
 
 def build(name: str, towers: dict[str, torch.Tensor], words: int, seed: int) -> CaptionModel:
-    """An arm's model before training, on the towers' weights; `words`: size of the vocabulary."""
+    """The model of an arm before training, with the towers' weights. words: size of the vocabulary."""
     arm = ARMS[name]
     config = load_preset(arm.preset).model
     tags = towers["tag_head.1.weight"].shape[0]
@@ -81,7 +83,7 @@ def build(name: str, towers: dict[str, torch.Tensor], words: int, seed: int) -> 
     torch.manual_seed(1000 + seed)
     model = build_model(replace(config, encoder=encoder, decoder=decoder, evidence=evidence))
     known = dict(towers)
-    if model.unified:  # the joint norms start as the sound's
+    if model.unified:  # initialise the joint norms with those of the audio
         known |= {k.replace(".a.", ".joint."): v for k, v in known.items() if ".a." in k}
     model.encoder.load_state_dict({k: v for k, v in known.items() if k in model.encoder.state_dict()})
     if arm.change:
@@ -90,14 +92,14 @@ def build(name: str, towers: dict[str, torch.Tensor], words: int, seed: int) -> 
 
 
 def trained(name: str, work: Path, towers: dict[str, torch.Tensor], words: int, seed: int) -> CaptionModel:
-    """An arm as it was after its last step, and calibrated where it is of `evidence`."""
+    """The model of an arm after its last step, calibrated if it is an `evidence` model."""
     model = build(name, towers, words, seed)
     folder = folder_of(work, name, seed)
     model.load_state_dict(load_file(folder / "last" / "model.safetensors"))
     if model.compares and (folder / "calibration.json").exists():
         found = json.loads((folder / "calibration.json").read_text())
         evidence = model.fusion.evidence
-        evidence.weights.copy_(-torch.tensor(found["weights"]))  # of a match, where the file has a mismatch's
+        evidence.weights.copy_(-torch.tensor(found["weights"]))  # the file has the weights of a mismatch
         evidence.bias.copy_(-torch.tensor(found["bias"]))
     return model.eval()
 
@@ -105,7 +107,7 @@ def trained(name: str, work: Path, towers: dict[str, torch.Tensor], words: int, 
 def train(name: str, seed: int, work: Path, towers: dict[str, torch.Tensor], tokenizer: Tokenizer,
           features: FeatureSettings, captions: Callable[[int], list[str]], device: str,
           scale: float) -> None:  # fmt: skip
-    """Trains an arm, or goes on with it. `scale`: of the epochs, for a trial."""
+    """Trains an arm, or continues its training. scale: factor of the epochs, for trial runs."""
     arm, folder = ARMS[name], folder_of(work, name, seed)
     if (folder / "done.json").exists():
         return
@@ -135,7 +137,7 @@ def train(name: str, seed: int, work: Path, towers: dict[str, torch.Tensor], tok
 
 
 def load_words(decoder: TextDecoder, folder: Path) -> None:
-    """A decoder goes on from that of another arm."""
+    """Initialises a decoder with that of another arm."""
     known = load_file(folder / "last" / "model.safetensors")
     decoder.load_state_dict(
         {k.removeprefix("decoder."): v for k, v in known.items() if k.startswith("decoder.")}
@@ -143,7 +145,7 @@ def load_words(decoder: TextDecoder, folder: Path) -> None:
 
 
 def _frozen(model: CaptionModel) -> list[str]:
-    """The parts of the encoder that stay as they are."""
+    """The parts of the encoder that are not trained."""
     parts = {name.split(".")[0] for name, _ in model.encoder.named_parameters()}
     kept = {"blocks_u", "norms"} if model.unified else set()
     return sorted(f"encoder.{part}" for part in parts - kept)

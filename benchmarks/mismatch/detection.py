@@ -1,4 +1,4 @@
-"""Who is told apart from whom, by which number: areas under the curve with intervals, and how true a probability is."""
+"""Mismatch detection: AUROC with intervals for each score, and the reliability of probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Number = Callable[[Said, str], np.ndarray]
 
 
 def number(name: str, cue: int | None = None, sign: float = 1.0) -> Number:
-    """The higher, the more it speaks for a match."""
+    """A score that is higher for matching pairs."""
 
     def read(said: Said, condition: str) -> np.ndarray:
         values = np.array(said[condition][name], np.float64)
@@ -27,8 +27,8 @@ def number(name: str, cue: int | None = None, sign: float = 1.0) -> Number:
 
 def auroc(scored: Scored, arm: str, read: Number, own: np.ndarray, against: str,
           wrong: np.ndarray | None = None) -> tuple[float, float, float]:  # fmt: skip
-    """Clips `own` with their own pictures against `against`, the mean over seeds, and 95 % over draws of clips and
-    seeds. wrong: places in `against`; None for all."""
+    """AUROC of the clips `own` with their own pictures against the condition `against`: the mean over seeds and the
+    95 % bootstrap interval over clips and seeds. wrong: indices into `against`; None for all."""
     matrices = []
     for seed in scored.seeds:
         said = scored.said[arm, seed]
@@ -45,7 +45,7 @@ def auroc(scored: Scored, arm: str, read: Number, own: np.ndarray, against: str,
 
 
 def with_off_screen(store: Store, world: World, share: float = OFF_SCREEN) -> np.ndarray:
-    """Clips of whose sources `share` is out of sight: all that fit, all with a silent extra, and some off-screen."""
+    """Clips of which a share `share` has off-screen sources: all matched and distractor clips, and some off-screen."""
     kinds = [store.extra(i)["kind"] for i in range(len(store))]
     chosen = [i for i, kind in enumerate(kinds) if kind in ("matched", "distractor")]
     sources, hidden = sum(len(world.script(i).sounds) for i in chosen), 0
@@ -59,7 +59,7 @@ def with_off_screen(store: Store, world: World, share: float = OFF_SCREEN) -> np
 
 
 def reliability(scored: Scored, arm: str, own: np.ndarray, against: str = "any") -> dict[str, object]:
-    """Brier score, and by tenths of what is said how often it is true; both kinds counted alike."""
+    """Brier score, and the observed frequency by tenths of the prediction. Both classes have equal weight."""
     said, true = [], []
     for seed in scored.seeds:
         told = scored.said[arm, seed]

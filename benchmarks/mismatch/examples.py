@@ -1,10 +1,10 @@
-"""Ten recordings that no model was trained on, one of each kind, with no picture, a fitting one and a wrong one.
+"""Captions ten unseen recordings, one of each class, without a picture, with a matching one and with a wrong one.
 
     python benchmarks/mismatch/examples.py --recordings ESC-10 --model WORK/models/demo \
         -o benchmarks/mismatch/results/examples.md
 
-The recording is the whole sound. The fitting picture is drawn for a clip of the world whose only sound is of its kind;
-the wrong one is that of the next kind.
+The audio is only the recording. The matching picture is rendered for a generated clip with only this class; the wrong
+one is that of the next class.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recordings", type=Path, required=True)
     parser.add_argument("--model", required=True, help="of `package.py`")
-    parser.add_argument("--nth", type=int, default=2, help="which recording of every kind")
+    parser.add_argument("--nth", type=int, default=2, help="index of the recording of each class")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     checkpoint, ours = load_checkpoint(args.model), world("test", args.recordings)

@@ -1,4 +1,4 @@
-"""The benchmark in one picture: what is left as pictures go wrong, who tells a mismatch, how true a probability is."""
+"""Plots the benchmark: CIDEr by share of wrong pictures, mismatch detection, and reliability."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARES = (0.0, 0.05, 0.5, 1.0)
 
 
 def draw(found: dict[str, Any], scored: Scored, fitting: np.ndarray, path: Path) -> None:
-    """Whatever was measured of it."""
+    """Draws the parts of the figure that were measured."""
     shown = [
         (arm, name, title)
         for arm, name, title in (

@@ -1,4 +1,4 @@
-"""What a packaged model hears: captions of fresh clips and of unseen recordings, counted sound by sound."""
+"""Evaluates a packaged model on new clips and unseen recordings, by sound class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evacap_cli.world import RecordingBank, World
 
 
 def caption_recordings(checkpoint: Checkpoint, bank: RecordingBank) -> list[dict[str, Any]]:
-    """File, category, caption and score of every recording, heard only."""
+    """Captions every recording without a picture. Returns file, category, caption and score."""
     features, found = FeatureSettings.from_dict(checkpoint.features), []
     for category, names in bank.categories.items():
         waves = [torch.from_numpy(np.ascontiguousarray(bank.wave(name))) for name in names]
@@ -34,7 +34,7 @@ def caption_recordings(checkpoint: Checkpoint, bank: RecordingBank) -> list[dict
 
 
 def heard(checkpoint: Checkpoint, store: Store, ours: World, recordings: Path) -> dict[str, Any]:
-    """Recall and precision of sounds on a set's clips with their own pictures, and on fold 4 without any."""
+    """Recall and precision of sounds on the clips of a set with their own pictures, and on fold 4 without pictures."""
     naming = Naming(ours.catalogue)
     started = time.monotonic()
     said = Describer(checkpoint, store, Describing()).alone()
@@ -78,7 +78,7 @@ def heard(checkpoint: Checkpoint, store: Store, ours: World, recordings: Path) -
 def found_share(
     captions: Sequence[str], truths: Sequence[Sequence[str]], naming: Naming, claimed: int
 ) -> float:
-    """Of the sounds that captions claim, those that are there."""
+    """The share of named sounds that are present (precision)."""
     there = sum(
         sound in truth for c, truth in zip(captions, truths, strict=True) for sound in naming.all_named(c)
     )

@@ -1,7 +1,7 @@
-"""CAV-MAE's third task: of each side's patches a quarter is kept, and what is hidden is painted from both.
+"""Masked reconstruction as in CAV-MAE: a quarter of the patches of each modality is kept, and both modalities together
+reconstruct the masked ones.
 
-Beside tagging and contrast it shows whether towers that were made to rebuild what they do not see give the entropy
-something to go by.
+Trained in addition to tagging and contrast, it tests whether such towers make the attention entropy informative.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ WIDTH, DEPTH, HEADS = 128, 2, 4
 
 
 class MaskedPretrainer(Pretrainer):
-    """Patches are hidden before the stem, whose convolutions overlap; only those that are kept pass the towers. A small
-    decoder sees both sides' tokens and paints every patch, normalised by its own mean and spread (He et al. 2022)."""
+    """Masks patches before the stem, because its convolutions overlap. Only kept patches pass through the towers. A
+    small decoder receives the tokens of both modalities and predicts every patch, normalised by its own mean and
+    standard deviation (He et al. 2022)."""
 
     def __init__(self, encoder: TwoTowerEncoder, sounds: int, settings: PretrainSettings) -> None:
         super().__init__(encoder, sounds, settings)
@@ -44,7 +45,7 @@ class MaskedPretrainer(Pretrainer):
         return losses | self.rebuild(fbank.transpose(1, 2).unsqueeze(1), pixels)
 
     def rebuild(self, sound: Tensor, pixels: Tensor) -> dict[str, Tensor]:
-        """sound: (B, 1, F, T); pixels: (B, N, 3, S, S). The mean squared errors of hidden patches, by side."""
+        """sound: (B, 1, F, T); pixels: (B, N, 3, S, S). Returns the mean squared error of masked patches by side."""
         B = len(sound)
         images = {"a": sound, "v": pixels.flatten(0, 1)}
         patches = {side: patches_of(image, self.patch[side]) for side, image in images.items()}
@@ -66,7 +67,7 @@ class MaskedPretrainer(Pretrainer):
         return losses
 
     def tokens(self, side: str, image: Tensor, kept: Tensor) -> Tensor:
-        """An image (B, C, H, W) of which the patches `kept` (B, K) are seen, to tokens (B, T, d) of all places."""
+        """Tokens (B, T, d) of all positions of an image (B, C, H, W), from the patches `kept` (B, K)."""
         encoder = self.encoder
         embed, place, modality, blocks = (
             getattr(encoder, f"{name}_{side}") for name in ("patch_embed", "pos_embed", "modality", "blocks")
@@ -84,19 +85,19 @@ class MaskedPretrainer(Pretrainer):
 
 
 def patches_of(image: Tensor, patch: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) to patches (B, T, C * rows * columns), a row of them after another."""
+    """(B, C, H, W) to patches (B, T, C * rows * columns) in row-major order."""
     rows, columns = patch
     x = image.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, C, H / r, r, W / c, c)
     return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def kept_of(batch: int, tokens: int, device: torch.device) -> Tensor:
-    """Places (B, K) of a quarter of the tokens, others for each clip."""
+    """Random indices (B, K) of a quarter of the tokens, different for each clip."""
     return torch.rand(batch, tokens, device=device).argsort(dim=1)[:, : max(1, round(tokens * KEPT))]
 
 
 def hide(image: Tensor, kept: Tensor, patch: tuple[int, int]) -> Tensor:
-    """The image (B, C, H, W), 0 where a patch is not kept."""
+    """The image (B, C, H, W) with 0 in all patches that are not kept."""
     (rows, columns), (height, width) = patch, image.shape[2:]
     shown = torch.zeros(len(image), height * width // (rows * columns), device=image.device)
     shown = shown.scatter(1, kept, 1.0).view(-1, 1, height // rows, width // columns)
@@ -104,6 +105,6 @@ def hide(image: Tensor, kept: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def normalised(patches: Tensor) -> Tensor:
-    """Patches (B, T, P) less their mean, by their spread."""
+    """Patches (B, T, P) minus their mean, divided by their standard deviation."""
     centred = patches.float() - patches.float().mean(dim=2, keepdim=True)
     return centred / (centred.square().mean(dim=2, keepdim=True) + 1e-6).sqrt()

@@ -1,4 +1,4 @@
-"""What an arm says under every condition: captions and the numbers beside them, kept as JSON for the report."""
+"""Captions the clips with an arm under every condition, and saves captions and scores as JSON for the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DONORS = 4
 
 
 class Listener:
-    """An arm at work on the towers' tokens of a set, each half encoded once."""
+    """Runs an arm on the towers' tokens of a set. Each modality is encoded once."""
 
     def __init__(self, model: CaptionModel, tokenizer: Tokenizer, data: TowerBatches, black: Tensor) -> None:
         self.model, self.tokenizer, self.data, self.black = pack(model, None), tokenizer, data, black
@@ -46,7 +46,7 @@ class Listener:
 
     @torch.inference_mode()
     def parts(self, condition: Condition) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Aligned sound and picture, a batch at a time."""
+        """Yields aligned audio and picture tokens by batch."""
         for start in range(0, len(condition.rows), BATCH):
             rows = torch.from_numpy(condition.rows[start : start + BATCH])
             if self.seen is None:
@@ -60,7 +60,7 @@ class Listener:
             if condition.frozen:
                 frames = self.model.frames_of(seen)
                 seen = seen.unflatten(1, (frames, -1))[:, :1].expand(-1, frames, -1, -1).flatten(1, 2)
-            if condition.blank:  # the rule of `evidence`: no frame shows anything
+            if condition.blank:  # as in `evidence`: no frame shows anything
                 black = self.model.finish_picture(self.black)
                 yield self.heard[rows], None if self.model.compares else black.expand(len(rows), -1, -1)
                 continue
@@ -68,7 +68,7 @@ class Listener:
 
     @torch.inference_mode()
     def say(self, condition: Condition) -> dict[str, Any]:
-        """Captions of the condition's clips, and gate, entropy, evidence and cues where the arm has them."""
+        """Captions of the condition's clips, and the gate, entropy, evidence and cues that the arm has."""
         found: dict[str, list[Any]] = {"rows": condition.rows.tolist()}
         for heard, seen in self.parts(condition):
             out = self.model.describe(self.model.fuse(heard, seen), BEAM, WORDS)
@@ -87,7 +87,7 @@ class Listener:
 
 
 def calibrate(listener: Listener, dubbed: np.ndarray) -> dict[str, Any]:
-    """Fits the switch on a set: every clip whose picture is its own against pairs with other clips' pictures."""
+    """Calibrates the switch on a set: all clips with their own pictures against pairs with other clips' pictures."""
     everybody = np.arange(len(dubbed))
     own = listener.cues(Condition("own", everybody))
     own[dubbed] = np.nan
@@ -98,7 +98,7 @@ def calibrate(listener: Listener, dubbed: np.ndarray) -> dict[str, Any]:
 
 
 def black_tokens(towers: CaptionModel, features: FeatureSettings) -> Tensor:
-    """What the picture tower makes of a clip of black frames: (1, T_v, d)."""
+    """The picture tower's tokens of a clip of black frames: (1, T_v, d)."""
     size = features.image_size
     frames = torch.zeros(1, features.frames, 3, size, size, dtype=torch.uint8)
     with torch.inference_mode():
@@ -106,12 +106,12 @@ def black_tokens(towers: CaptionModel, features: FeatureSettings) -> Tensor:
 
 
 def with_switch(model: CaptionModel, **changed: Any) -> None:
-    """Another threshold, or other windows."""
+    """Changes the threshold or the windows of the switch."""
     model.fusion.config = replace(model.fusion.config, **changed)
 
 
 def measure(listener: Listener, wanted: list[Condition], place: Path) -> None:
-    """All conditions; of `evidence` also with the switch held open and with a decision for each half of a clip."""
+    """Measures all conditions. `evidence` arms also run with the switch always open, and with one decision per half."""
     if place.exists():
         return
     said = {condition.name: listener.say(condition) for condition in wanted}

@@ -1,4 +1,4 @@
-"""Does a caption name a sound? Word tables drawn from the world's own wordings, so that no list is kept by hand."""
+"""Decides whether a caption names a sound. The word tables are derived from the wordings of the world's events."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def words_of(text: str) -> set[str]:
 
 
 class Naming:
-    """A caption names a sound when it has a word, or a whole phrase, that only this sound's wordings have."""
+    """A caption names a sound if it has a word or a phrase that occurs only in the wordings of this sound."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.words: dict[str, set[str]] = {}
@@ -83,7 +83,7 @@ class Naming:
                     phrases.setdefault(phrase, set()).add(event.sound)
         self.phrases = {s: {p for p, owners in phrases.items() if owners == {s}} for s in self.words}
         self.source: dict[str, set[str]] = {}
-        """Words that only one member of a family has, by event."""
+        """By event, the words that only one member of a family has."""
         families = Counter(event.sound for event in catalogue.events)
         for event in catalogue.events:
             if families[event.sound] < 2:
@@ -112,7 +112,7 @@ class Naming:
 def recall_by_class(
     naming: Naming, captions: Sequence[str], truths: Iterable[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Per sound: in how many clips it sounds (`clips`), and the share whose caption names it (`recall`)."""
+    """For each sound, the number of clips with it (`clips`) and the share whose caption names it (`recall`)."""
     hits: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for caption, truth in zip(captions, truths, strict=True):

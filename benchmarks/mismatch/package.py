@@ -1,10 +1,10 @@
-"""Makes checkpoints of what `run.py` trained: fp16 weights, the calibration, model cards, the list of recordings.
+"""Packages the models trained by `run.py`: fp16 weights, calibration, model cards and the list of recordings.
 
     python benchmarks/mismatch/package.py --recordings ESC-10 --work WORK
 
-They are written to WORK/models; `evacap caption --model WORK/models/demo` uses them.
+The checkpoints are written to WORK/models. Use them with `evacap caption --model WORK/models/demo`.
 
-Of the seeds it takes the one whose `evidence` has the highest CIDEr on `val`; all models are of that seed.
+All models have the seed whose `evidence` arm has the highest CIDEr on `val`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def best_seed(work: Path, store: Store) -> int:
 
 
 def card(name: str, result: dict[str, Any], facts: dict[str, Any]) -> str:
-    """The model card: `card.md`, every number in it from what was measured."""
+    """The model card, from the template `card.md` and the measured numbers."""
     by_sound, real = result["by sound"], result["recordings by sound"]
     return (Path(__file__).parent / "card.md").read_text("utf-8").format(
         name=name,
@@ -105,8 +105,8 @@ def main() -> None:
         metadata = {"preset": arms.ARMS[arm].preset, "about": ABOUT[name], "training": trained["training"]}
         frames = features.to_dict()
         save_checkpoint(models / name, model, tokenizer, frames, metadata, torch.float16, f"# {name}\n")
-        packaged = load_checkpoint(models / name)  # what is shipped is what is scored
-        counts = parameter_counts(packaged.model)  # before its weights are laid out for inference
+        packaged = load_checkpoint(models / name)  # score the packaged checkpoint
+        counts = parameter_counts(packaged.model)  # before the weights are repacked for inference
         place = args.work / f"heard-{name}-{seed}.json"
         if not place.exists():
             result = heard(packaged, test, world("test", args.recordings), args.recordings)

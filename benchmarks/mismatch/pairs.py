@@ -1,4 +1,4 @@
-"""Which picture each sound is heard with: its own, another clip's, half of each, or none that shows anything."""
+"""The conditions of the benchmark: each clip with its own picture, another clip's, half of each, or a black one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Condition:
-    """`rows`: the clips whose sound is heard. `donors`: of whose picture the second half is (`half`) or all of it, None
-    for the clips' own. `blank`: nothing but black. `frozen`: the first frame throughout."""
+    """rows: the clips of the audio. donors: the clips of the picture, or of its second half (`half`); None for the own
+    picture. blank: black frames. frozen: the first frame repeated."""
 
     name: str
     rows: np.ndarray
@@ -27,7 +27,7 @@ class Condition:
 
 
 def conditions(store: Store, catalogue: Catalogue) -> list[Condition]:
-    """Every clip with its own picture (kinds are told apart later); those whose picture fits, with others."""
+    """All clips with their own pictures (kinds are separated later), and the matched clips with other pictures."""
     kinds = np.array([store.extra(i)["kind"] for i in range(len(store))])
     fitting = np.flatnonzero(kinds == "matched")
     unlike = unlike_donors(store, fitting, catalogue)
@@ -43,8 +43,8 @@ def conditions(store: Store, catalogue: Catalogue) -> list[Condition]:
 
 
 def unlike_donors(store: Store, rows: np.ndarray, catalogue: Catalogue, seed: int = SEED) -> np.ndarray:
-    """For every clip of `rows` another of them that has nothing to do with it: none of its sounds is heard there, and
-    nothing that is seen there could make one of them. Drawn at random, each as likely as any."""
+    """For every clip of `rows`, an unrelated clip of `rows`, drawn uniformly: it has none of its sounds and shows
+    nothing that could make them."""
     could: dict[str, set[str]] = {}
     for event in catalogue.events:
         could.setdefault(event.object, set()).add(event.sound)

@@ -1,8 +1,8 @@
-"""Towers that know sounds and things before they caption: multi-label tagging and a contrastive loss between the two.
+"""Pre-trains the towers with multi-label tagging of sounds and objects and an audio-visual contrastive loss.
 
-Both towers answer through the encoder's tag head, each for its own classes; a clip's logit is the log-sum-exp over its
-tokens, so that one token that hears a bell is enough. Clips whose sound and picture belong together are drawn together
-in the shared space (InfoNCE over clip means, as CAV-MAE's contrastive term).
+Both towers use the encoder's tag head, each for its own classes. The logit of a clip is the log-sum-exp over its
+tokens, so one token with a bell is enough. The contrastive loss (InfoNCE over clip means, as in CAV-MAE) applies to
+clips with matching audio and picture.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from evacap_cli.model.evidence import pooled_tags
 from evacap_cli.tasks.batches import Draw, FeatureBatches
 
 TAGS = 10.0
-"""Weight of both tagging losses."""
+"""Weight of each of the two tagging losses."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PretrainSettings:
     warmup: int = 100
     weight_decay: float = 0.05
     frames: int = 2
-    """Frames of each clip looked at in a step, drawn anew each time."""
+    """Number of frames per clip in a step, drawn at random."""
     contrast: float = 0.5
     """Weight of the contrastive loss."""
     temperature: float = 0.07
@@ -47,8 +47,8 @@ class PretrainSettings:
 
 @dataclass
 class Labels:
-    """sounds: float (N, C_a) and things: float (N, C_v), 1 where a clip has the class; together: bool (N,), sound and
-    picture belong to each other."""
+    """sounds: float (N, C_a) and things: float (N, C_v), 1 if a clip has the class. together: bool (N,), whether audio
+    and picture match."""
 
     sounds: np.ndarray
     things: np.ndarray
@@ -56,7 +56,7 @@ class Labels:
 
 
 class Pretrainer(nn.Module):
-    """The losses on a captioner's encoder, whose tag head has C_a + C_v outputs, already weighted."""
+    """The weighted losses on a captioner's encoder, whose tag head has C_a + C_v outputs."""
 
     def __init__(self, encoder: TwoTowerEncoder, sounds: int, settings: PretrainSettings) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Pretrainer(nn.Module):
         self.scale = nn.Parameter(torch.tensor(math.log(1 / settings.temperature)))
 
     def tag(self, tokens: Tensor) -> Tensor:
-        """Aligned tokens (B, T, d) to clip logits (B, C_a + C_v)."""
+        """Clip logits (B, C_a + C_v) of aligned tokens (B, T, d)."""
         head = self.encoder.tag_head
         assert head is not None
         return pooled_tags(head(tokens))
@@ -97,7 +97,7 @@ def pretrain(
     progress: Callable[[int, dict[str, float]], None] | None = None,
     save_every: int = 100,
 ) -> None:
-    """Trains an encoder in place; stopped and called again with the same `out`, it goes on from the last save."""
+    """Trains an encoder in place. A call with the `out` of an interrupted run continues from the last save."""
     device, parameters = trainer.scale.device, list(trainer.parameters())
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True
@@ -160,8 +160,8 @@ def _schedule(step: int, settings: PretrainSettings) -> float:
 @torch.inference_mode()
 def tower_report(model: CaptionModel, data: FeatureBatches, labels: Labels, names: Sequence[str],
                  batch_size: int = 64) -> dict[str, object]:  # fmt: skip
-    """How well the towers recognise: mean average precision of sounds and things, AUROC of the clip cosine, and the
-    average precision of every sound by name."""
+    """Evaluates the towers: mean average precision of sounds and objects, AUROC of the clip cosine, and the average
+    precision of every sound by name."""
     trainer = Pretrainer(model.encoder, labels.sounds.shape[1], PretrainSettings()).to(model.device)
     model.eval()
     heard_scores, seen_scores, a_means, v_means = [], [], [], []
@@ -189,7 +189,7 @@ def tower_report(model: CaptionModel, data: FeatureBatches, labels: Labels, name
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under precision over recall for scores (N,) and truth (N,) of 0 and 1; NaN without a positive."""
+    """Area under the precision-recall curve of scores (N,) and truth (N,) in {0, 1}; NaN without positives."""
     ranked = truth[np.argsort(-scores, kind="stable")]
     if not ranked.any():
         return float("nan")

@@ -1,4 +1,4 @@
-"""Tables and pictures of what `run.py` measured: `results.json`, `tables.md`, `mismatch.png`.
+"""Writes the results of `run.py` as `results.json`, `tables.md` and `mismatch.png`.
 
 python benchmarks/mismatch/report.py --recordings ESC-10 --work WORK --set test -o benchmarks/mismatch/results
 """
@@ -33,7 +33,7 @@ PAPER = {
     "gate-sms-0": "evacap-no-sms-no-entropy",
     "gate-sms-0.05": "evacap-no-entropy", "entropy-sms-0": "evacap-no-sms", "entropy-sms-0.05": "evacap",
 }  # fmt: skip
-"""Our arms and the paper's rows, by preset."""
+"""Presets of this package and the corresponding rows of the paper."""
 TABLE_2 = {"entropy-sms-0": (0.650, 0.172), "entropy-sms-0.05": (0.649, 0.170), "entropy-sms-0.5": (0.631, 0.170),
            "entropy-sms-1": (0.622, 0.166)}  # fmt: skip
 """The paper's CIDEr and SPICE."""
@@ -43,14 +43,14 @@ Cell = tuple[float, float, float]
 
 
 def thorough() -> set[tuple[str, str]]:
-    """Where METEOR, SPICE and SPIDEr are worth their time."""
+    """The (arm, condition) pairs that are scored with METEOR, SPICE and SPIDEr, which are slow."""
     own = {(arm, "own") for arm in (*PAPER, *TABLE_2, *arms.OURS)}
     shuffled = {(arm, "any") for arm in ("concat", "entropy-sms-0.05", "audio-only", *arms.OURS)}
     return own | shuffled | {(arm, "unlike") for arm in ("audio-only", *arms.OURS)}
 
 
 def sweep(scored: Scored, arm: str, clips: int) -> None:
-    """Adds the conditions `shuffled P`: a share of the clips with another's picture."""
+    """Adds the conditions `shuffled P`: a share P of the clips has the picture of another clip."""
     pairing = Pairing.draw(clips, SEED)
     for share in SHARES:
         touched = pairing.touched(share)
@@ -64,7 +64,7 @@ def sweep(scored: Scored, arm: str, clips: int) -> None:
 
 
 def measured(scored: Scored, store: Store, ours: World) -> dict[str, Any]:
-    """Every number of the report, each as (mean over seeds, low, high)."""
+    """All numbers of the report as (mean over seeds, low, high)."""
     found: dict[str, Any] = {"values": {}, "kept": {}, "auroc": {}, "gate": {}}
     known = sorted({arm for arm, _ in scored.said})
     for arm in known:
@@ -102,7 +102,7 @@ def measured(scored: Scored, store: Store, ours: World) -> dict[str, Any]:
 
 
 def tell(scored: Scored, store: Store, ours: World, found: dict[str, Any]) -> None:
-    """AUROC by kind of mismatch, gates by kind, reliability."""
+    """Adds AUROC and gates by kind of mismatch, and reliability."""
     kinds = np.array([store.extra(i)["kind"] for i in range(len(store))])
     rows, dubbed = fitting(store), np.flatnonzero(kinds == "dubbed")
     numbers: dict[tuple[str, str], Any] = {}
@@ -173,7 +173,7 @@ KEPT = ("CIDEr", "SPIDEr", "recall")
 
 
 class Pages:
-    """The tables, in Markdown."""
+    """The tables in Markdown."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         self.found, self.values = found, found["values"]
@@ -184,7 +184,7 @@ class Pages:
         return self.values.get(arm, {}).get(condition, {}).get(metric)
 
     def plain(self, arm: str, condition: str, sure: tuple[str, ...] = ("CIDEr",)) -> list[str]:
-        """All metrics of an arm; those of `sure` with intervals."""
+        """All metrics of an arm. Those in `sure` have intervals."""
         return [cell(self.at(arm, condition, metric), 3, metric in sure) for metric in PLAIN]
 
     def section(self, title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -198,7 +198,7 @@ class Pages:
         return "\n".join(self.parts)
 
     def paper(self) -> None:
-        """Its Tables 1, 2, 3 and 4, with what it prints beside them."""
+        """The paper's Tables 1, 2, 3 and 4 next to its published numbers."""
         rows = [
             [arm, *self.plain(arm, "own", ("CIDEr", "recall", "source")), ROWS[row][0],
              f"{ROWS[row][1][6]:.3f}", f"{ROWS[row][1][7]:.3f}"]
@@ -223,7 +223,7 @@ class Pages:
         self.section("Table 3: pictures of any other clip", header, rows)
 
     def conditions(self) -> None:
-        """What the picture does, by what it is."""
+        """The effect of the picture by condition."""
         for metric in ("CIDEr", "recall", "precision", "source"):
             rows = [[arm, *(cell(self.at(arm, c, metric)) for c in SHOWN)] for arm in self.arms]
             self.section(f"{metric} by what the picture is", ["arm", *SHOWN], rows)

@@ -1,8 +1,8 @@
-"""The whole benchmark from nothing: world -> towers -> arms -> what they say. `report.py` makes the tables of it.
+"""Runs the whole benchmark: renders clips, trains towers and arms, and captions. `report.py` writes the tables.
 
     python benchmarks/mismatch/run.py --recordings ESC-10 --work WORK
 
-Every stage goes on where it was stopped. Choices are made on `val`; `--set test` is for the end.
+Interrupted stages continue when the command runs again. Choose settings on `val`; use `--set test` only at the end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from evacap_cli.tasks.devices import PRECISIONS
 
 @dataclass(frozen=True)
 class Job:
-    """One arm with one seed, in a process of its own."""
+    """One arm with one seed, run in a separate process."""
 
     arm: str
     seed: int
@@ -56,7 +56,7 @@ def add_time(work: Path, name: str, seconds: float) -> None:
 def work_on(job: Job) -> str:
     """Trains, calibrates and measures an arm."""
     torch.set_num_threads(job.threads)
-    torch.set_flush_denormal(True)  # tiny gradients cost a CPU many times a normal one
+    torch.set_flush_denormal(True)  # denormal gradients are very slow on CPUs
     features = FeatureSettings.from_dict(load_preset("evacap-tiny").features)
     tokenizer = Tokenizer.load(job.work / "tokenizer.json")
     known = weights(job.work)
@@ -86,7 +86,7 @@ def work_on(job: Job) -> str:
 
 
 def prepared(args: argparse.Namespace) -> None:
-    """Clips, towers, their tokens and the words: all that the arms share."""
+    """Prepares everything that the arms share: clips, towers, their tokens and the audio-only captioners."""
     features = FeatureSettings.from_dict(load_preset("evacap-tiny").features)
     started = time.monotonic()
     stores = {
@@ -117,19 +117,19 @@ def main() -> None:
     parser.add_argument("--recordings", type=Path, required=True, help="ESC-10 with metadata.csv")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument(
-        "--set", action="append", choices=("val", "test"), help="to measure on; default: both"
+        "--set", action="append", choices=("val", "test"), help="set to measure on; default: both"
     )
     parser.add_argument("--arms", default=",".join(arms.ARMS), help="default: all")
     parser.add_argument("--seeds", default=",".join(map(str, arms.SEEDS)))
     parser.add_argument(
         "--masked",
         action="store_true",
-        help="towers also paint hidden patches (CAV-MAE); in a --work of their own",
+        help="also train the towers with masked reconstruction (CAV-MAE); use a separate --work",
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--clips", type=int, help="fewer clips, for a trial")
-    parser.add_argument("--scale", type=float, default=1.0, help="of all steps, for a trial")
+    parser.add_argument("--clips", type=int, help="number of clips, for trial runs")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of all step counts, for trial runs")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
@@ -139,7 +139,7 @@ def main() -> None:
     seeds, chosen = [int(seed) for seed in args.seeds.split(",")], args.arms.split(",")
     sets = tuple(args.set or ("val", "test"))
     started = time.monotonic()
-    # an arm that another starts from comes first
+    # an arm that initialises another one comes first
     first = [
         "words",
         *dict.fromkeys(arms.ARMS[name].after for name in chosen if arms.ARMS[name].after != "words"),

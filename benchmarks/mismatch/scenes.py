@@ -1,4 +1,4 @@
-"""Clips of the synthetic world as features, made in worker processes."""
+"""Features of clips of the procedural world, computed in worker processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Scene:
-    """Clip `number` of a world, for a store; `make_sample` knows its captions."""
+    """Clip `number` of a world as an item for a store. `make_sample` adds its captions."""
 
     number: int
     seed: int
@@ -36,7 +36,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings that a world mixes in: a folder, and which of its folds and licences."""
+    """The recordings that a world uses: a folder, and the selected folds and licences."""
 
     folder: str
     folds: tuple[int, ...]
@@ -67,7 +67,7 @@ def make_sample(
     recordings: Recordings | None = None,
     kinds: Kinds | None = None,
 ) -> Sample:
-    """Sound and pictures of a scene, as features; no codec in between."""
+    """The features of a scene, computed without encoding the media."""
     torch.set_num_threads(1)
     world = world_of(scene.seed, recordings, kinds)
     script = world.script(scene.number)

@@ -1,4 +1,4 @@
-"""What was said, scored: for every arm, seed and condition what each clip adds to each metric."""
+"""Scores the captions: metric statistics per clip for every arm, seed and condition."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ QUICK = ("BLEU_1", "BLEU_4", "ROUGE_L", "CIDEr")
 ALL = ("BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
 DRAWS, MIDDLE = 1000, (0.025, 0.975)
 Said = dict[str, dict[str, list]]
-"""By condition; see `measure.py`."""
+"""Captions and scores by condition, see `measure.py`."""
 
 
 @dataclass
 class Scored:
-    """statistics: by (arm, seed, condition) and metric, over the clips of the condition, in its order."""
+    """statistics: by (arm, seed, condition) and metric, with the clips of the condition in order."""
 
     said: dict[tuple[str, int], Said]
     statistics: dict[tuple[str, int, str], dict[str, Statistic]] = field(default_factory=dict)
@@ -41,17 +41,17 @@ class Scored:
         return all(metric in self.statistics.get((arm, seed, condition), {}) for seed in self.seeds)
 
     def drawn(self, arm: str, condition: str, metric: str, times: np.ndarray) -> np.ndarray:
-        """(S, R): the metric by seed, over draws of clips; times: (R, N), how often each clip is in each."""
+        """The metric (S, R) by seed over bootstrap samples. times: (R, N), how often each clip is in each sample."""
         rows = [self.statistics[arm, seed, condition][metric] for seed in self.seeds]
         return np.stack([one.value(times @ one.rows) for one in rows])
 
     def mean(self, arm: str, condition: str, metric: str) -> tuple[float, float, float]:
-        """Over seeds, with the 95 % over draws of clips and seeds."""
+        """The mean over seeds and its 95 % bootstrap interval over clips and seeds."""
         return self._told(lambda times: self.drawn(arm, condition, metric, times), arm, condition)
 
     def kept(self, arm: str, condition: str, of: str, where: str, metric: str) -> tuple[float, float, float]:
-        """The metric of an arm as a share of another's (or its own under another condition), clips and seeds drawn
-        together for both."""
+        """The ratio of an arm's metric to that of another arm (or condition), with the same bootstrap samples of clips
+        and seeds for both."""
         return self._told(
             lambda times: (self.drawn(arm, condition, metric, times), self.drawn(of, where, metric, times)),
             arm,
@@ -71,14 +71,14 @@ class Scored:
 
 
 def _ratio(values: np.ndarray | tuple[np.ndarray, np.ndarray], seeds: np.ndarray | None) -> np.ndarray:
-    """(S, R) values, or two of them, to (R,): means over drawn seeds, and the first's over the second's."""
+    """Means (R,) over drawn seeds of values (S, R). For two arrays, the ratio of their means."""
     if isinstance(values, tuple):
         return _ratio(values[0], seeds) / _ratio(values[1], seeds)
     return values.mean(axis=0) if seeds is None else np.take_along_axis(values.T, seeds, axis=1).mean(axis=1)
 
 
 def read(work: Path, name: str, seeds: Sequence[int]) -> Scored:
-    """What all arms that were measured with all seeds said on a set."""
+    """Reads the captions of all arms that were measured with all seeds on a set."""
     folder = work / "said" / name
     said = {}
     for arm in arms.ARMS:
@@ -95,8 +95,8 @@ def fitting(store: Store) -> np.ndarray:
 
 
 def add_scores(scored: Scored, store: Store, world: World, thorough: set[tuple[str, str]]) -> None:
-    """Fills `statistics`: of the clips whose picture fits, under every condition (`own` among them), and of the other
-    kinds as `own, KIND`. thorough: (arm, condition) that get every metric; the others get what is quick."""
+    """Fills `statistics` for matched clips under every condition (including `own`), and for other kinds as `own, KIND`.
+    thorough: (arm, condition) pairs with all metrics; the others get only the fast ones."""
     kinds = np.array([store.extra(i)["kind"] for i in range(len(store))])
     groups: dict[str, np.ndarray] = {kind: np.flatnonzero(kinds == kind) for kind in dict.fromkeys(kinds)}
     naming = Naming(world.catalogue)
@@ -131,8 +131,8 @@ def add_scores(scored: Scored, store: Store, world: World, thorough: set[tuple[s
 def named(
     captions: Sequence[str], rows: np.ndarray, store: Store, world: World, naming: Naming
 ) -> dict[str, Statistic]:
-    """`recall`: sounds that are named, of those that are heard. `precision`: sounds that are heard, of those that are
-    named. `source`: of the visible sounds whose source only the picture tells, those with the right one."""
+    """recall: the share of audible sounds that are named. precision: the share of named sounds that are audible.
+    source: the share of correct sources among visible sounds whose source can only be seen."""
     recall, precision, source = [], [], []
     for caption, row in zip(captions, map(int, rows), strict=True):
         truth = store.extra(row)["sounds"]

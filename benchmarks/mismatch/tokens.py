@@ -1,4 +1,4 @@
-"""The frozen towers' tokens of every clip, computed once: what the arms train and are measured on."""
+"""Caches the frozen towers' tokens of every clip, on which the arms are trained and measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evacap_cli.tasks.batches import Batch, Draw, FeatureBatches, one_of
 
 
 class TowerBatches:
-    """The frozen towers' tokens of every clip, computed once: float16 arrays on disk. Nothing is augmented."""
+    """The cached tokens of every clip as float16 arrays on disk, without augmentation."""
 
     towers = True
 
@@ -43,7 +43,7 @@ def cache_towers(
     batch_size: int = 64,
     autocast: torch.dtype | None = None,
 ) -> TowerBatches:
-    """Runs both towers once over `data` and keeps their tokens in `folder`; done before, they are read."""
+    """Runs both towers over `data` and saves their tokens in `folder`, or reads them if they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     size, config = len(data), model.config.encoder
     shapes = {

@@ -1,4 +1,4 @@
-"""The towers under every arm: tagging and contrast from nothing, then frozen; their tokens are computed once."""
+"""The towers of all arms: trained from scratch with tagging and contrast, then frozen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEPS = 3000
 
 def towers(data: dict[str, FeatureBatches], labels: dict[str, Labels], sounds: list[str], work: Path,
            steps: int = STEPS, device: str = "cpu", masked: bool = False) -> CaptionModel:  # fmt: skip
-    """An `evacap-tiny` whose encoder knows the world; stopped, it goes on. `masked`: it paints what is hidden, too."""
+    """An `evacap-tiny` with a pre-trained encoder; continues an interrupted run. masked: adds masked reconstruction."""
     config = load_preset(PRESET).model
     classes = len(sounds) + labels["train"].things.shape[1]
     torch.manual_seed(0)
@@ -45,6 +45,6 @@ def towers(data: dict[str, FeatureBatches], labels: dict[str, Labels], sounds: l
 
 
 def weights(work: Path) -> dict[str, torch.Tensor]:
-    """The encoder's, as pre-training left them."""
+    """The encoder weights after pre-training."""
     state = torch.load(work / "towers" / "pretraining.pt", map_location="cpu", weights_only=True)["trainer"]
     return {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}

@@ -1,4 +1,4 @@
-"""The entropy's fair chance: the paper's gate with a gate for every head, and with a look that may sharpen."""
+"""Variants of the paper's entropy gate: one gate per head, and attention with a learned temperature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evacap_cli.model.fusion import EntropyGate, Fused
 
 
 class EntropyGatePerHead(EntropyGate):
-    """g_h = sigmoid(w_h E_h + b_h) weighs head h's part of F; the sound keeps 1 - mean_h g_h."""
+    """g_h = sigmoid(w_h E_h + b_h) weights head h's part of F; the audio has weight 1 - mean_h g_h."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
@@ -33,7 +33,7 @@ class EntropyGatePerHead(EntropyGate):
 
 
 class EntropyGateSharp(EntropyGate):
-    """Scores are multiplied by a learned factor, 4 at first: a look that can be narrow has an entropy that can vary."""
+    """Multiplies attention scores by a learned factor, initially 4. Sharper attention has a more variable entropy."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
@@ -53,7 +53,7 @@ def sharp(model: CaptionModel) -> None:
 
 
 def start(weight: float, bias: float) -> Callable[[CaptionModel], None]:
-    """Other first values of w_g and b_g."""
+    """Returns a function that sets other initial values of w_g and b_g."""
 
     def change(model: CaptionModel) -> None:
         assert isinstance(model.fusion, EntropyGate)

@@ -1,4 +1,4 @@
-"""The clips of the benchmark: which worlds they are of, their truth, and whose picture a mismatched clip gets."""
+"""The clip sets of the benchmark and their labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LICENSES = ("CC0", "CC-BY")
 
 @dataclass(frozen=True)
 class ClipSet:
-    """`folds`: of the recordings. `kinds`: weights of matched, off-screen, dubbed and distractor clips."""
+    """folds: of the recordings. kinds: weights of matched, off-screen, dubbed and distractor clips."""
 
     clips: int
     seed: int
@@ -34,7 +34,7 @@ SETS = {
     "val": ClipSet(800, 1202, (4,), (0.50, 0.25, 0.05, 0.20)),
     "test": ClipSet(1000, 1303, (4,), (0.50, 0.25, 0.05, 0.20)),
 }
-"""Every choice is made on `val`; `test` is looked at once."""
+"""All settings are chosen on `val`; `test` is used once."""
 
 
 def world(name: str, recordings: Path) -> World:
@@ -45,7 +45,7 @@ def world(name: str, recordings: Path) -> World:
 def render(
     name: str, work: Path, recordings: Path, settings: FeatureSettings, workers: int, clips: int | None
 ) -> Store:
-    """The set's store in `work`, made, or finished, where it is not. `clips`: fewer, for a trial."""
+    """Opens the set's store in `work`; creates or completes it if necessary. clips: number of clips, for trial runs."""
     chosen, started = SETS[name], time.monotonic()
     count = min(chosen.clips, clips) if clips else chosen.clips
 
@@ -68,7 +68,7 @@ def render(
 
 
 def labels_of(store: Store, sounds: Sequence[str], things: Sequence[str]) -> Labels:
-    """Multi-hot tables of what is heard and seen."""
+    """Multi-hot labels of audible sounds and visible objects."""
     truths = [store.extra(i) for i in range(len(store))]
 
     def table(key: str, names: list[str]) -> np.ndarray:
