@@ -86,7 +86,7 @@ def work_on(job: Job) -> str:
 
 
 def prepared(args: argparse.Namespace) -> None:
-    """Prepares everything that the arms share: clips, towers, their tokens and the audio-only captioners."""
+    """Prepares everything that the arms share: clips, towers, their tokens and the tokenizer."""
     features = FeatureSettings.from_dict(load_preset("evacap-tiny").features)
     started = time.monotonic()
     stores = {

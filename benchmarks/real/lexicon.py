@@ -1,4 +1,4 @@
-"""Writes the packaged lexicon from `data/lexicon.yaml`: JSON, which loads at once, with classes by their numbers."""
+"""Writes the packaged lexicon from `data/lexicon.yaml` as JSON, which loads faster, with class indices."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import yaml
 
 
 def write_lexicon(source: Path, classes: Sequence[str], place: Path) -> None:
-    """Classes that the ear does not know are left out; a word that has no others keeps an empty list: it can't be
-    said."""
+    """Writes the lexicon. Classes that the audio network lacks are omitted. A word without classes keeps an empty list,
+    so it is never allowed."""
     tables = yaml.load(source.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     number = {name: i for i, name in enumerate(classes)}
     words = {

@@ -1,4 +1,4 @@
-"""What the networks make of real recordings and photographs, once for each file: the cache that the stages share."""
+"""Caches the network outputs of real recordings and photographs, which several stages use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEATURES = FeatureSettings(
     spectrogram="yamnet", padding="repeat", mel_bins=64, audio_frames=1008, fbank_mean=0.0, fbank_std=1.0,
     frames=4, fps=0.4, image_mean=(127 / 255,) * 3, image_std=(128 / 255,) * 3,
 )  # fmt: skip
-"""Of all models with tag towers."""
+"""Feature settings of all models with tag towers."""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -44,7 +44,7 @@ def load_eye(path: Path) -> nn.Module:
 
 
 def log_mel(path: str) -> Tensor | None:
-    """(T, 64) of the part of a file that `caption` would hear; None for a file without sound."""
+    """Log-mel (T, 64) of the segment of a file that `caption` uses; None for a file without audio."""
     try:
         return fbank(torch.from_numpy(read_audio(path, *find_window(path, FEATURES.seconds))), FEATURES)[0]
     except MediaError:
@@ -53,8 +53,8 @@ def log_mel(path: str) -> Tensor | None:
 
 @torch.inference_mode()
 def embed(paths: Sequence[str], ear: YAMNet, cache: Path) -> dict[str, np.ndarray]:
-    """What the ear's classifier takes, (P, 1024) float16 for the patches of each file that has sound. Kept in `cache`,
-    which is made anew for other files or another ear."""
+    """Inputs of the audio classifier: (P, 1024) float16 per file with audio, one row per patch. Saved in `cache`, which
+    is recomputed for other files or another network."""
     mark = _mark(paths, ear)
     if (found := _kept(cache, mark)) is None:
         found = {}
@@ -67,7 +67,7 @@ def embed(paths: Sequence[str], ear: YAMNet, cache: Path) -> dict[str, np.ndarra
 
 
 def embedding(log_mel: Tensor, ear: YAMNet) -> Tensor:
-    """(B, T, 64) to (B, P, 1024)."""
+    """Embeddings (B, P, 1024) of log-mel (B, T, 64)."""
     return ear.trunk(patches(log_mel)).mean(dim=(2, 3)).unflatten(0, (len(log_mel), -1))
 
 

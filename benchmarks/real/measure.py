@@ -1,4 +1,4 @@
-"""How well a captioner does on real recordings, photographs and videos, from the networks' cached answers."""
+"""Evaluates captioners on real recordings, photographs and videos, with the cached network outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 32
 
 @dataclass
 class Described:
-    """Captions of N clips and the model's numbers for them, float (N,). NaN if the model has no such number."""
+    """Captions of N clips and scores of the model, float (N,). NaN if the model has no such score."""
 
     captions: list[str]
     score: np.ndarray
@@ -29,20 +29,20 @@ class Described:
 
 
 def sound_tags(checkpoint: Checkpoint, logits: np.ndarray) -> Tensor:
-    """(1, heard, 2 + windows) of patches' logits (P, C)."""
+    """Tags (1, heard, 2 + windows) of patch logits (P, C)."""
     encoder = checkpoint.model.config.encoder
     return heard_tags(torch.from_numpy(logits).float()[None], encoder.heard, encoder.windows)  # type: ignore[union-attr]
 
 
 def picture_tags(checkpoint: Checkpoint, logits: np.ndarray) -> Tensor:
-    """(1, N * seen, 3) of frames' logits (N, C)."""
+    """Tags (1, N * seen, 3) of frame logits (N, C)."""
     return frame_tags(torch.from_numpy(logits).float()[None], checkpoint.model.config.encoder.seen)  # type: ignore[union-attr]
 
 
 @torch.inference_mode()
 def describe(checkpoint: Checkpoint, sounds: Sequence[np.ndarray], pictures: Sequence[np.ndarray | None],
              beam: int = 4) -> Described:  # fmt: skip
-    """What a model says of each sound with its picture, None for none; logits as `listen` keeps them."""
+    """Captions each sound with its picture (None: no picture). Logits are in the format of `listen`."""
     model = checkpoint.model.eval()
     captions = [""] * len(sounds)
     numbers = np.full((4, len(sounds)), np.nan)
@@ -64,13 +64,13 @@ def describe(checkpoint: Checkpoint, sounds: Sequence[np.ndarray], pictures: Seq
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """The chance that one of `positive` is above one of `negative`; ties count half."""
+    """The probability that a value of `positive` exceeds one of `negative`. Ties count as one half."""
     a, b = np.asarray(positive)[:, None], np.asarray(negative)[None]
     return float(((a > b) + 0.5 * (a == b)).mean())
 
 
 def naming(described: Described, labels: Sequence[Sequence[str]], judge: Judge) -> dict[str, float]:
-    """Shares of clips whose caption names the sound, claims speech that is absent, or repeats itself."""
+    """Shares of captions that name the sound, name absent speech, or repeat themselves."""
     vocabulary = Vocabulary()
     silent = [i for i, names in enumerate(labels) if not has_speech(names)]
     return {
@@ -86,7 +86,7 @@ def naming(described: Described, labels: Sequence[Sequence[str]], judge: Judge) 
 def by_label(
     described: Described, labels: Sequence[Sequence[str]], judge: Judge
 ) -> dict[str, tuple[int, int]]:
-    """Of each clip's first label: how many clips, and how many of them are named."""
+    """By first label, the number of clips and the number of clips whose sound is named."""
     found: dict[str, tuple[int, int]] = {}
     for caption, names in zip(described.captions, labels, strict=True):
         if names:
@@ -96,7 +96,7 @@ def by_label(
 
 
 def unlike(labels: Sequence[Sequence[str]], rng: np.random.Generator) -> list[int]:
-    """For each clip another one that shares no label with it, at random."""
+    """For each clip, a random clip without a common label."""
     donors = []
     for i, names in enumerate(labels):
         others = [j for j, other in enumerate(labels) if j != i and not set(names) & set(other)]

@@ -1,4 +1,4 @@
-"""Does a caption name what sounds? It does when a word of it belongs to that sound and to few others."""
+"""Decides whether a caption names a sound: it does if one of its words belongs to that sound and to few others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from captions import DATA, Vocabulary, read_yaml
 
 FEW = 9
-"""Labels that a word may belong to and still name each of them."""
+"""Maximum number of labels of a word that still names each of them."""
 MORE = {
     "Cattle, bovinae": ["cow", "moo", "cattle", "bull"], "Moo": ["cow", "moo", "cattle"],
     "Vehicle": ["car", "truck", "vehicle", "engine", "motorcycle"], "Car": ["car", "vehicle", "engine"],
@@ -22,19 +22,19 @@ MORE = {
     "Tick-tock": ["clock", "tick"], "Clock": ["clock", "tick"], "Fire": ["fire", "crackl"],
     "Chainsaw": ["chainsaw", "saw"], "Wood block": ["wood", "drum", "percussion"],
 }  # fmt: skip
-"""Beginnings of words that name a label, where the phrases say too little."""
+"""Word prefixes that name a label, in addition to the phrases."""
 VOICES = {
     "Conversation", "Narration, monologue", "Babbling", "Whispering", "Shout", "Singing", "Crowd", "Chatter",
     "Cheering",
 }  # fmt: skip
-"""Labels besides those of speech of which a caption may say that somebody speaks."""
+"""Labels other than speech for which a caption may mention speech."""
 SPOKEN = re.compile(
     r"\b(speak|speech|talk|says|voice|conversation|convers|monologue|narrat|announc|chatter|convers)\w*"
 )
 
 
 class Judge:
-    """Knows for each label the words that name it."""
+    """The words that name each label."""
 
     def __init__(self) -> None:
         vocabulary = Vocabulary()
@@ -65,7 +65,7 @@ def speaks_of_speech(caption: str) -> bool:
 
 
 def has_speech(labels: Iterable[str]) -> bool:
-    """Whether labels are of a voice that may be called speech."""
+    """Whether one of the labels is a voice that may be called speech."""
     names = set(labels)
     return any("speech" in name.lower() or "speaking" in name.lower() for name in names) or bool(
         names & VOICES

@@ -1,4 +1,4 @@
-"""What the networks' answers look like on real recordings and photographs: the numbers that `simulate.py` draws by."""
+"""Measures statistics of the network outputs on real recordings and photographs for `simulate.py`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from evacap_cli.model.tags import heard_tags
 from evacap_cli.model.yamnet import YAMNet
 
 ABSENT = -2.0
-"""Logit of a clip below which a class counts as absent from a recording, unless its labels name it."""
+"""A class with a clip logit below this counts as absent, unless the labels name it."""
 COUNTED = 12
-"""Recordings in which a class must come first for its relatives to be taken from them alone."""
+"""Minimum number of recordings with a class on top to measure its relatives from them alone."""
 
 
 def window_logits(patches: np.ndarray) -> Tensor:
-    """Logits of patches (P, C) to those of windows (WINDOWS, C), as `heard_tags` gives them."""
+    """Window logits (WINDOWS, C) of patch logits (P, C), as in `heard_tags`."""
     p = torch.from_numpy(patches).float().sigmoid()
     return torch.stack([part.mean(dim=0) for part in p.tensor_split(WINDOWS)]).clamp(1e-6, 1 - 1e-6).logit()
 
@@ -31,7 +31,8 @@ def measure(
     heard: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[str]], ear: YAMNet, eye_classifier: Tensor,
     ties: Tensor, people: Tensor,
 ) -> Statistics:  # fmt: skip
-    """heard: logits (P, C_a) by path; labels: names of classes by path, or none. eye_classifier: (C_v, d)."""
+    """Measures the statistics. heard: logits (P, C_a) by path. labels: class names by path, may be empty.
+    eye_classifier: (C_v, d)."""
     place = {name: i for i, name in enumerate(audioset_classes())}
     windows = torch.stack([window_logits(x) for x in heard.values()])  # (R, W, C)
     clips = heard_tags(windows, windows.shape[2], WINDOWS)
@@ -61,7 +62,7 @@ def measure(
 
 
 def _background(level: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
-    """Median and deviation of each class's logit over the recordings without it."""
+    """Median and robust standard deviation (1.48 MAD) of each logit over the recordings without the class."""
     values = torch.where(absent, level, torch.nan)
     median = values.nanmedian(dim=0).values
     median = torch.where(median.isnan(), level.median(dim=0).values, median)
@@ -70,15 +71,15 @@ def _background(level: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cosines(rows: Tensor, least: float) -> Tensor:
-    """Cosines of a classifier's rows, centred; what is below `least` is none."""
+    """Cosine similarities of a classifier's centred rows. Values below `least` become 0."""
     rows = normalize(rows - rows.mean(dim=0), dim=1)
     cosine = (rows @ rows.T).clamp(min=0)
     return torch.where(cosine > least, cosine, 0.0).fill_diagonal_(1.0)
 
 
 def _relatives(level: Tensor, background: Tensor, spread: Tensor, ear: YAMNet) -> Tensor:
-    """How far other classes rise with one that is heard: measured where it comes first in enough recordings, else by
-    the cosine of the classifier's rows, scaled to what was measured."""
+    """How much other logits rise with a present class: measured if the class is on top in enough recordings, otherwise
+    estimated by the cosine similarity of classifier rows, scaled to the measured values."""
     rise = level - background  # (R, C)
     first = level.argmax(dim=1)
     cosine = _cosines(ear.classifier.weight.detach(), 0.1)
@@ -102,7 +103,7 @@ def _relatives(level: Tensor, background: Tensor, spread: Tensor, ear: YAMNet) -
 
 
 def _levels(level: Tensor, named: Tensor) -> Tensor:
-    """Quantiles of the logit of the label that is heard best in each labelled recording."""
+    """Quantiles of the highest logit among the labels of each labelled recording."""
     best = torch.where(named, level, -torch.inf).amax(dim=1)
     best = best[best > -torch.inf]
     return torch.quantile(best, torch.linspace(0.02, 0.98, 25))
@@ -111,7 +112,7 @@ def _levels(level: Tensor, named: Tensor) -> Tensor:
 def compare(
     heard: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[str]], simulated: Tensor
 ) -> dict[str, float]:
-    """The simulation (B, T_a, 2 + W) beside the real thing: numbers of tags above some logits, and the best one."""
+    """Compares simulated tags (B, T_a, 2 + W) with real ones: numbers of tags above some logits, and the top logit."""
     real = torch.stack(
         [heard_tags(window_logits(x)[None], simulated.shape[1], WINDOWS)[0] for x in heard.values()]
     )

@@ -1,4 +1,4 @@
-"""Packages what `run.py` trained: fp16 weights, those that models have in common once, calibrations and model cards."""
+"""Packages the models trained by `run.py`: fp16 weights (shared tensors only once), calibrations and model cards."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ ABOUT = {
 
 
 def trained(name: str, work: Path, networks: Networks, words: int) -> CaptionModel:
-    """An arm as it was after its last step."""
+    """The model of an arm after its last step."""
     model = build(name, networks, words, 0)
     model.load_state_dict(load_file(work / "arms" / name / "last" / "model.safetensors"))
     return networks.into_networks(model).eval()
 
 
 def in_common(models: dict[str, CaptionModel]) -> dict[str, Tensor]:
-    """The tensors that at least two models have alike, in fp16: the networks, and what hears and speaks of sounds
-    alone."""
+    """The tensors that are equal in at least two models, in fp16: the networks, and the audio-only parts."""
     found: dict[str, Tensor] = {}
     seen: dict[str, list[Tensor]] = {}
     for model in models.values():
@@ -52,7 +51,7 @@ def in_common(models: dict[str, CaptionModel]) -> dict[str, Tensor]:
 
 
 def package(work: Path, networks: Networks, pairs: Path, about_pairs: str) -> None:
-    """Writes `assets/models` from the trained arms; `pairs`: the store of real pairs that calibration is fitted on."""
+    """Writes `assets/models` from the trained arms. pairs: the store of real pairs for calibration."""
     tokenizer = Tokenizer.load(work / "tokenizer.json")
     models = {name: trained(name, work, networks, len(tokenizer)) for name in ARMS}
     common = in_common(models)
@@ -79,7 +78,7 @@ def package(work: Path, networks: Networks, pairs: Path, about_pairs: str) -> No
 
 
 def card(name: str, counts: dict[str, int], done: dict[str, Any]) -> str:
-    """The model card: `card.md`, every number in it from what was measured. `report.py` adds the results."""
+    """The model card, from the template `card.md` and the measured numbers. `report.py` adds the results."""
     parts = ", ".join(f"{part} {n / 1e6:.2f} M" for part, n in counts.items() if n and part != "total")
     return (Path(__file__).parent / "card.md").read_text("utf-8").format(
         name=name, about=ABOUT[name], preset=ARMS[name].preset, parameters=counts["total"] / 1e6, parts=parts,
