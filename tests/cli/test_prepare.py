@@ -115,7 +115,7 @@ def test_wrong_usage_is_told_in_a_sentence(media: Path, tmp_path: Path, evacap: 
     path.write_text(path.read_text() + "a.mp4,another caption\n")
     made = evacap("prepare", *known, *TINY)
     assert made.exit_code == 2
-    assert "1 clips have other captions" in made.stderr
+    assert "captions or source of 1 clips changed" in made.stderr
     made = evacap("prepare", *known, *TINY, "--frames-format", "raw", "--overwrite")
     assert made.exit_code == 3
     assert Store(out).note.frames_format == "raw"
