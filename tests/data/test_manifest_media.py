@@ -58,9 +58,7 @@ def test_audiocaps_own_table_against_clips_named_in_four_styles(tmp_path: Path) 
     by_id = {e.source: e for e in entries}
     assert Counter(e.path is not None for e in entries) == {True: 4, False: 3}
     assert [by_id[i].path for i in ("7fmOlUlwoNg", "6BJ455B1aAs", "GOD8Bt5LfDE", "-EQByFLFqig")] == found
-    assert by_id["YQSuFyFm3Lc"].error.endswith(
-        "matches YQSuFyFm3Lc from 230 s, only YQSuFyFm3Lc_10_20.mp4"
-    )
+    assert by_id["YQSuFyFm3Lc"].error.endswith("matches YQSuFyFm3Lc from 230 s, only YQSuFyFm3Lc_10_20.mp4")
     assert by_id["-NsC63dA01g"].error == f"no file name below {tmp_path} contains -NsC63dA01g"
     assert all(e.start is None and e.end is None and (e.path is None) == bool(e.error) for e in entries)
 

@@ -66,7 +66,9 @@ def test_an_error_shows_the_programs_own_text(tmp_path: Path) -> None:
     )
     with Program(runtime, "METEOR", [], "64M") as program, pytest.raises(MetricError) as caught:
         list(program.receive(2))
-    assert caught.value.message == "METEOR: Java exited with code 1: Exception: OutOfMemoryError\nCaused by: x"
+    assert (
+        caught.value.message == "METEOR: Java exited with code 1: Exception: OutOfMemoryError\nCaused by: x"
+    )
     assert "--heap" in caught.value.cure
 
 
