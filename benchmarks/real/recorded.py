@@ -1,8 +1,7 @@
-"""Scenes that were really heard: clips of real recordings, what the ear says of them, and a caption made of what it has
-heard well enough.
+"""Training scenes from real recordings: clips, their tags, and captions composed of the sounds with confident tags.
 
-The ear learned from these recordings. So each is heard by a classifier that did not (`distill.load_folds`), and is as
-right and as wrong as on anyone's recordings."""
+The audio classifier was trained on these recordings. Therefore each clip is tagged by a classifier that was not trained
+on it (`distill.load_folds`), so that the errors of the tags are as on unseen recordings."""
 
 from __future__ import annotations
 
@@ -30,20 +29,20 @@ BARELY, FAINT = (
 
 
 GENERAL = 0.25
-"""Share of the captions that name no more than the kind of sound that is kept: few phrases say it, so that a search for
-the likeliest caption would prefer them to the many that name the sound."""
+"""Share of captions that name only the kind of sound that is kept. They have few wordings, so beam search would
+otherwise prefer them to the many wordings that name the sound."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What the ear says of a clip, tags (HEARD, 2 + WINDOWS), and the sounds that are in it."""
+    """The tags (HEARD, 2 + WINDOWS) of a clip, and the sounds in it."""
 
     tags: Tensor
     sounds: tuple[Sound, ...]
 
 
 def clips_of(W: Path) -> list[Clip]:
-    """All soundscapes and recordings of role `train` that have labels."""
+    """All soundscapes and recordings of role `train` with labels."""
     folds = load_folds(W)
     scapes, sounds = load_clips(W)
     known = load_recordings(W, "train")
@@ -57,7 +56,7 @@ def clips_of(W: Path) -> list[Clip]:
                 for sound in found
                 if sound.level >= BARELY
             )
-            if all(sound.labels for sound in audible):  # else it is not known what there is to say
+            if all(sound.labels for sound in audible):  # otherwise the content of the clip is not fully known
                 clips.append(Clip(tags, audible))
     return clips
 
@@ -87,7 +86,7 @@ class Recorded:
         self.chances = np.cumsum(weight) / weight.sum()
 
     def draw(self, rng: np.random.Generator, picture: bool = False) -> Scene:
-        """picture: whether the scene will have one. It may then show what is heard too faintly to be named alone."""
+        """Draws a scene. picture: whether it will have one, which may confirm sounds that are otherwise too faint."""
         while True:
             place = int(np.searchsorted(self.chances, rng.random()))
             scene = self.describe(
@@ -99,7 +98,7 @@ class Recorded:
                 return scene
 
     def describe(self, clip: Clip, rng: np.random.Generator, shown: bool = False) -> Scene | None:
-        """A caption that says what the ear has heard of what is in the clip. None if it has heard nothing of it."""
+        """Composes a caption of the sounds in the clip that have confident tags. None if there are none."""
         heard = strengths(clip.tags)
         said: list[tuple[Sound, Event, dict[str, list[str]]]] = []
         general: dict[str, list[str]] | None = None
@@ -134,8 +133,7 @@ class Recorded:
     def _label(
         self, sound: Sound, heard: dict[int, float], least: float, rng: np.random.Generator
     ) -> int | None:
-        """What the sound is called: the first of its labels, which are the more special the earlier they come, that is
-        heard well enough."""
+        """The first label of the sound with a confident tag. Labels are ordered from specific to general."""
         place, broad = self.composer.vocabulary.place, self.composer.general
         known = [name for name in sound.labels if heard.get(place.get(name, -1), 0.0) >= least]
         known = [name for name in known if place.get(name) in self.composer.phrases]
@@ -148,7 +146,7 @@ class Recorded:
         return self._earned(self.composer.phrases[label], heard, shown)
 
     def _family(self, sound: Sound, heard: dict[int, float]) -> dict[str, list[str]] | None:
-        """What to say of a sound that the ear does not know: what kind of thing it is, as far as that is heard."""
+        """Phrases for a sound without a confident label: its kind, if that has a confident tag."""
         for name in sound.labels:
             if (family := self.composer.family(name)) is not None:
                 return self._earned(self.composer.general[family], heard, False)

@@ -1,20 +1,20 @@
-"""Collect real recordings and photographs from Debian packages and data sets, and list them with labels and licences.
+"""Collects real recordings and photographs from Debian packages and data sets, with labels and licences.
 
     python -m benchmarks.real.recordings W [--esc10 FOLDER] [--videos FOLDER] [--wheels FOLDER]
 
-The command downloads the packages of `data/sources.yaml` into W/debs (those that are not there), unpacks them, renders
-instruments and speech, and writes three tables:
+The command downloads missing packages of `data/sources.yaml` to W/debs, unpacks them, renders instruments and speech,
+and writes three tables:
 
 - W/recordings.csv: path, source, role, labels, licence, author;
 - W/photographs.csv: path, source, role, labels, classes (ImageNet indices), licence, author;
 - W/real_pairs.csv: sound_path, photo_path, label, for sounds and photographs of the same thing outside the exam.
 
-Labels are AudioSet display names, ';'-joined, most specific first. They come from the hand-made tables
+Labels are AudioSet display names joined by ';', most specific first. They come from the manually created tables
 `data/recording_labels.csv` and `data/photograph_labels.csv`, which map file-name patterns of a source to labels. A
-recording that no pattern names has no labels. A second run does only what is missing.
+recording that matches no pattern has no labels. A second run does only the missing steps.
 
-Roles: `exam` and `exam-esc10` are never trained on; `check` chooses settings; `train` is the rest. Every fifth
-recording of a training source, by a hash of its name, is a `check` recording.
+Roles: `exam` and `exam-esc10` are never used for training; `check` is used to choose settings; `train` is the rest.
+Every fifth recording of a training source, by a hash of its name, is a `check` recording.
 """
 
 import argparse
@@ -32,10 +32,10 @@ import yaml
 from benchmarks.real import archives, rendering
 
 DATA = Path(__file__).parent / "data"
-RULE_LIMIT = 40  # recordings taken with one pattern, unless the table gives a limit
-SOURCE_LIMIT = 120  # recordings taken from one source that no pattern names, unless the source gives a limit
-SMALLEST_FILE = 1500  # bytes; shorter files hold no sound
-# Labels of many different things: a sound and a photograph that share only these are not a pair.
+RULE_LIMIT = 40  # recordings per pattern, unless the table gives a limit
+SOURCE_LIMIT = 120  # recordings per source without a matching pattern, unless the source gives a limit
+SMALLEST_FILE = 1500  # bytes; smaller files have no sound
+# General labels: a sound and a photograph that share only these are not a pair.
 GENERAL_LABELS = {
     "Animal",
     "Wild animals",
@@ -96,7 +96,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Photograph:
-    """One row of photographs.csv. `classes` are ImageNet indices, ';'-joined."""
+    """One row of photographs.csv. `classes` are ImageNet indices joined by ';'."""
 
     path: str
     source: str
@@ -109,7 +109,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of real_pairs.csv: a sound and a photograph of the same thing, and the label that they share."""
+    """One row of real_pairs.csv: a sound and a photograph of the same thing, and their common label."""
 
     sound_path: str
     photo_path: str
@@ -118,7 +118,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Rule:
-    """Files of a source whose path matches `pattern` have `labels`; "-" leaves them out."""
+    """Files of a source whose path matches `pattern` have `labels`; "-" excludes them."""
 
     pattern: str
     labels: str
@@ -127,7 +127,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Source:
-    """A package with sounds. See the head of `data/sources.yaml`."""
+    """A package with sounds, see the start of `data/sources.yaml`."""
 
     name: str
     package: str
@@ -155,7 +155,7 @@ def read_rules() -> dict[str, list[Rule]]:
 
 
 def hashed(text: str) -> int:
-    """A number that depends on `text` only, the same on every machine."""
+    """A hash of `text` that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
@@ -178,7 +178,7 @@ def media_files(root: Path, smallest: int) -> list[tuple[str, Path]]:
 
 
 def unpack(source: Source, work: Path) -> Path:
-    """Unpack the package of a source and the container inside it; return the folder that holds its sounds."""
+    """Unpacks the package of a source and the container inside it. Returns the folder with its sounds."""
     package = archives.unpack_package(archives.download_package(source.package, work / "debs"), work / "x")
     root = package / source.folder
     if source.container == "qt":
@@ -194,7 +194,7 @@ def unpack(source: Source, work: Path) -> Path:
 
 
 def choose(source: Source, root: Path, rules: list[Rule]) -> Iterator[Recording]:
-    """The recordings of one source: up to `limit` per rule, labelled ones first, up to `limit` of the source in all."""
+    """The recordings of one source, labelled ones first: up to `limit` per rule, and up to the source's `limit`."""
     taken: Counter[str] = Counter()
     labelled: list[Recording] = []
     others: list[Recording] = []
@@ -234,7 +234,7 @@ def rendered(work: Path, role: Source) -> Iterator[Recording]:
 
 
 def esc10(folder: Path) -> Iterator[Recording]:
-    """ESC-10: folds 1-3 to train, fold 4 as an exam."""
+    """ESC-10: folds 1 to 3 for training, fold 4 as an exam."""
     with (folder / "metadata.csv").open(encoding="utf-8", newline="") as opened:
         for row in csv.DictReader(opened):
             role = "train" if int(row["fold"]) <= 3 else "exam-esc10"
@@ -245,7 +245,7 @@ def esc10(folder: Path) -> Iterator[Recording]:
 
 
 def videos(folder: Path) -> Iterator[Recording]:
-    """Real videos with their own sound, to choose settings with."""
+    """Real videos with their own sound, used to choose settings."""
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as opened:
         for row in csv.DictReader(opened):
             labels = VIDEO_LABELS[row["what_sounds"]]
@@ -253,7 +253,7 @@ def videos(folder: Path) -> Iterator[Recording]:
 
 
 def photographs(work: Path, wheels: Path) -> Iterator[Photograph]:
-    """The photographs of `data/photograph_labels.csv`, by the first pattern that matches; `skip` leaves one out."""
+    """The photographs of `data/photograph_labels.csv`, by the first matching pattern; `skip` excludes one."""
     for wheel in sorted(wheels.glob("scikit_*.whl")):
         archives.unpack_zip(wheel, work / "photos", archives.PICTURE_SUFFIXES)
     roots = {"gcompris": work / "x" / "gcompris-resources", "scikit-image": work / "photos"}
@@ -284,7 +284,7 @@ def photographs(work: Path, wheels: Path) -> Iterator[Photograph]:
 
 
 def pairs(rows: list[Recording], pictures: list[Photograph]) -> Iterator[Pair]:
-    """Every sound with every photograph of the same thing: they share a label that is not general. No exam items."""
+    """All pairs of a sound and a photograph that share a label that is not general. Excludes exam items."""
     sounds = [row for row in rows if row.role in ("train", "check")]
     for picture in pictures:
         named = [label for label in picture.labels.split(";") if label and label not in GENERAL_LABELS]
@@ -298,7 +298,7 @@ def pairs(rows: list[Recording], pictures: list[Photograph]) -> Iterator[Pair]:
 
 
 def write_rows(rows: Sequence[Recording | Photograph | Pair], kind: type, path: Path) -> None:
-    """Write dataclass rows as a CSV file, whole or not at all."""
+    """Writes dataclass rows as a CSV file atomically."""
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.DictWriter(opened, [field.name for field in fields(kind)], lineterminator="\n")
@@ -308,7 +308,7 @@ def write_rows(rows: Sequence[Recording | Photograph | Pair], kind: type, path: 
 
 
 def main() -> None:
-    """Collect everything and print the number of recordings by source and role."""
+    """Collects everything and prints the number of recordings by source and role."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

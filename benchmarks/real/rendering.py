@@ -1,7 +1,7 @@
-"""Rendered recordings: General MIDI instruments played by a sampled sound font, and speech from a synthesiser.
+"""Renders General MIDI instruments with a sampled sound font, and speech with a synthesiser.
 
-FluidSynth plays the recorded samples of the `fluid-soundfont-gm` package; eSpeak NG reads sentences. Both must be
-installed (`apt-get install fluidsynth espeak-ng`).
+FluidSynth plays the samples of the `fluid-soundfont-gm` package; eSpeak NG reads sentences. Both must be installed
+(`apt-get install fluidsynth espeak-ng`).
 """
 
 import subprocess
@@ -103,7 +103,7 @@ VOICES = [
 
 
 def _variable_length(number: int) -> bytes:
-    """A number in MIDI's variable-length form: 7 bits a byte, the high bit set on all but the last."""
+    """A number in MIDI's variable-length format: 7 bits per byte; the high bit is set on all but the last byte."""
     parts = [number & 0x7F]
     while number := number >> 7:
         parts.append((number & 0x7F) | 0x80)
@@ -111,7 +111,7 @@ def _variable_length(number: int) -> bytes:
 
 
 def midi_file(notes: list[Note], program: int, channel: int = 0) -> bytes:
-    """A standard MIDI file (format 0, 60 beats a minute) that plays `notes` with one program on one channel."""
+    """A standard MIDI file (format 0, 60 beats per minute) that plays `notes` with one program on one channel."""
     events = [(0, bytes([0xC0 | channel, program]))]
     for start, length, key, velocity in notes:
         key = max(0, min(127, key))
@@ -129,7 +129,7 @@ def midi_file(notes: list[Note], program: int, channel: int = 0) -> bytes:
 def _render(
     phrases: list[list[Note]], program: int, channel: int, sound_font: Path, targets: list[Path]
 ) -> None:
-    """Play the phrases, one every `SLOT` seconds, and cut the sound into one WAV file for each."""
+    """Plays the phrases, one every `SLOT` seconds, and writes one WAV file per phrase."""
     if all(target.exists() for target in targets):
         return
     notes = [
@@ -168,7 +168,7 @@ def _render(
 
 
 def render_instruments(sound_font: Path, programs: dict[int, str], folder: Path) -> dict[Path, str]:
-    """Render every General MIDI program and drum; return {WAV file: labels}.
+    """Renders every General MIDI program and drum. Returns {WAV file: labels}.
 
     Args:
         programs: {program number: labels, ';'-joined}.
@@ -196,7 +196,7 @@ def render_instruments(sound_font: Path, programs: dict[int, str], folder: Path)
 
 
 def render_speech(folder: Path) -> dict[Path, str]:
-    """Read every sentence in two of the voices; return {WAV file: labels}."""
+    """Reads every sentence with two of the voices. Returns {WAV file: labels}."""
     folder.mkdir(parents=True, exist_ok=True)
     made: dict[Path, str] = {}
     for i, (language, text) in enumerate(SENTENCES):

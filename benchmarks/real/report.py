@@ -1,4 +1,4 @@
-"""Measures the packaged models on real recordings, photographs, videos and AudioCaps' test captions.
+"""Evaluates the packaged models on real recordings, photographs, videos and AudioCaps' test captions.
 
     python benchmarks/real/report.py WORK --shared SHARED [--out results]
 
@@ -34,11 +34,11 @@ from evacap_cli.model import Checkpoint, load_checkpoint
 
 MODELS = ("demo", "entropy-demo", "avcap-demo", "audio-demo")
 METRICS = ("BLEU_4", "METEOR", "CIDEr", "SPICE", "SPIDEr")
-DRAWS = 5  # of other pictures for every sound
+DRAWS = 5  # random other pictures for every sound
 
 
 class Sets:
-    """Real clips: what the networks say of them, and their labels."""
+    """Network outputs and labels of real clips."""
 
     def __init__(self, work: Path) -> None:
         ear, eye = load_ear(work / "ear.safetensors"), load_eye(work / "eye.safetensors")
@@ -66,7 +66,7 @@ class Sets:
 
 
 def sounds(model: Checkpoint, sets: Sets, paths: Sequence[str], judge: Judge) -> dict[str, Any]:
-    """Recordings without a picture."""
+    """Evaluates recordings without pictures."""
     said = describe(model, [sets.heard[path] for path in paths], [None] * len(paths))
     labels = [sets.labels(path) for path in paths]
     examples = [
@@ -78,7 +78,7 @@ def sounds(model: Checkpoint, sets: Sets, paths: Sequence[str], judge: Judge) ->
 
 def pictures(model: Checkpoint, heard: list[np.ndarray], seen: list[np.ndarray], labels: list[list[str]],
              judge: Judge) -> dict[str, Any]:  # fmt: skip
-    """Clips with their own pictures, with none, and with those of clips that share no label."""
+    """Evaluates clips with their own pictures, without pictures, and with pictures of clips without a common label."""
     own, none = describe(model, heard, seen), describe(model, heard, [None] * len(heard))
     rng = np.random.default_rng(0)
     others: list[Described] = [
@@ -107,7 +107,7 @@ def pictures(model: Checkpoint, heard: list[np.ndarray], seen: list[np.ndarray],
 def audiocaps_test(
     model: Checkpoint, shared: Path, statistics: Statistics, cache: Path, most: int | None
 ) -> dict[str, Any]:
-    """AudioCaps' test captions from the labels of their clips, through the simulated ear; nothing of the captions."""
+    """Scores captions of AudioCaps' test clips from simulated tags of their labels, without using the captions."""
     vocabulary = Vocabulary()
     labels = clip_labels(
         shared / "ears" / "audiocaps_audioset_labels.csv.gz", audioset_places(shared, vocabulary)
@@ -193,7 +193,7 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def card_results(results: dict[str, Any], name: str) -> str:
-    """The section `Results` of a packaged model's card."""
+    """The section `Results` of a model card."""
     found = results["models"][name]
     lines = [
         f"By `benchmarks/real/report.py`, {results['date']}; all numbers: `benchmarks/real/results/tables.md`.",
@@ -218,7 +218,7 @@ def card_results(results: dict[str, Any], name: str) -> str:
 
 
 def put_results(card: str, section: str) -> str:
-    """A card with another section `Results`."""
+    """Replaces the section `Results` of a card."""
     before, rest = card.split("## Results\n", 1)
     after = rest[rest.index("\n## ") :]
     return f"{before}## Results\n{section}\n{after}"

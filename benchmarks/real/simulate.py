@@ -1,4 +1,4 @@
-"""Tags as the networks would give them for a scene: labels -> logits, by what was measured on real recordings."""
+"""Simulates the networks' tags of a scene from its labels, with statistics of real recordings."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from evacap_cli.tasks.batches import Batch, Draw
 
 WINDOWS = 5
 CALM = 0.75
-"""Of the measured spread, which also holds what is faintly there; the 12th tag is then as strong as a real one."""
-WRONG = 4.0  # classes a clip that are heard without being there, besides the relatives of what is
-BLUR = 0.25  # of logits that were really heard, so that no clip is learned by heart
-ATTEMPTS = 4  # to draw a clip whose ear has heard all that its caption names, as the search demands
-TOGETHER = 0.35  # share of clips whose windows all say the same: short sounds that are repeated, steady ones
+"""Factor of the measured spread, which includes faint sounds; with it, the 12th tag is as strong as a real one."""
+WRONG = 4.0  # false classes per clip, in addition to relatives of present classes
+BLUR = 0.25  # noise added to logits of real recordings, to avoid memorisation
+ATTEMPTS = 4  # to draw a clip whose tags allow all words of its caption, as beam search requires
+TOGETHER = 0.35  # share of clips with equal windows: repeated short sounds, steady sounds
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What `network_statistics.py` measured. C_a classes of sound, C_v of pictures; logits are of windows.
+    """The statistics of `network_statistics.py`, for C_a sound and C_v picture classes; logits are of windows.
 
-    background, spread: (C_a,) median and deviation of a class's logit where it is absent. relatives: (C_a, C_a), how
-    far class j rises from its background when class i does, as a share of i's rise. levels: quantiles of the logit of a
-    class that is present, over real recordings. spurious: (C_a,) how often a class is among the tags without being
-    there. kin: (C_v, C_v), the same as `relatives` for pictures. ties: (C_a, C_v), see `ties.py`. people: (C_v,).
+    background, spread: (C_a,) median and deviation of the logit of an absent class. relatives: (C_a, C_a), the rise of
+    class j over its background as a share of the rise of class i. levels: quantiles of the logit of a present class
+    over real recordings. spurious: (C_a,) relative frequency of a class among the tags when it is absent. kin: (C_v,
+    C_v), `relatives` for pictures. ties: (C_a, C_v), see `ties.py`. people: (C_v,).
     """
 
     background: Tensor
@@ -54,13 +54,13 @@ class Statistics:
 
 
 class Simulation:
-    """Draws tags of scenes, a batch at a time."""
+    """Draws tags of batches of scenes."""
 
     def __init__(
         self, statistics: Statistics, heard: int = 12, seen: int = 8,
         photographs: Mapping[int, Sequence[Tensor]] | None = None,
     ) -> None:  # fmt: skip
-        """photographs: by class of sound, the eye's logits (C_v,) of real ones."""
+        """photographs: by sound class, logits (C_v,) of real photographs."""
         self.s, self.heard, self.seen, self.photographs = statistics, heard, seen, photographs or {}
         self.shown = [row.nonzero()[:, 0].numpy() for row in statistics.ties >= 1]
         self.hinted = [row.nonzero()[:, 0].numpy() for row in statistics.ties > 0]
@@ -70,7 +70,7 @@ class Simulation:
     # -- sound ---------------------------------------------------------------------------------------------------
 
     def sound(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
-        """The tags (B, heard, 2 + windows) of scenes; of those that were really heard, theirs, a little changed."""
+        """The tags (B, heard, 2 + windows) of scenes. Real recordings keep their own tags with added noise."""
         tags = torch.empty(len(scenes), self.heard, 2 + WINDOWS)
         drawn = [i for i, scene in enumerate(scenes) if scene.tags is None]
         if drawn:
@@ -122,7 +122,7 @@ class Simulation:
         return z.scatter_reduce_(0, index[:, None, None].expand_as(risen), risen, "amax")
 
     def _wrong(self, scene: Scene, rng: np.random.Generator) -> list[int]:
-        """Classes that are not there and faintly heard all the same: kin of what is there, usual ones, any."""
+        """Absent classes with faint tags: relatives of present ones, frequent false ones, and random ones."""
         found: list[int] = []
         for kind in rng.random(rng.poisson(WRONG)):
             if kind < 0.5:
@@ -137,7 +137,7 @@ class Simulation:
         return found
 
     def _level(self, named: bool, unsure: bool, rng: np.random.Generator) -> float:
-        """The logit of a class that is present, where it is present."""
+        """The logit of a present class in its windows."""
         levels = self.s.levels
         low, high = (0.35, 1.0) if named else (0.0, 0.5)
         if unsure:
@@ -148,7 +148,7 @@ class Simulation:
     # -- picture -------------------------------------------------------------------------------------------------
 
     def picture(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
-        """The tags (B, seen, 3) of one frame of each scene: what sounds, or what usually stands around it."""
+        """The tags (B, seen, 3) of one frame of each scene: the sound source, or objects that usually surround it."""
         return frame_tags(self.picture_logits(scenes, rng)[:, None], self.seen)
 
     def picture_logits(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
@@ -172,12 +172,12 @@ class Simulation:
         return z
 
     def _photograph(self, scene: Scene, rng: np.random.Generator) -> Tensor | None:
-        """At times, the eye's logits (C_v,) of a photograph of something that sounds in the scene."""
+        """With some probability, the logits (C_v,) of a real photograph of a sound source of the scene."""
         fitting = [logits for e in scene.events if e.named for logits in self.photographs.get(e.label, ())]
         return fitting[int(rng.integers(len(fitting)))] if fitting and rng.random() < 0.5 else None
 
     def _things(self, scene: Scene, rng: np.random.Generator) -> list[int]:
-        """Classes of what a picture of the scene shows, the clearest first."""
+        """Classes of the objects in a picture of the scene, the clearest first."""
         found: list[int] = []
         events = [e for e in scene.events if e.named]
         rng.shuffle(events)  # type: ignore[arg-type]
@@ -191,12 +191,12 @@ class Simulation:
         if rng.random() < 0.15:
             clutter.append(int(rng.choice(self.people)))
         if not scene.shown and rng.random() < 0.12:
-            return clutter or found  # what sounds is not in the picture
+            return clutter or found  # the sound source is not visible
         return found + clutter
 
 
 def _spans(parts: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """For each of the things that follow one another the windows in which it is heard, bool (W,)."""
+    """For each consecutive part, the windows in which it sounds, bool (W,)."""
     if parts <= 1:
         return [np.ones(WINDOWS, bool)]
     cuts = np.sort(rng.uniform(0.5, WINDOWS - 0.5, parts - 1))
@@ -215,7 +215,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
 
 
 class SimulatedClips:
-    """Clips without end: what `fit` trains on. Clip i of an epoch is drawn from (seed, epoch, i)."""
+    """Unlimited clips for training. Clip i of an epoch is drawn from (seed, epoch, i)."""
 
     towers = True
 
@@ -256,7 +256,7 @@ class SimulatedClips:
 
 
 class FixedClips:
-    """Given scenes, each with tags that were drawn once: for validation, and for AudioCaps' test captions."""
+    """Given scenes with tags that are drawn once, for validation and AudioCaps' test captions."""
 
     towers = True
 

@@ -1,6 +1,6 @@
-"""Clips made of recordings: repeated, mixed, put into rooms and behind speech, as a seed says.
+"""Clips made of recordings by a seed: repeated, mixed, with reverberation, noise or speech.
 
-The ear learns from them (`distill.py`), and the captioner from what the ear hears in them (`recorded.py`).
+The audio classifier is trained on them (`distill.py`), and the captioner on their tags (`recorded.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS = {
     "noise": 0.04,
     "silence": 0.02,
 }
-SHARES = {"room": 0.3, "band": 0.25, "noise": 0.35}  # of the clips that get each effect
+SHARES = {"room": 0.3, "band": 0.25, "noise": 0.35}  # share of clips with each effect
 AUDIBLE = 0.3  # loudness, relative to the loudest sound of a mix, from which a sound's labels count
 
 
@@ -53,8 +53,8 @@ def read_recordings(path: Path, role: str) -> list[Recording]:
 
 @dataclass(frozen=True)
 class Sound:
-    """A recording in a clip: its labels, its loudness relative to the loudest, and which of several sounds that follow
-    one another it is; -1 if it is heard throughout."""
+    """A recording in a clip: its labels, its loudness relative to the loudest, and its index among consecutive sounds
+    (-1: it sounds throughout)."""
 
     labels: tuple[str, ...]
     level: float = 1.0
@@ -62,12 +62,12 @@ class Sound:
 
 
 def labels_of(sounds: Sequence[Sound]) -> set[str]:
-    """The labels of a clip: those of sounds that are loud enough to be heard."""
+    """The labels of all sounds of a clip that are loud enough."""
     return {label for sound in sounds if sound.level >= AUDIBLE for label in sound.labels}
 
 
 def groups_of(recordings: Sequence[Recording], count: int) -> dict[str, int]:
-    """Puts each source into one of `count` groups of about the same number of recordings."""
+    """Assigns each source to one of `count` groups with about the same number of recordings."""
     sizes, group = [0] * count, dict[str, int]()
     for source, size in sorted(Counter(r.source for r in recordings).items(), key=lambda x: (-x[1], x[0])):
         group[source] = sizes.index(min(sizes))
@@ -76,7 +76,7 @@ def groups_of(recordings: Sequence[Recording], count: int) -> dict[str, int]:
 
 
 class Soundscapes:
-    """Clips by number: `make(i)` gives the same 10 s for the same recordings and seed."""
+    """Clips by number: `make(i)` returns the same 10 s for the same recordings and seed."""
 
     def __init__(self, recordings: Sequence[Recording], seed: int) -> None:
         self.seed = seed
@@ -129,7 +129,7 @@ class Soundscapes:
         return total, sounds
 
     def _sound(self, random: np.random.Generator, pool: _Pool) -> tuple[np.ndarray, tuple[str, ...]]:
-        """One recording over 10 s: from a random place, or again and again, or with pauses, or once."""
+        """One recording over 10 s: from a random position, repeated, repeated with pauses, or once."""
         pool = pool if pool.recordings else self.everything
         recording = pool.draw(random)
         while not len(_read(recording.path)):
@@ -154,7 +154,7 @@ class Soundscapes:
 
 
 class _Pool:
-    """Recordings, drawn so that frequent sources and labels do not drown the others."""
+    """Recordings, sampled so that frequent sources and labels do not dominate."""
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self.recordings = list(recordings)
@@ -170,11 +170,11 @@ class _Pool:
 
 @lru_cache(maxsize=1500)
 def _read(path: str) -> np.ndarray:
-    """(S,) int16: at most 30 s of a file, without silence at its ends; empty if it cannot be read or is silent."""
+    """At most 30 s of a file without silence at its ends, (S,) int16; empty if it cannot be read or is silent."""
     try:
         sound = read_sound(path, 30.0)
     except (av.FFmpegError, IndexError, ValueError) as error:
-        print(f"{path}: left out ({error})", flush=True)
+        print(f"{path}: skipped ({error})", flush=True)
         return np.zeros(0, np.int16)
     peak = max(float(np.abs(sound).max(initial=0.0)), 1e-6)
     loud = np.flatnonzero(np.abs(sound) > max(0.003 * peak, 1e-6))
@@ -189,7 +189,7 @@ def _rms(sound: np.ndarray) -> float:
 
 
 def _noise(random: np.random.Generator) -> np.ndarray:
-    """(SAMPLES,) noise of RMS 1 with a slope between white (0) and brown (2)."""
+    """Noise (SAMPLES,) with RMS 1 and a spectral slope between white (0) and brown (2)."""
     slope = random.uniform(0, 2)
     spectrum = np.fft.rfft(random.standard_normal(SAMPLES))
     spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
@@ -199,7 +199,7 @@ def _noise(random: np.random.Generator) -> np.ndarray:
 
 
 def _room(random: np.random.Generator, sound: np.ndarray) -> np.ndarray:
-    """The sound in a room: convolved with noise that decays by 60 dB in 0.1 to 1.2 s."""
+    """Adds reverberation: convolves with noise that decays by 60 dB in 0.1 to 1.2 s."""
     decay = random.uniform(0.1, 1.2)
     t = np.arange(int(decay * RATE)) / RATE
     tail = random.standard_normal(len(t)) * 10 ** (-3 * t / decay)
@@ -210,7 +210,7 @@ def _room(random: np.random.Generator, sound: np.ndarray) -> np.ndarray:
 
 
 def _band(random: np.random.Generator, sound: np.ndarray) -> np.ndarray:
-    """The sound of a phone or a bad codec: soft edges at 20-400 Hz and at 2.5-12 kHz."""
+    """Band-limits the sound like a phone or a poor codec, with soft edges at 20-400 Hz and 2.5-12 kHz."""
     hertz = np.fft.rfftfreq(SAMPLES, 1 / RATE)
     low, high = random.uniform(20, 400), 2500 * (12_000 / 2500) ** random.random()
     gain = 1 / (1 + (low / np.maximum(hertz, 1)) ** 4) / (1 + (hertz / high) ** 8)

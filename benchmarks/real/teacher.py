@@ -1,7 +1,7 @@
 """EfficientAT's mn04 tagger (527 AudioSet classes), the teacher of `distill.py`.
 
 The weights are `mn04_as_mAP_432.pt` of https://github.com/fschmid56/EfficientAT (MIT), release v0.0.1. The network is
-MobileNetV3-large with channels times 0.4 on log-mel spectrograms of 32 kHz sound.
+MobileNetV3-large with 0.4 times the channels, on log-mel spectrograms of 32 kHz audio.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _Conv = partial(Conv2dNormActivation, norm_layer=partial(nn.BatchNorm2d, eps=0.0
 
 
 class Teacher(nn.Module):
-    """Waveforms (B, S) at 32 kHz, in [-1, 1], to logits (B, 527), one row a clip."""
+    """Maps waveforms (B, S) at 32 kHz in [-1, 1] to logits (B, 527)."""
 
     window: Tensor
     banks: Tensor
@@ -77,7 +77,7 @@ class Teacher(nn.Module):
         return self.classifier(self.features(self.log_mel(waveforms).unsqueeze(1)))
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """(B, 128, T), about unit size, of waveforms (B, S)."""
+        """Log-mel (B, 128, T), approximately unit scale, of waveforms (B, S)."""
         emphasised = waveforms[:, 1:] - 0.97 * waveforms[:, :-1]
         spectrum = torch.stft(
             emphasised, FFT, HOP, WINDOW, window=self.window, center=True, return_complex=True
@@ -87,7 +87,7 @@ class Teacher(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Teacher:
-        """The network with the weights of a file, in evaluation mode."""
+        """Loads the weights of a file. The network is in evaluation mode."""
         teacher = cls()
         teacher.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return teacher.eval()
@@ -119,7 +119,7 @@ class _Residual(nn.Module):
 
 
 class _Squeeze(nn.Module):
-    """Squeeze-and-excitation of the channels, under EfficientAT's parameter names."""
+    """Squeeze-and-excitation of the channels, with EfficientAT's parameter names."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def _scaled(channels: int) -> int:
 
 
 def read_sound(path: str | Path, seconds: float = 60.0) -> np.ndarray:
-    """(S,) float32: the first `seconds` of a file's sound as 32 kHz mono. Raises av's errors."""
+    """The first `seconds` of a file's audio as 32 kHz mono, (S,) float32. Raises av's errors."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
     pieces: list[np.ndarray] = []
     samples = 0
@@ -156,6 +156,6 @@ def read_sound(path: str | Path, seconds: float = 60.0) -> np.ndarray:
 
 
 def read_classes(path: Path) -> list[tuple[str, str]]:
-    """(mid, display name) of every row of a class list with the columns index, mid and display_name."""
+    """Reads (mid, display name) of every row of a class list with the columns index, mid and display_name."""
     with open(path, newline="", encoding="utf-8") as file:
         return [(row["mid"], row["display_name"]) for row in csv.DictReader(file)]

@@ -1,4 +1,4 @@
-"""Which ImageNet classes a picture of a sound's source may show: reads and checks `data/ties.yaml`.
+"""Maps sound labels to the ImageNet classes that their sources may look like: reads and checks `data/ties.yaml`.
 
 python benchmarks/real/ties.py --labels yamnet_class_map.csv --ontology audioset_ontology.json --out ties.npz
 """
@@ -24,21 +24,21 @@ DATA = Path(__file__).with_name("data")
 
 @dataclass(frozen=True)
 class Labels:
-    """AudioSet labels in the order of an ear's outputs. `names`: display names; `mids`: ids in the ontology."""
+    """AudioSet labels in the order of the audio network's outputs. names: display names; mids: ids in the ontology."""
 
     names: tuple[str, ...]
     mids: tuple[str, ...]
 
     @staticmethod
     def read(path: Path) -> Labels:
-        """From a CSV with the columns `index`, `mid` and `display_name`, one row a label, in order."""
+        """Reads a CSV with the columns `index`, `mid` and `display_name`, one row per label, in order."""
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return Labels(tuple(row["display_name"] for row in rows), tuple(row["mid"] for row in rows))
 
 
 class Ontology:
-    """The parts of `audioset_ontology.json` (github.com/audioset/ontology) that ties need: who is whose child."""
+    """The parent-child relations of `audioset_ontology.json` (github.com/audioset/ontology)."""
 
     def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
         self.children: dict[str, list[str]] = {entry["id"]: list(entry["child_ids"]) for entry in entries}
@@ -54,7 +54,7 @@ class Ontology:
 
 
 def read_tables(path: Path = DATA / "ties.yaml") -> dict[str, Any]:
-    """The tables as written, not yet resolved. Raises ValueError for a section that is missing."""
+    """Reads the unresolved tables. Raises ValueError for a missing section."""
     tables = yaml.safe_load(path.read_text(encoding="utf-8"))
     missing = [name for name in ("sets", "shows", "suggests", "own_only", "people") if name not in tables]
     if missing:
@@ -63,7 +63,7 @@ def read_tables(path: Path = DATA / "ties.yaml") -> dict[str, Any]:
 
 
 def resolve(items: Iterable[int | str], sets: dict[str, list[int | str]]) -> set[int]:
-    """Class indices of a list of indices, ranges ("151-268") and names of sets. Others raise ValueError."""
+    """Class indices of a list of indices, ranges ("151-268") and names of sets. Raises ValueError for other items."""
     classes: set[int] = set()
     for item in items:
         if isinstance(item, int):
@@ -73,10 +73,10 @@ def resolve(items: Iterable[int | str], sets: dict[str, list[int | str]]) -> set
         else:
             first, dash, last = str(item).partition("-")
             if not (dash and first.isdigit() and last.isdigit() and int(first) < int(last)):
-                raise ValueError(f"'{item}' is no index, no range and no set")
+                raise ValueError(f"'{item}' is not an index, a range or a set")
             classes |= set(range(int(first), int(last) + 1))
     if wrong := sorted(index for index in classes if not 0 <= index < CLASSES):
-        raise ValueError(f"no such classes: {wrong}")
+        raise ValueError(f"unknown classes: {wrong}")
     return classes
 
 
@@ -84,12 +84,12 @@ def load_ties(labels: Labels, ontology: Ontology, tables: dict[str, Any] | None 
     """Weights of ImageNet classes for each label.
 
     Returns:
-        (C, 1000) float32: 1 where a class shows the label's source, 0.4 where it suggests it, else 0. A parent label
+        (C, 1000) float32: 1 if a class shows the label's source, 0.4 if it suggests it, otherwise 0. A parent label
         also has the classes of its children, except children with several parents and those in `own_only`.
     """
     tables = read_tables() if tables is None else tables
     sets = tables["sets"] | {"people": tables["people"]}
-    # by id, so that a label which the ear lacks still passes its classes on
+    # by id, so that labels without an output of the audio network still pass on their classes
     to_mid = {name: mid for mid, name in ontology.names.items()} | dict(
         zip(labels.names, labels.mids, strict=True)
     )
@@ -114,7 +114,7 @@ def load_ties(labels: Labels, ontology: Ontology, tables: dict[str, Any] | None 
 
 
 def load_people(tables: dict[str, Any] | None = None) -> torch.Tensor:
-    """(1000,) bool: the ImageNet classes that usually mean that people are in the picture."""
+    """The ImageNet classes that usually imply people in the picture, (1000,) bool."""
     tables = read_tables() if tables is None else tables
     mask = torch.zeros(CLASSES, dtype=torch.bool)
     mask[sorted(resolve(tables["people"], tables["sets"]))] = True
