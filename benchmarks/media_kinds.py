@@ -1,9 +1,9 @@
-"""Shows what is heard and seen of each kind of media file that the tests make, now and by another version of evacap:
+"""Compares how this and another version of evacap read each kind of media file of the tests:
 
     python -m benchmarks.media_kinds --against DIR [--out benchmarks/results/media_kinds.md]
 
-DIR is a checkout of the other version (`git worktree add DIR COMMIT`). The files are those of `tests/media`, and both
-versions read the same ones, each in a process of its own.
+DIR is a checkout of the other version (`git worktree add DIR COMMIT`). Both versions read the same files, those of
+`tests/media`, each in a separate process.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent.parent
 LOWEST, STEP = 400.0, 60.0  # Hz, as in tests/media/spoken.py, which needs this version
-DARK, SLOPE = 20.0, 18.0  # greys, likewise
+DARK, SLOPE = 20.0, 18.0  # grey levels, also from there
 RATE = 16_000
 
 
 def describe() -> None:
-    """The reading process: takes files on stdin, one JSON object a line, and answers with a text for each."""
+    """The reading process: reads jobs from stdin, one JSON object per line, and prints a text for each."""
     import av
 
     av.logging.set_level(None)
@@ -47,7 +47,7 @@ def _pitch(wave: np.ndarray) -> float:
 
 
 def _time(job: dict[str, Any]) -> str:
-    """How much is heard, how many of the seconds are where they belong, and which part is thought to be loudest."""
+    """The decoded length, the number of seconds at the right time, and the position of the loudest part."""
     from evacap_cli.media import find_window, read_audio, read_frames
 
     path, seconds = job["path"], range(job["seconds"])
@@ -56,7 +56,7 @@ def _time(job: dict[str, Any]) -> str:
     for second in seconds:
         wave = read_audio(path, second + 0.2, second + 0.8)
         right += len(wave) > RATE // 2 and abs((_pitch(wave) - LOWEST) / STEP - second) < 0.25
-    said = find_window(path, 1e6, "start")[1]  # what is known before anything is decoded
+    said = find_window(path, 1e6, "start")[1]  # the length before decoding
     text = f"{said:.1f} s long, {length:.1f} s heard, {right} right, loudest at {find_window(path, 1.0)[0]:.1f} s"
     if job["picture"]:
         frames = read_frames(path, [second + 0.5 for second in seconds])
@@ -88,7 +88,7 @@ def _shape(job: dict[str, Any]) -> str:
 
 
 def kinds(folder: Path) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Makes a file of each kind: what it is called, what is right, the test, and what is asked of the readers."""
+    """Makes a file of each kind. Yields its name, the right result, the test and the job for the readers."""
     from tests.media.clips import write
     from tests.media.kinds import CHOICES, FILMS, LOUDEST, SOUND, SOUNDS, with_tracks
     from tests.media.test_mixing import LAYOUTS
