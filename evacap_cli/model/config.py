@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import timm
-
 from evacap_cli.errors import UsageError
 
 FUSIONS = ("entropy-gate", "gate", "cross-attention", "concat", "audio-only", "evidence")
@@ -159,6 +157,8 @@ class TagEncoderConfig:
         )
         if not found and self.width % self.heads:
             found.append(f"encoder: width must divide evenly by heads, got {self.width} and {self.heads}")
+        import timm  # takes seconds, and only towers of pre-trained networks need it
+
         if not timm.is_model(self.network):
             found.append(f"encoder.network: timm has no model called {self.network!r}")
         if self.mel_bins != 64:

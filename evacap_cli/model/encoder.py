@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d, Mlp
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from evacap_cli.model.config import EncoderConfig
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """x: (B, T, d); attn_mask: bool, broadcast to (B, h, T, T), True where a query may attend."""
+        q, k, v = (
+            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # (B, h, T, d / h) each
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of images (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
@@ -18,8 +46,11 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, modalities: tuple[str, ...] = ("",)) -> None:
         super().__init__()
-        self.attn = Attention(width, num_heads=heads, qkv_bias=True)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        hidden = int(width * mlp_ratio)
+        self.attn = SelfAttention(width, heads)
+        self.mlp = nn.Sequential(
+            OrderedDict(fc1=nn.Linear(width, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, width))
+        )
         self.norm1 = nn.ModuleDict({name or "own": nn.LayerNorm(width) for name in modalities})
         self.norm2 = nn.ModuleDict({name or "own": nn.LayerNorm(width) for name in modalities})
 
@@ -41,14 +72,14 @@ class ConvStem(nn.Module):
         size = width // 6
         layers: list[nn.Module] = [
             nn.Conv2d(channels, size, 7, stride=4, padding=3),
-            LayerNorm2d(size),
+            ChannelNorm(size),
             nn.GELU(),
         ]
         while rows > 1 or columns > 1:
             stride = (2 if rows > 1 else 1, 2 if columns > 1 else 1)
             rows, columns = max(rows // 2, 1), max(columns // 2, 1)
             wider = min(size * 2, width)
-            layers += [nn.Conv2d(size, wider, 3, stride=stride, padding=1), LayerNorm2d(wider), nn.GELU()]
+            layers += [nn.Conv2d(size, wider, 3, stride=stride, padding=1), ChannelNorm(wider), nn.GELU()]
             size = wider
         self.layers = nn.Sequential(*layers, nn.Conv2d(size, width, 1))
 

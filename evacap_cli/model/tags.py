@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -66,6 +65,8 @@ class TagEncoder(nn.Module):
         self.blocks_a = self._blocks(config.depth)
         self.norms = nn.ModuleDict({"a": nn.LayerNorm(d)})
         if picture:
+            import timm  # takes seconds; models without a picture do without
+
             self.network_v = timm.create_model(
                 config.network, pretrained=False, num_classes=config.picture_classes
             )
