@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "evacap_cli"
+import evacap_cli
+
+PACKAGE = Path(evacap_cli.__file__).parent
 Graph = dict[str, set[str]]
 
 # Every room of the package, and the rooms that it may import. All may import `errors`.
