@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a test process a core; those that tests start inherit it
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
 import pytest
 import torch
@@ -13,6 +18,10 @@ from evacap_cli.cli.app import app
 from evacap_cli.model import ModelConfig, Tokenizer, build_model, load_preset, save_checkpoint
 
 from .media.clips import write
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = ("a dog barks twice", "rain falls on a roof", "a bell rings", "an engine idles while a man speaks")
 Evacap = Callable[..., Result]
