@@ -21,9 +21,8 @@ def main(wheel: Path, repository: Path) -> None:
     found = {name for name in sizes if not name.startswith(metadata)}
     for name in sorted(sizes):
         print(f"{sizes[name]:>12,}  {name}")
-    print(
-        f"{wheel.name}: {len(sizes)} files, {wheel.stat().st_size / 1e6:.1f} MB, {sum(sizes.values()) / 1e6:.1f} unpacked"
-    )
+    packed, unpacked = wheel.stat().st_size / 1e6, sum(sizes.values()) / 1e6
+    print(f"{wheel.name}: {len(sizes)} files, {packed:.1f} MB, unpacked {unpacked:.1f} MB")
     problems = [f"not of the package: {name}" for name in sorted(found - wanted)]
     problems += [f"missing: {name}" for name in sorted(wanted - found)]
     if problems:
