@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 import evacap_cli
 from evacap_cli import Captioner
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.rows import Row
+from evacap_cli.tasks.captioning.outputs.rows import Row
 
 
 def test_names() -> None:
