@@ -113,6 +113,7 @@ def test_rules_have_no_cycle() -> None:
     assert cycles(MAY_IMPORT) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [

@@ -14,6 +14,7 @@ REST = (
 DECORD = "from evacap_cli.media.decord_reader import load_decord; load_decord()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program",
     [f"import {PARTS}, {REST}, decord", f"{DECORD}; import {REST}, {PARTS}"],

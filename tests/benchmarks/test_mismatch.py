@@ -177,6 +177,7 @@ def test_what_is_hidden_is_painted_from_both_sides(bench: Any) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Pretrainer", "MaskedPretrainer"])
 def test_pretraining_goes_on_where_it_was_stopped(kind: str, bench: Any, tmp_path: Path) -> None:
     pretraining = bench("pretraining")
@@ -220,6 +221,7 @@ def recordings(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_all_of_it_from_nothing_to_the_tables_and_again(tmp_path: Path) -> None:
     given, work = recordings(tmp_path / "recordings"), tmp_path / "work"

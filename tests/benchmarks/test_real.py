@@ -210,6 +210,7 @@ def test_a_source_is_in_one_group_and_groups_are_alike(bench: Any) -> None:
     assert group["a"] == group["d"] != group["b"] == group["c"]
 
 
+@pytest.mark.slow
 def test_a_clip_says_what_is_in_it(bench: Any, tmp_path: Path) -> None:
     scapes = bench("soundscapes")
     for name, hertz in (("low", 200), ("high", 2000)):

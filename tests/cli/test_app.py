@@ -73,6 +73,7 @@ def test_wrong_usage_is_named(evacap: Evacap, args: list[str], named: str) -> No
     assert named in result.output
 
 
+@pytest.mark.slow
 def test_captioner_is_at_hand_without_being_loaded() -> None:
     program = (
         "import sys, evacap_cli; assert 'torch' not in sys.modules; print(evacap_cli.Captioner.__name__)"

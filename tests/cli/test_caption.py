@@ -69,6 +69,7 @@ def captioned_bad(bad: Path, tiny: Path) -> tuple[int, dict[str, dict[str, str]]
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "status", "error"),
     [
@@ -197,6 +198,7 @@ def test_an_undecodable_picture_is_heard_and_explained(
     assert row["caption"] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "named"),
     [
@@ -270,6 +272,7 @@ def test_wrong_usage_is_named_before_anything_is_decoded(
     assert sorted(os.listdir(tmp_path)) == ["empty"]
 
 
+@pytest.mark.slow
 def test_frames_in_pairs_are_not_asked_for_one_by_one(
     evacap: Evacap, tiny_tubelets: Path, clip: Path
 ) -> None:
@@ -293,6 +296,7 @@ def test_a_mistake_of_ours_shows_a_traceback_only_on_demand(
     assert (result.exit_code, "Traceback" in result.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_the_old_table_stays_until_the_new_one_is_whole(
     evacap: Evacap, clip: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +322,7 @@ def test_the_old_table_stays_until_the_new_one_is_whole(
     assert sorted(os.listdir(tmp_path)) == ["o.csv", "o.csv.journal"]
 
 
+@pytest.mark.slow
 def test_run_again_it_says_what_was_there(evacap: Evacap, clip: Path, tiny: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "videos", tmp_path / "o.csv"
     folder.mkdir()
@@ -350,6 +355,7 @@ def test_run_again_it_says_what_was_there(evacap: Evacap, clip: Path, tiny: Path
     assert "--beam: 4 then, 2 now" in changed.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes")
 def test_a_reader_that_has_enough_is_no_error_worth_a_word(clip: Path, tiny: Path) -> None:
     with start("caption", *[clip] * 50, "--model", tiny, *INLINE, "--quiet", "--batch-size", 1) as process:
@@ -362,6 +368,7 @@ def test_a_reader_that_has_enough_is_no_error_worth_a_word(clip: Path, tiny: Pat
     assert (process.returncode, stderr) == (1, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
 def test_on_a_terminal_the_bar_leaves_stdout_to_the_rows(clip: Path, tiny: Path) -> None:
     import pty

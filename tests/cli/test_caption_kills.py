@@ -86,6 +86,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "videos"
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_loses_nothing_and_does_nothing_twice(
     folder: Path, tiny: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_killed_again_and_again_it_loses_nothing_and_does_nothing_twice(
     assert len(inputs) == CLIPS  # none was captioned twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ended_it_keeps_what_is_done_and_goes_on(
     folder: Path, tiny: Path, tmp_path: Path, sign: signal.Signals
@@ -137,6 +139,7 @@ def test_ended_it_keeps_what_is_done_and_goes_on(
     assert names(out) == sorted([*(f"{i:03d}.mp4" for i in range(1, CLIPS)), "hang.mp4"])
 
 
+@pytest.mark.slow
 def test_two_on_the_same_output(folder: Path, tiny: Path, tmp_path: Path) -> None:
     out, journal = tmp_path / "o.csv", tmp_path / "o.csv.journal"
     with Journal(journal, out, {}):

@@ -73,6 +73,7 @@ def evidence_of(model: Path, film: Path) -> float:
     return float(out.evidence[0])
 
 
+@pytest.mark.slow
 def test_the_column_is_what_the_switch_goes_by(
     evacap: Evacap, switch: Path, films: Path, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_the_column_is_what_the_switch_goes_by(
     assert all(row["entropy"] == "" for row in rows.values())
 
 
+@pytest.mark.slow
 def test_rows_that_were_kept_know_it_too(evacap: Evacap, switch: Path, films: Path, tmp_path: Path) -> None:
     """Asked for afterwards, no clip is described again."""
     whole, out = tmp_path / "whole.csv", tmp_path / "o.csv"
@@ -110,6 +112,7 @@ def test_rows_that_were_kept_know_it_too(evacap: Evacap, switch: Path, films: Pa
     assert list(csv.DictReader(streamed.stdout.splitlines())) == list(rows_of(whole).values())
 
 
+@pytest.mark.slow
 def test_a_switch_that_is_not_calibrated_has_no_column(
     evacap: Evacap, uncalibrated: Path, films: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_switch_that_is_not_calibrated_has_no_column(
     assert all("mismatch" not in row for row in rows_of(out).values())
 
 
+@pytest.mark.slow
 def test_curves_of_a_switch(evacap: Evacap, switch: Path, films: Path, tmp_path: Path) -> None:
     kept: Any = tmp_path / "curves"
     result = evacap(

@@ -47,6 +47,7 @@ def read(table: Path) -> dict[str, dict[str, str]]:
         return {Path(row["video"]).name: row for row in csv.DictReader(file, strict=True)}
 
 
+@pytest.mark.slow
 def test_every_table_has_the_columns(evacap: Evacap, model: Path, some_bad: Path, tmp_path: Path) -> None:
     outs = {kind: tmp_path / f"o.{kind}" for kind in ("csv", "jsonl", "parquet")}
     for out in outs.values():
@@ -79,6 +80,7 @@ def test_every_table_has_the_columns(evacap: Evacap, model: Path, some_bad: Path
         assert all(list(tag) == ["class", "confidence"] for tag in row["seen"])
 
 
+@pytest.mark.slow
 def test_without_the_option_there_are_no_columns(evacap: Evacap, model: Path, films: Path) -> None:
     result = evacap("caption", films, "--model", model, *FAST)
     assert result.exit_code == 0, result.output
@@ -86,6 +88,7 @@ def test_without_the_option_there_are_no_columns(evacap: Evacap, model: Path, fi
     assert head == [name for name in COLUMNS if name not in ("heard", "seen")]
 
 
+@pytest.mark.slow
 def test_standard_output_and_spreadsheets(evacap: Evacap, model: Path, films: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.csv"
     for excel in ((), ("--excel",)):
@@ -98,6 +101,7 @@ def test_standard_output_and_spreadsheets(evacap: Evacap, model: Path, films: Pa
     assert out.read_bytes().startswith(b"\xef\xbb\xbf")
 
 
+@pytest.mark.slow
 def test_rows_that_were_kept_have_them(evacap: Evacap, model: Path, some_bad: Path, tmp_path: Path) -> None:
     """Asked for afterwards, or for what failed before, no other clip is described again."""
     whole, out = tmp_path / "whole.csv", tmp_path / "o.csv"
@@ -122,6 +126,7 @@ def test_rows_that_were_kept_have_them(evacap: Evacap, model: Path, some_bad: Pa
     assert rows == read(whole)
 
 
+@pytest.mark.slow
 def test_merged_rows_have_the_tags_of_all(evacap: Evacap, model: Path, films: Path, tmp_path: Path) -> None:
     def lines(name: str, *options: str) -> list[dict]:
         out = tmp_path / name

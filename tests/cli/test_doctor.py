@@ -29,6 +29,7 @@ def test_each_check_has_a_status_and_a_cure() -> None:
     assert failure.cure
 
 
+@pytest.mark.slow
 def test_all_is_well_here(evacap: Evacap) -> None:
     result = evacap("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}

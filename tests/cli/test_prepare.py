@@ -43,6 +43,7 @@ def manifest(path: Path, *videos: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evacap) -> None:
     good, bad = ("a.mp4", "b.mp4", "c.wav"), ("mute.mp4", "cut.mp4", "empty.mp4", "text.mp4", "gone.mp4")
     path, out = manifest(tmp_path / "m.csv", *good), tmp_path / "s"
@@ -91,6 +92,7 @@ def test_which_track_is_heard_and_how_much_was_there_is_said(tmp_path: Path, eva
     assert json.loads(again.stdout)["notes"] == []  # nothing was read
 
 
+@pytest.mark.slow
 def test_wrong_usage_is_told_in_a_sentence(media: Path, tmp_path: Path, evacap: Evacap) -> None:
     path, out = manifest(tmp_path / "m.csv", "a.mp4"), tmp_path / "s"
     assert evacap("prepare", path, "-o", out, "--media", media, *TINY).exit_code == 0
@@ -199,6 +201,7 @@ def test_manifests_as_people_have_them(media: Path, tmp_path: Path, evacap: Evac
     assert ids[2] in store.failed[0]["source"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(media: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
@@ -231,6 +234,7 @@ def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(media: Path, tmp_pat
     assert rest == ["index.parquet", "store.lock", "store.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_killed_with_its_workers_at_work(media: Path, tmp_path: Path) -> None:
     """The workers end with the process that started them, and the next run goes on."""

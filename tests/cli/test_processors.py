@@ -33,6 +33,7 @@ def start(*args: object) -> subprocess.CompletedProcess[str]:
                           capture_output=True, text=True, check=False)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or not Path("/proc").exists(),
     reason="the variables are for x86, the home is Linux's",
@@ -57,6 +58,7 @@ def test_captions_without_onednn(
     assert ("no fast bf16 products" in result.stderr) == (precision == "bf16")
 
 
+@pytest.mark.slow
 def test_trains_without_shared_memory(
     evacap: Evacap, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

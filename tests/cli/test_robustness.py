@@ -34,6 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate_makes_a_row_a_model(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     models = ("--model", world / "entropy-gate", "--model", world / "audio-only")
     result = evacap("evaluate", *models, "--data", world / "store", *QUICK, "-o", tmp_path / "out")
@@ -55,6 +56,7 @@ def test_evaluate_makes_a_row_a_model(evacap: Evacap, world: Path, tmp_path: Pat
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_can_be_repeated(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     models = [item for name in ("entropy-gate", "concat", "audio-only") for item in ("--model", world / name)]
     args = ("robustness", *models, "--data", world / "store", "--probs", "0,0.5,1", "--seeds", "0,4", *QUICK)
@@ -83,6 +85,7 @@ def test_a_sweep_can_be_repeated(evacap: Evacap, world: Path, tmp_path: Path) ->
     assert row["metrics"] == pytest.approx(first["models"][1]["points"][0]["values"], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_evidence_is_told(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     given = ("--model", world / "evidence", "--data", world / "store", *QUICK)
     result = evacap("evaluate", *given, "-o", tmp_path / "table")
@@ -102,6 +105,7 @@ def test_evidence_is_told(evacap: Evacap, world: Path, tmp_path: Path) -> None:
         assert "entropy" not in found["told_apart"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("perturb", "points"),
     [
@@ -127,6 +131,7 @@ def test_every_perturbation(evacap: Evacap, world: Path, tmp_path: Path, perturb
         assert ours["told_apart"]["gate"] > 0.9
 
 
+@pytest.mark.slow
 def test_without_options_it_makes_its_own_benchmark(
     evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +187,7 @@ def test_what_cannot_be_is_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_store_of_other_features_is_refused(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     for command in ("evaluate", "robustness"):
         result = evacap(command, "--model", "demo", "--data", world / "store", "-o", tmp_path / "out")

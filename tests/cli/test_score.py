@@ -31,6 +31,7 @@ def no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hide_java(monkeypatch, tmp_path)
 
 
+@pytest.mark.slow
 @needs_java
 def test_a_table_and_files(evacap: Evacap, files: tuple[Path, Path], tmp_path: Path) -> None:
     """Without METEOR, whose loading takes longest and which the metrics' own tests have."""
@@ -78,6 +79,7 @@ def test_another_system(evacap: Evacap, files: tuple[Path, Path], no_java: None,
     assert "+0." in result.stdout
 
 
+@pytest.mark.slow
 @needs_java
 def test_a_spice_that_hangs(evacap: Evacap, files: tuple[Path, Path], tmp_path: Path) -> None:
     java = fake_java(tmp_path, handing_on("any('EvacapLauncher' in a for a in sys.argv)", "time.sleep(600)"))

@@ -17,6 +17,7 @@ from ..media.kinds import with_tracks
 QUICK = ("--words", 3, "--runs", 2, "--warmup", 0, "--beam", 2)
 
 
+@pytest.mark.slow
 def test_every_model_frames_and_decoding_has_a_row(evacap: Evacap, tmp_path: Path) -> None:
     models = ("--model", "evacap-tiny", "--model", "avcap-demo", "--model", "audio-tiny")
     args = ("speed", "--frames", "0,1,4", "--decoding", "cached,recompute", *models, *QUICK)
@@ -55,6 +56,7 @@ def test_tubelets_of_a_checkpoint_are_of_its_own_frames(evacap: Evacap, tmp_path
     assert "n/a" in result.stdout
 
 
+@pytest.mark.slow
 def test_real_files_are_decoded_too(evacap: Evacap, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -71,6 +73,7 @@ def test_real_files_are_decoded_too(evacap: Evacap, tmp_path: Path) -> None:
     assert row["seconds"]["encode video"] > 0
 
 
+@pytest.mark.slow
 def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -92,6 +95,7 @@ def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path
     assert "no audio track '3': there are 1 (eng, 2 channels), 2 (ger, 2 channels)" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "said"),
     [

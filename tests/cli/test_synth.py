@@ -28,6 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_files(made: Path) -> None:
     assert sorted(p.name for p in made.iterdir()) == [
         "captions.csv",
@@ -102,6 +103,7 @@ def test_other_options_are_refused_unless_overwritten(tmp_path: Path, made: Path
     assert (tmp_path / "captions.csv").read_text(encoding="utf-8").startswith("video,caption_1\n")
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_files(tmp_path: Path) -> None:
     synthesize(tmp_path / "one", 2, 9)
     synthesize(tmp_path / "two", 2, 9, workers=2)
@@ -123,6 +125,7 @@ def test_wrong_arguments_are_named_together(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path) -> None:
     run = CliRunner().invoke(
         app, ["synth", "-o", str(tmp_path / "w"), "--clips", "1", "--seed", "3", "--json"]

@@ -40,6 +40,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "captions.csv"
 
 
+@pytest.mark.slow
 def test_trains_resumes_and_captions(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = ("train", "evacap-tiny", "--data", manifest, "--val", manifest, "-o", run, *SMALL)
@@ -86,6 +87,7 @@ def test_a_table_that_is_none(evacap: Evacap, tmp_path: Path) -> None:
         assert table.name in result.stderr
 
 
+@pytest.mark.slow
 def test_trains_from_a_store_that_fits(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     made = evacap("prepare", manifest, "-o", store, "--preset", "evacap-tiny", "--workers", 0)
@@ -112,6 +114,7 @@ def test_trains_from_a_store_that_fits(evacap: Evacap, manifest: Path, tmp_path:
     assert "frames = 4 in the store, 3 wanted" in " ".join(wrong.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_all_and_makes_nothing(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = evacap(
@@ -127,6 +130,7 @@ def test_a_dry_run_says_all_and_makes_nothing(evacap: Evacap, manifest: Path, tm
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_dry_run_are_a_run(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     shown = yaml.safe_load(evacap("train", "audio-tiny", *SMALL, "--dry-run").stdout)
     wanted = ("model", "features", "training")
@@ -140,6 +144,7 @@ def test_the_settings_of_a_dry_run_are_a_run(evacap: Evacap, manifest: Path, tmp
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["evacap-tiny", "evidence-tiny"])
 def test_begins_with_published_parts(
     evacap: Evacap, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
@@ -182,6 +187,7 @@ def test_begins_with_published_parts(
                 assert torch.equal(trained[own + name.removeprefix(part)], value), name
 
 
+@pytest.mark.slow
 def test_tag_towers_begin_with_published_networks(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     """Of two files, one for the ear and one for the eye; never trained, they are afterwards what they were."""
     given = empty_model("evidence-tags").encoder.state_dict()
@@ -207,6 +213,7 @@ def test_tag_towers_begin_with_published_networks(evacap: Evacap, manifest: Path
     assert "do not fit tag towers" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [False, True])
 def test_two_decoders_start_alike(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path, begun: bool
@@ -227,6 +234,7 @@ HEARING = ("decoder", "encoder.patch_embed_a", "encoder.modality_a", "encoder.po
            "encoder.blocks_u", "encoder.norms")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_who_hears_as_before_says_the_same_where_the_switch_is_shut(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +264,7 @@ def test_who_hears_as_before_says_the_same_where_the_switch_is_shut(
     assert torch.equal(now.generate(fbank, max_words=6).score, alone.score)
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_both_decoders(evacap: Evacap) -> None:
     shown = []
     for settings in (["model.evidence.decoders=1"], [], ["training.freeze=[decoder]"]):
@@ -278,6 +287,7 @@ def hears(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run / "last"
 
 
+@pytest.mark.slow
 def test_begins_with_what_a_checkpoint_of_another_fusion_has(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
 ) -> None:
@@ -298,6 +308,7 @@ def test_begins_with_what_a_checkpoint_of_another_fusion_has(
     assert "fusion.evidence" in told.split("taken over, afresh:")[1]
 
 
+@pytest.mark.slow
 def test_what_is_taken_over_learns_on(evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path) -> None:
     """Back from the switch to hearing alone."""
     args = ("--data", manifest, *SMALL)
@@ -311,6 +322,7 @@ def test_what_is_taken_over_learns_on(evacap: Evacap, manifest: Path, hears: Pat
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 def test_who_only_looks_takes_the_words_of_the_decoder_that_saw(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
 ) -> None:
@@ -328,6 +340,7 @@ def test_who_only_looks_takes_the_words_of_the_decoder_that_saw(
     assert not torch.equal(now.words.weight, alone.words.weight)
 
 
+@pytest.mark.slow
 def test_settings_that_a_checkpoint_of_the_same_fusion_does_not_take_are_told(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
 ) -> None:

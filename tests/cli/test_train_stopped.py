@@ -40,6 +40,7 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent to a process group")
 @pytest.mark.parametrize(
     ("sent", "prepare"), [(signal.SIGTERM, ignore_interrupts), (signal.SIGINT, None)], ids=["term", "int"]

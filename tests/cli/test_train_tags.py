@@ -54,6 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["evacap-tags", "evidence-tags", "avcap-tags", "audio-tags"])
 def test_trains_and_captions(evacap: Evacap, store: Path, tmp_path: Path, preset: str) -> None:
     """The losses are finite; the networks are the packaged ones before and after; captions come with tags."""
@@ -83,6 +84,7 @@ def test_trains_and_captions(evacap: Evacap, store: Path, tmp_path: Path, preset
     assert row["heard"]
 
 
+@pytest.mark.slow
 def test_goes_on_from_a_checkpoint(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     """From hearing alone to a switch, which gets eyes and ties from the package."""
     first = evacap("train", "audio-tags", "--data", store, "-o", tmp_path / "a", *SMALL)
@@ -99,6 +101,7 @@ def test_goes_on_from_a_checkpoint(evacap: Evacap, store: Path, tmp_path: Path) 
     assert torch.equal(state[TIES], known[TIES].float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["evacap-tags", "evidence-tags"])
 def test_a_dry_run_counts_what_is_trained(evacap: Evacap, store: Path, preset: str) -> None:
     """The networks count as parameters, and not as trained ones."""

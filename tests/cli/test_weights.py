@@ -54,6 +54,7 @@ def test_a_damaged_checkpoint(evacap: Evacap, tiny: Path, tmp_path: Path) -> Non
     assert "damaged" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_exported_file_captions_as_the_folder(evacap: Evacap, tiny: Path, tmp_path: Path) -> None:
     write(tmp_path / "a.mp4")
     out = tmp_path / "one.safetensors"
@@ -96,6 +97,7 @@ def test_a_published_file_is_recognised(evacap: Evacap, tmp_path: Path) -> None:
     assert "unknown, 1 tensors" in told
 
 
+@pytest.mark.slow
 def test_networks_of_tag_towers_are_counted(evacap: Evacap) -> None:
     """They are part of the towers' numbers; a model that only hears has one. Of checkpoints as of presets."""
     told = json.loads(

@@ -112,6 +112,7 @@ class Reader:
         return torch.from_numpy(np.concatenate(parts))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="fork")
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_many_processes_read_at_random(folder: Path, context: str) -> None:
@@ -130,6 +131,7 @@ def open_below(folder: Path) -> int:
     return sum(os.readlink(file).startswith(str(folder)) for file in opened if os.path.lexists(file))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_open_files_are_few(tmp_path: Path) -> None:
     write(tmp_path / "s", toys(100), shard_clips=1)

@@ -27,6 +27,7 @@ def run(script: str, *args: object) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_killed_at_every_step_of_the_disk(tmp_path: Path) -> None:
     """Before every rename, removal and sync of a run that begins, one that goes on and one that starts afresh."""
     told = run("tests.data.kills", tmp_path, "steps")

@@ -198,6 +198,7 @@ def test_readers_agree_to_the_pixel_or_decord_is_refused(tmp_path: Path, width: 
     assert np.array_equal(read_frames(path, [0.1])[0], frame)
 
 
+@pytest.mark.slow
 def test_8k(tmp_path: Path) -> None:
     path = write(
         tmp_path / "clip.mov",

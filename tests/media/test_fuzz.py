@@ -59,6 +59,7 @@ def test_damaged_files_in_segments(tmp_path: Path, seeds: dict[str, bytes]) -> N
     assert Counter(row.how for row in rows)["ok"] > 0.25 * len(rows)
 
 
+@pytest.mark.slow
 def test_files_that_claim_what_cannot_be(tmp_path: Path) -> None:
     paths = list(craft(tmp_path))
     rows = list(outcomes(paths, 1, TIMEOUT, MEMORY))
@@ -106,6 +107,7 @@ def test_files_that_claim_what_cannot_be(tmp_path: Path) -> None:
     assert {how[name] for name in how if Path(name).suffix not in MEDIA_SUFFIXES} == {"failed"}
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_seen(tmp_path: Path) -> None:
     """Or else the tests above would find nothing. A file that takes long, so that there is time to look."""
     path = tmp_path / "a.mka"

@@ -34,6 +34,7 @@ def raise_media_error() -> None:
     raise MediaError("no audio track", "add one")
 
 
+@pytest.mark.slow
 def test_results_come_in_order() -> None:
     items = [partial(time.sleep, 0.3), *(partial(divmod, i, 2) for i in range(10))]
     with DecodePool(2, call, ahead=4) as pool:
@@ -43,6 +44,7 @@ def test_results_come_in_order() -> None:
     assert all(outcome.error is None for outcome in outcomes)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_or_hangs_costs_its_own_item() -> None:
     items = [
         good,
@@ -70,6 +72,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_own_item() -> None:
     assert again[0].value == (3, 1)
 
 
+@pytest.mark.slow
 def test_rescue_gets_what_killed_a_worker() -> None:
     rescue = operator.attrgetter("args")
     with DecodePool(1, call, rescue=rescue) as pool:
@@ -79,6 +82,7 @@ def test_rescue_gets_what_killed_a_worker() -> None:
     assert failed.error is not None  # an error that was reported is not tried again
 
 
+@pytest.mark.slow
 def test_rescue_that_dies_too() -> None:
     with DecodePool(1, call, rescue=call) as pool:
         (outcome,) = pool.imap([partial(os._exit, 5)])
@@ -117,6 +121,7 @@ def test_workers_do_not_write_over_the_progress(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start(tmp_path: Path) -> None:
     """A script without its guard would start itself in every worker."""
     script = tmp_path / "script.py"
@@ -156,6 +161,7 @@ def test_inline_takes_items_one_at_a_time() -> None:
         assert [next(outcomes).value for _ in range(3)] == [(3, 1)] * 3
 
 
+@pytest.mark.slow
 def test_leaving_early_does_not_wait() -> None:
     began = time.monotonic()
     with DecodePool(2, call) as pool:

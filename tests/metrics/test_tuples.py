@@ -43,6 +43,7 @@ def _put(path: Path, who: int) -> int:
     return 0 if cache.trouble else len(cache.get([f"{who} {i} {j}" for i in range(30) for j in range(20)]))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path: Path) -> None:
     path = tmp_path / "captions.sqlite"
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

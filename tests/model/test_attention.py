@@ -208,6 +208,7 @@ print(memory(peak=True) - before)
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_is_a_small_fraction_of_the_plain_forms(record_property: Record) -> None:
     """Forward and backward at T_a 512, T_v 3528, 12 heads: what each form adds to a process of its own."""
     pytest.importorskip("resource")

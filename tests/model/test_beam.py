@@ -125,6 +125,7 @@ def test_a_clip_does_not_wait_for_others_to_end() -> None:
         assert score == [scores[b]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("beams", [1, 2, 4, 6])
 def test_cached_equals_uncached(
@@ -231,6 +232,7 @@ def test_no_caption_depends_on_its_neighbours(fusion: str) -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_random_clips_do_matter(record_property: Record) -> None:
     """Captions differ between clips, and with and without the picture: the tests above compare something."""
     for fusion in PICTURES:

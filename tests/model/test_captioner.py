@@ -245,6 +245,7 @@ def test_only_the_tagging_head_is_left_out_of_captioning(fusion: str) -> None:
     assert missing == (set() if fusion == "evidence" else head)
 
 
+@pytest.mark.slow
 def test_four_clips_are_learned_by_heart(record_property: Record) -> None:
     torch.manual_seed(0)
     model, data = fresh_model("entropy-gate", seed=1).train(), batch_of(4)

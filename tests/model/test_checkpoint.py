@@ -58,6 +58,7 @@ def test_a_loaded_model_says_the_same(fusion: str, tmp_path: Path) -> None:
     assert not any(p.is_meta for p in loaded.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoders", [1, 2])
 @pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("dtype", [None, torch.float16])

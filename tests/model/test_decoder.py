@@ -163,6 +163,7 @@ def test_epsilons_are_git_and_berts(decoder: TextDecoder) -> None:
     assert {layer.output_norm.eps for layer in decoder.stack} == {1e-12}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_one_compiled_step_serves_all_words(decoder: TextDecoder) -> None:
     settings = BeamSettings(beams=2, max_length=9)

@@ -219,6 +219,7 @@ def model_of(fusion: str = "audio-only", seed: int = 0, confidence: float = 0.3,
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["audio-only", "evidence", "concat"])
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("seed", range(3))

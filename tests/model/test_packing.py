@@ -58,6 +58,7 @@ def test_where_a_type_cannot_be_packed_the_product_is_plain(
     torch.testing.assert_close(found.float(), wanted, rtol=0.02, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these variables are for x86")
 def test_a_processor_without_bf16_has_plain_products_in_it() -> None:
     code = (

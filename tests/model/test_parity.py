@@ -84,6 +84,7 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
     return (a - b).abs().max().item()
 
 
+@pytest.mark.slow
 def test_the_import_tells_all(fixture: Fixture) -> None:
     """Left out are only norms (and, without a picture, the tower) that this path of the public model never reads."""
     imported, model = fixture.imported, fixture.model

@@ -89,6 +89,7 @@ def test_every_base_preset_has_a_small_one_of_its_kind(name: str) -> None:
         assert parameter_counts(build_model(tiny.model))["total"] < 12e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAGS)
 def test_every_preset_on_tags_is_of_the_same_arm_as_its_base(name: str) -> None:
     """And differs from other arms on tags in what makes the arm."""

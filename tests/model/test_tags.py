@@ -345,6 +345,7 @@ def test_autocast_does_not_touch_the_tags(dtype: torch.dtype) -> None:
     torch.testing.assert_close(memory.cues, model.fuse(heard, seen).cues, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["evidence", "entropy-gate", "concat"])
 @HALVES
 def test_weights_loaded_as_half(fusion: str, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -491,6 +492,7 @@ def save(folder: Path, fusion: str, **changes: Any) -> CaptionModel:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("single", [False, True])
 def test_a_loaded_model_says_the_same(fusion: str, single: bool, tmp_path: Path) -> None:
@@ -536,6 +538,7 @@ def test_a_configuration_survives_its_dictionary() -> None:
     assert isinstance(ModelConfig.from_dict(values).encoder, TagEncoderConfig)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_parameters_add_up(fusion: str, loaded: bool, tmp_path: Path) -> None:
@@ -555,6 +558,7 @@ def test_parameters_add_up(fusion: str, loaded: bool, tmp_path: Path) -> None:
         assert counts["picture tower"] > networks["network_v"] > 4.5e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", TAGS_PRESETS)
 def test_memory_can_be_estimated(preset: str) -> None:
     """Networks are weights without gradients or moments, and keep nothing for a backward pass."""

@@ -95,6 +95,7 @@ def test_words_that_look_special_end_nothing(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(tokens).endswith("barks")
 
 
+@pytest.mark.slow
 def test_training_is_the_same_every_time(tokenizer: Tokenizer) -> None:
     """In this process and in another, from a list or a stream."""
     vocabulary = tokenizer.engine.get_vocab()

@@ -187,6 +187,7 @@ def sharing(tmp_path: Path) -> tuple[Path, CaptionModel]:
     return tmp_path / "mine", model
 
 
+@pytest.mark.slow
 def test_a_checkpoint_takes_from_the_package_what_it_lacks(sharing: tuple[Path, CaptionModel]) -> None:
     path, model = sharing
     kept = load_file(path / WEIGHTS)
@@ -204,6 +205,7 @@ def test_a_checkpoint_takes_from_the_package_what_it_lacks(sharing: tuple[Path, 
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_what_a_checkpoint_has_comes_first(sharing: tuple[Path, CaptionModel]) -> None:
     path, model = sharing
     ears = torch.full_like(model.encoder.network_a.classifier.bias, 0.25)  # type: ignore[union-attr, arg-type]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from evacap_cli.report.curves import draw_curves
 
 
+@pytest.mark.slow
 def test_draws_what_there_is(tmp_path: Path) -> None:
     log = [{"step": i, "caption": 1 / i, "lr": i} for i in range(1, 50)]
     sizes = []

@@ -115,6 +115,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("text", HOSTILE)
 def test_any_text_is_drawn_and_not_obeyed(text: str, view: GateView, tmp_path: Path) -> None:
@@ -188,6 +189,7 @@ def test_short_quiet_and_late_clips(view: GateView, tmp_path: Path) -> None:
     ]  # no offset aside, no power of ten
 
 
+@pytest.mark.slow
 def test_figures_do_not_pile_up(view: GateView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[Figure]] = []
 

@@ -84,6 +84,7 @@ def test_config_and_card_get_it_and_nothing_else_changes(evacap: Evacap, store: 
     assert note["method"] in " ".join(card.split())
 
 
+@pytest.mark.slow
 def test_it_is_the_fit_of_what_the_model_says(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model = saved(tmp_path)
     assert evacap("weights", "calibrate", model, "--data", store, "-q", "--seed", 5).exit_code == 0
@@ -157,6 +158,7 @@ def assert_goes_by_its_calibration(path: Path, store: Path, tolerance: float = 1
     assert abs(np.nanmean(own_pictures.evidence - 0.5)) > 20 * tolerance
 
 
+@pytest.mark.slow
 def test_a_switch_goes_by_what_was_found(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model = saved(tmp_path, "evidence")
     before = files_of(model)
@@ -190,6 +192,7 @@ def test_a_switch_goes_by_what_was_found(evacap: Evacap, store: Path, tmp_path: 
     assert load_checkpoint(model).metadata["mismatch"] == note  # of the cues, which are what they were
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_switch_in_one_file(precision: str, evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model, one = saved(tmp_path, "evidence"), tmp_path / "one.safetensors"
@@ -203,6 +206,7 @@ def test_a_switch_in_one_file(precision: str, evacap: Evacap, store: Path, tmp_p
     assert_goes_by_its_calibration(one, store)
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_switch(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model, out = saved(tmp_path, "evidence"), tmp_path / "copy"
     before = files_of(model)
@@ -211,6 +215,7 @@ def test_a_copy_of_a_switch(evacap: Evacap, store: Path, tmp_path: Path) -> None
     assert_goes_by_its_calibration(out, store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "single"),
     [("save_file", True), ("save_file", False), ("with_section", False), ("replace_folder", False)],
@@ -253,6 +258,7 @@ def test_models_without_a_gate_are_refused(fusion: str, evacap: Evacap, store: P
     assert files_of(model) == before
 
 
+@pytest.mark.slow
 def test_a_copy(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model, out = saved(tmp_path), tmp_path / "copy"
     before = files_of(model)
@@ -269,6 +275,7 @@ def test_a_copy(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "toy"]
 
 
+@pytest.mark.slow
 def test_one_file(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model, one = saved(tmp_path), tmp_path / "one.safetensors"
     assert evacap("weights", "export", model, "-o", one, "--precision", "fp16", "-q").exit_code == 0
@@ -342,6 +349,7 @@ def test_a_card_has_one_section_of_it() -> None:
             assert once.index("## Data") < once.index("## Mismatch") < once.index("\n\n## Limits")
 
 
+@pytest.mark.slow
 def test_the_packaged_models_are_calibrated() -> None:
     """As committed: cards and configurations say the same; the gate is weak, the evidence is not."""
     for name, at_least in (("demo", 0.75), ("entropy-demo", 0.4)):

@@ -30,6 +30,7 @@ def one(at: Checkpoint, store: Store, sound: int, picture: int) -> Generation:
     return at.model.generate(fbank, pixels if at.model.has_picture else None, beam=2, max_words=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["entropy-gate", "concat", "audio-only", "evidence"])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 16])
 def test_every_pair_is_what_it_is_alone(fusion: str, batch_size: int, store: Store) -> None:

@@ -95,6 +95,7 @@ class Thief:
         return os.mkdir, (str(self.loot),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("command", [("import", "cav-mae"), ("import", "git"), ("info",)])
 def test_code_in_a_file_is_not_run(
@@ -110,6 +111,7 @@ def test_code_in_a_file_is_not_run(
     assert not loot.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cut", "page", "empty", "folder", "nonesuch", "list", "words", "lfs"])
 def test_what_is_no_file_of_weights_is_said(kind: str, evacap: Evacap, tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
@@ -129,6 +131,7 @@ def test_what_is_no_file_of_weights_is_said(kind: str, evacap: Evacap, tmp_path:
     assert "should not happen" not in result.stderr
 
 
+@pytest.mark.slow
 def test_all_published_names_become_a_checkpoint_that_captions(
     evacap: Evacap, vocab: Path, clip: Path, tmp_path: Path
 ) -> None:
@@ -153,6 +156,7 @@ def test_all_published_names_become_a_checkpoint_that_captions(
     assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["evacap-base", "avcap-base", "audio-base"])
 def test_full_size_files_of_each_kind(preset: str, tmp_path: Path) -> None:
     state, model = published(small=False), empty(preset)
@@ -164,6 +168,7 @@ def test_full_size_files_of_each_kind(preset: str, tmp_path: Path) -> None:
         assert all(name.startswith(("encoder.tag_head.", "decoder.project_memory.")) for name in fresh)
 
 
+@pytest.mark.slow
 def test_one_frames_tokens_stay_what_they_were(vocab: Path, tmp_path: Path) -> None:
     """Spread over tubelets, a still picture gives what it gave as one frame."""
     import_avcap(saved(tmp_path / "a.pth", published()), tmp_path / "a", vocab, overrides=SMALL)
@@ -182,6 +187,7 @@ def test_one_frames_tokens_stay_what_they_were(vocab: Path, tmp_path: Path) -> N
     assert torch.allclose(seen, once.repeat(1, 4, 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_everything_that_does_not_fit_is_told_at_once(vocab: Path, tmp_path: Path) -> None:
     state = published()
     del state["av_encoder.norm.weight"], state["textual.transformer.encoder.layer.1.attention.self.key.bias"]
@@ -234,6 +240,7 @@ def test_a_folder_of_something_else_is_never_replaced(evacap: Evacap, vocab: Pat
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_a_part_written_holds_what_came_from_the_file(evacap: Evacap, tmp_path: Path) -> None:
     state = cav_mae(published(small=False))
     path, out = saved(tmp_path / "c.pth", state), tmp_path / "encoder.safetensors"
@@ -256,6 +263,7 @@ def test_a_file_without_a_picture_tower_becomes_a_model_that_listens(vocab: Path
     assert load_checkpoint(tmp_path / "a").model.config.fusion == "audio-only"
 
 
+@pytest.mark.slow
 def test_rows_come_in_one_order(tmp_path: Path) -> None:
     path = saved(tmp_path / "git.pt", git(published(small=False)))
     fresh = [row.ours for row in import_git(path, empty("evacap-base")).rows if not row.published]

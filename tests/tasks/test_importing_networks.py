@@ -194,6 +194,7 @@ def test_an_eye_sees_what_the_published_one_sees(names: str, model: CaptionModel
         torch.testing.assert_close(model.encoder.network_v(pixels), network(pixels), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "preset"), [("yamnet", "audio-tags"), ("efficientnet-lite0", "evidence-tags")]
 )
@@ -307,6 +308,7 @@ def test_code_in_a_file_is_not_run(kind: str, suffix: str, evacap: Evacap, tmp_p
     assert not loot.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".pth", ".safetensors"])
 @pytest.mark.parametrize("kind", ["cut", "page", "empty", "nonesuch", "nothing", "others"])
 def test_what_is_no_file_of_weights_is_said(kind: str, suffix: str, evacap: Evacap, tmp_path: Path) -> None:
@@ -329,6 +331,7 @@ def test_what_is_no_file_of_weights_is_said(kind: str, suffix: str, evacap: Evac
     assert "should not happen" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_file_of_the_other_network_and_other_towers_are_refused(tmp_path: Path) -> None:
     ear, eyes = (published(kind, tmp_path) for kind in KINDS)
     with pytest.raises(EvacapError, match=r"EfficientNet-lite0's, wanted YAMNet"):

@@ -138,6 +138,7 @@ def test_a_probability_from_a_checkpoint(plain: Checkpoint) -> None:
     assert probability(extreme, 1.0, None) == 0  # and no warning of an overflow
 
 
+@pytest.mark.slow
 def test_no_number_where_there_is_nothing_to_tell(plain: Checkpoint) -> None:
     own = calibrated(plain, fit(*drawn(100)))
     assert probability(own, 0.3, 0.8) is not None

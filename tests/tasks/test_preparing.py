@@ -142,6 +142,7 @@ def test_causes_are_counted_by_kind() -> None:
     assert (second.count, second.status) == (1, "missing")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_memory_does_not_grow_with_the_clips(clip: Path, tmp_path: Path) -> None:
     """Raw pictures of 200 clips are 240 MB."""

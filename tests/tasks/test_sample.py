@@ -43,6 +43,7 @@ def test_every_pair_has_two_captions_labels_and_a_kind() -> None:
     assert kinds["plain"] > 10 * kinds["mixed"]
 
 
+@pytest.mark.slow
 def test_every_file_is_readable_and_small() -> None:
     for pair in sample.read_pairs():
         assert pair.path is not None

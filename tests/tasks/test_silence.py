@@ -58,6 +58,7 @@ SILENT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "codec", "rate", "layout", "make"), SILENT)
 def test_silent_tracks(tmp_path: Path, suffix: str, codec: str, rate: int, layout: str, make) -> None:
     channels = {"mono": 1, "stereo": 2, "5.1": 6}[layout]

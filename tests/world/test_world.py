@@ -202,6 +202,7 @@ def test_audio_is_not_clipped_and_follows_the_script(scripts: list[ClipScript]) 
     np.testing.assert_array_equal(render_audio(scripts[0]), render_audio(scripts[0]))
 
 
+@pytest.mark.slow
 def test_loud_is_louder_than_faint(scripts: list[ClipScript]) -> None:
     levels: dict[str, list[float]] = {}
     for script in scripts:

@@ -75,6 +75,7 @@ def test_a_file_that_is_not_there(captioner: Captioner) -> None:
         captioner.caption("nowhere.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 0), (100, 0), (2, 2)])
 def test_rows_do_not_depend_on_batches_and_workers(
     captioner: Captioner, folder: Path, batch_size: int, workers: int
@@ -117,6 +118,7 @@ def test_many_failures_are_not_held_back(captioner: Captioner, tmp_path: Path) -
     assert sources.taken <= 10
 
 
+@pytest.mark.slow
 def test_a_clip_does_not_wait_for_a_batch_that_never_fills(
     captioner: Captioner, clip: Path, folder: Path
 ) -> None:
@@ -151,6 +153,7 @@ def words(captioner: Captioner, clips: list[Clip], size: int) -> list[Words]:
     return said  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [True, False])
 def test_words_do_not_depend_on_the_neighbours(captioner: Captioner, pictures: bool) -> None:
     """In any order and any batch, and far louder neighbours or such with another picture make no difference."""
@@ -215,6 +218,7 @@ def clips_of(values: list[float]) -> list[Clip]:
     return [Clip(np.full((1024, 128), value, np.float32), None, 0.0, 10.0) for value in values]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
 def test_out_of_memory_halves_the_batch_once_and_for_all(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
@@ -244,6 +248,7 @@ def test_out_of_memory_with_one_clip_costs_that_clip(
     assert "out of memory on it alone" in rows[0].error
 
 
+@pytest.mark.slow
 def test_a_clip_that_the_model_fails_on_costs_itself_alone(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +332,7 @@ def test_the_window_of_a_longer_file(captioner: Captioner, tmp_path: Path) -> No
     assert (middle.start, middle.end) == (7.5, 17.5)
 
 
+@pytest.mark.slow
 def test_three_hours_in_bounded_memory(tmp_path: Path) -> None:
     """The sound alone would be 690 MB as 16 kHz floats."""
     rate, seconds = 2000, 3 * 3600

@@ -79,6 +79,7 @@ def table(out: Path) -> list[tuple[str, str, str]]:
 ALL = ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4", "5.mp4", "6.wav", "7 copy.mp4"]
 
 
+@pytest.mark.slow
 def test_rows_are_in_order_and_as_without_a_journal(
     captioner: Captioner, folder: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_rows_are_in_order_and_as_without_a_journal(
     assert stream.getvalue() == out.read_bytes().decode()
 
 
+@pytest.mark.slow
 def test_again_nothing_is_done(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str]
 ) -> None:
@@ -110,6 +112,7 @@ def test_again_nothing_is_done(
     assert (out.read_bytes(), counted) == (before, [])
 
 
+@pytest.mark.slow
 def test_what_is_new_or_changed_is_added(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str]
 ) -> None:
@@ -125,6 +128,7 @@ def test_what_is_new_or_changed_is_added(
     assert [name for name, *_ in table(out)] == ["1.mp4", "2.mp4", "3 new.mp4", *ALL[3:]]
 
 
+@pytest.mark.slow
 def test_failed_ones_are_tried_again_on_request(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +145,7 @@ def test_failed_ones_are_tried_again_on_request(
     assert (report.new, report.reused) == (2, 6)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str]
 ) -> None:
@@ -163,6 +168,7 @@ def test_other_settings_are_refused(
     assert run(captioner, folder, out, CaptionOptions(workers=0, beam=1), overwrite=True).new == 7
 
 
+@pytest.mark.slow
 def test_an_output_changed_by_hand_is_not_lost(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.csv"
     run(captioner, folder, out)
@@ -177,6 +183,7 @@ def test_an_output_changed_by_hand_is_not_lost(captioner: Captioner, folder: Pat
     assert len(table(out)) == 9
 
 
+@pytest.mark.slow
 def test_stopped_between_any_two_inputs_it_goes_on(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str]
 ) -> None:
@@ -252,6 +259,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_finished(captioner: Captioner, small_disk: Path, tmp_path: Path) -> None:
     clip = write(tmp_path / "clip.mp4", 0.3)
     folder = tmp_path / "videos"
@@ -282,6 +290,7 @@ def test_a_disk_that_cannot_be_written(captioner: Captioner, small_disk: Path, f
     assert "another -o" in caught.value.cure
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_the_table_is_written(
     captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +323,7 @@ def test_a_folder_that_goes_away(captioner: Captioner, folder: Path, tmp_path: P
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.slow
 def test_one_file_for_each_input_is_written_as_it_is_done(
     captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +338,7 @@ def test_one_file_for_each_input_is_written_as_it_is_done(
     assert told == []
 
 
+@pytest.mark.slow
 def test_one_file_for_each_input_is_not_written_over(
     captioner: Captioner, folder: Path, tmp_path: Path
 ) -> None:
@@ -352,6 +363,7 @@ def test_one_file_for_each_input_is_not_written_over(
     assert (out / "captions.journal").read_bytes().startswith(journal)
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_the_middle_of_a_batch_keeps_those_before(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +389,7 @@ def test_an_interrupt_in_the_middle_of_a_batch_keeps_those_before(
     assert [name for name, *_ in table(out)] == ALL
 
 
+@pytest.mark.slow
 def test_many_links_to_few_files(captioner: Captioner, tmp_path: Path, counted: list[str]) -> None:
     """What is held for each input stays small, and so does what is kept on disk."""
     for i in range(3):
@@ -417,6 +430,7 @@ def test_wrong_targets_are_named_together(tmp_path: Path) -> None:
         assert name in caught.value.message
 
 
+@pytest.mark.slow
 def test_curves_are_kept_for_what_the_model_described(
     captioner: Captioner, folder: Path, tmp_path: Path
 ) -> None:
@@ -429,6 +443,7 @@ def test_curves_are_kept_for_what_the_model_described(
         run(captioner, folder, out)
 
 
+@pytest.mark.slow
 def test_a_column_for_mismatch_where_the_model_is_calibrated(
     captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

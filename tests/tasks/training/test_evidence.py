@@ -30,6 +30,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_the_switch_has_the_same_weights(tokenizer: Tokenizer, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     model = small_model(tokenizer, "evidence")
@@ -52,6 +53,7 @@ def test_stopped_and_resumed_the_switch_has_the_same_weights(tokenizer: Tokenize
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_the_switch_learns_what_belongs_together(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Clips of one colour and one tone each: their own pictures get a higher probability than others'."""
     data = Colours()
@@ -66,6 +68,7 @@ def test_the_switch_learns_what_belongs_together(tokenizer: Tokenizer, tmp_path:
     assert (right > wrong).float().mean() > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "changes"), [("evidence", {"match": 0.0}), ("cross-attention", {})])
 def test_without_comparison_nothing_is_said_of_it(
     fusion: str, changes: dict[str, float], tokenizer: Tokenizer, tmp_path: Path
@@ -84,6 +87,7 @@ def test_without_comparison_nothing_is_said_of_it(
     assert "fusion.out.weight" not in still
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [(), ("decoder",), ("picture_decoder",)])
 def test_of_two_decoders_those_learn_that_are_not_frozen(
     freeze: tuple[str, ...], tokenizer: Tokenizer, tmp_path: Path
@@ -103,6 +107,7 @@ def test_of_two_decoders_those_learn_that_are_not_frozen(
     assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_share_that_goes_without_its_picture(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +131,7 @@ def test_the_share_that_goes_without_its_picture(
     assert set(drawn) == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["entropy-gate", "cross-attention", "concat", "evidence"])
 def test_without_any_picture_nothing_is_learned_of_pictures(
     fusion: str, tokenizer: Tokenizer, tmp_path: Path

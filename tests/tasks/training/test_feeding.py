@@ -76,6 +76,7 @@ def portions() -> Iterator[Portion]:
     return iter([(0, [0, 1]), (0, [2, 3])])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_the_store_arrives_as_it_is(workers: int) -> None:
     with pytest.raises(EvacapError) as caught:
@@ -92,6 +93,7 @@ class Lost(Colours):
         raise AssertionError
 
 
+@pytest.mark.slow
 def test_a_lost_reader_is_named() -> None:
     with pytest.raises(EvacapError, match="a process that reads clips was lost"):
         list(feed(Lost(), portions(), settings(), 1))

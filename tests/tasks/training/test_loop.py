@@ -28,6 +28,7 @@ def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_learns_and_keeps_a_checkpoint_that_captions(tokenizer: Tokenizer, tmp_path: Path) -> None:
     changed = settings(epochs=60, sms=0.0)
     data = Colours()
@@ -44,6 +45,7 @@ def test_learns_and_keeps_a_checkpoint_that_captions(tokenizer: Tokenizer, tmp_p
     assert kept.metadata["training"]["lr"] == SETTINGS.lr
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_gives_the_same_curve_and_weights(tokenizer: Tokenizer, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     model = small_model(tokenizer)
@@ -66,6 +68,7 @@ def test_stopped_and_resumed_gives_the_same_curve_and_weights(tokenizer: Tokeniz
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_other_settings_are_not_mixed_into_a_run(tokenizer: Tokenizer, tmp_path: Path) -> None:
     fit(small_model(tokenizer), tokenizer, Colours(8), SETTINGS, tmp_path)
     other = settings(lr=1e-5)
@@ -73,6 +76,7 @@ def test_other_settings_are_not_mixed_into_a_run(tokenizer: Tokenizer, tmp_path:
         fit(small_model(tokenizer), tokenizer, Colours(8), other, tmp_path)
 
 
+@pytest.mark.slow
 def test_reports_what_shuffling_did(tokenizer: Tokenizer, tmp_path: Path) -> None:
     fit(small_model(tokenizer), tokenizer, Colours(), SETTINGS, tmp_path)
     log = log_of(tmp_path)
@@ -81,6 +85,7 @@ def test_reports_what_shuffling_did(tokenizer: Tokenizer, tmp_path: Path) -> Non
     assert all("consistency" in line for line in log if line["shuffled"] > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["concat", "audio-only", "gate", "cross-attention", "evidence"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_fusion_trains(tokenizer: Tokenizer, tmp_path: Path, fusion: str, precision: str) -> None:
@@ -90,6 +95,7 @@ def test_every_fusion_trains(tokenizer: Tokenizer, tmp_path: Path, fusion: str, 
     assert log[-1]["caption"] < log[0]["caption"]
 
 
+@pytest.mark.slow
 def test_frozen_parts_stay(tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = small_model(tokenizer)
     model.encoder.requires_grad_(False)
@@ -123,6 +129,7 @@ def test_wrong_settings_are_all_named_at_once() -> None:
         assert f"training.{word}" in caught.value.message
 
 
+@pytest.mark.slow
 def test_portions_of_a_step_add_up_to_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Accumulation over captions of unequal length gives the step's own gradient."""
     data = Colours(43, wordy=True)
@@ -135,6 +142,7 @@ def test_portions_of_a_step_add_up_to_it(tokenizer: Tokenizer, tmp_path: Path) -
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_checkpointing_changes_no_number(tokenizer: Tokenizer, tmp_path: Path, fusion: str) -> None:
     models = []
@@ -147,6 +155,7 @@ def test_checkpointing_changes_no_number(tokenizer: Tokenizer, tmp_path: Path, f
     assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
 
 
+@pytest.mark.slow
 def test_compiled_blocks_learn_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
     logs = []
     for compiled in (False, True):
@@ -181,6 +190,7 @@ def test_a_step_that_is_no_number_is_skipped_and_logged(tokenizer: Tokenizer, tm
     assert log[-1]["caption"] < log[0]["caption"]
 
 
+@pytest.mark.slow
 def test_after_several_skipped_steps_the_run_ends_and_keeps_what_was_good(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
@@ -216,6 +226,7 @@ def test_a_jump_of_the_loss_is_skipped(
     assert "norm is inf" in run.complaint(2.0, float("inf"))
 
 
+@pytest.mark.slow
 def test_ends_early_when_captions_get_no_better(tokenizer: Tokenizer, tmp_path: Path) -> None:
     changed = settings(
         epochs=50, lr=1e-9, start_lr=0.0, final_lr=0.0, patience=2, stop_on="cider", warmup_epochs=0
@@ -228,6 +239,7 @@ def test_ends_early_when_captions_get_no_better(tokenizer: Tokenizer, tmp_path: 
     assert again["step"] == 3
 
 
+@pytest.mark.slow
 def test_best_is_by_cider_when_asked(tokenizer: Tokenizer, tmp_path: Path) -> None:
     summary = fit(
         small_model(tokenizer),
@@ -242,6 +254,7 @@ def test_best_is_by_cider_when_asked(tokenizer: Tokenizer, tmp_path: Path) -> No
     assert max(found) > found[0]
 
 
+@pytest.mark.slow
 def test_curves_are_drawn(tokenizer: Tokenizer, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -251,6 +264,7 @@ def test_curves_are_drawn(tokenizer: Tokenizer, tmp_path: Path) -> None:
         assert picture.width > 1000
 
 
+@pytest.mark.slow
 def test_parts_have_their_own_learning_rate_or_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = small_model(tokenizer)
     before = {name: p.clone() for name, p in model.named_parameters()}

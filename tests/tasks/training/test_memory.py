@@ -13,6 +13,7 @@ from evacap_cli.tasks.training import TrainSettings
 from evacap_cli.tasks.training.memory import estimate_memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset", ["evacap-tiny", "avcap-tiny", "audio-tiny", "evacap-no-gate-tiny", "evidence-tiny"]
 )
@@ -41,6 +42,7 @@ def test_activations_are_those_that_a_real_step_keeps(preset: str) -> None:
     assert found["activations"] == pytest.approx(real, rel=0.1, abs=0.011)
 
 
+@pytest.mark.slow
 def test_a_second_decoder_is_counted() -> None:
     """That of the first it keeps what it learns from, unless it is frozen."""
     config = load_preset("evidence-base").model
@@ -58,6 +60,7 @@ def test_a_second_decoder_is_counted() -> None:
     assert seeing["weights"] == pytest.approx(single["weights"] + weights, abs=0.011)
 
 
+@pytest.mark.slow
 def test_what_saves_memory_is_seen_to() -> None:
     config = load_preset("evacap-base").model
     plain = estimate_memory(config, TrainSettings(), 2, None)

@@ -39,6 +39,7 @@ def curve(out: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(out / "metrics.jsonl")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_learn_as_one_with_the_same_batch(tmp_path: Path, accumulate: int) -> None:
     """Captions of unequal length, 43 clips (no multiple of anything), 9 for validation: sharing out changes nothing."""
@@ -56,6 +57,7 @@ def test_two_processes_learn_as_one_with_the_same_batch(tmp_path: Path, accumula
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_shuffling_in_two_processes(tmp_path: Path) -> None:
     log = run(tmp_path, processes=2, sms=0.5)
     assert all(line["clips"] == 8 for line in log)
@@ -63,6 +65,7 @@ def test_shuffling_in_two_processes(tmp_path: Path) -> None:
     assert all("consistency" in line for line in log if line["shuffled"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [[], ["decoder"]])
 def test_two_processes_of_which_one_may_see_nothing(tmp_path: Path, freeze: list[str]) -> None:
     """The decoder that sees has a gradient in each, though only from clips that show something."""
@@ -72,6 +75,7 @@ def test_two_processes_of_which_one_may_see_nothing(tmp_path: Path, freeze: list
     assert [line["clips"] for line in log] == [8] * 5
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_ends_with_the_same_curve_and_weights(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", ema=0.9, epochs=5)
     parts = tmp_path / "parts"

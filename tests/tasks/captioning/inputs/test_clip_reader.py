@@ -75,6 +75,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("hop", [None, 1.7, 5.0])
 def test_segments_are_what_their_parts_are(tmp_path: Path, name: str, hop: float | None) -> None:
@@ -152,6 +153,7 @@ def test_the_level_is_that_of_a_full_square_wave(tmp_path: Path) -> None:
         clips(path, replace(CUT, min_rms=-19.9))
 
 
+@pytest.mark.slow
 def test_sound_that_starts_late_or_has_gaps(tmp_path: Path) -> None:
     path = film(tmp_path / "late.mp4", 12.0, audio_start=5.0, fps=5, audio="flac")
     late = clips(path)  # 12 s of sound from 5 s on
@@ -215,6 +217,7 @@ def test_a_frame_that_cannot_be_used_costs_its_segment_the_picture(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_pictures(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4")
     for found in (
@@ -234,6 +237,7 @@ def test_another_number_of_frames(tmp_path: Path) -> None:
         np.testing.assert_array_equal(clip.frames, alone.frames)
 
 
+@pytest.mark.slow
 def test_the_careful_way_is_without_pictures(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4")
     source = Source(str(path), str(path))
@@ -272,6 +276,7 @@ def test_files_that_change_while_they_are_read(tmp_path: Path, settings: ClipSet
         list(read_source(listed, settings))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_film_is_opened_three_times_whatever_its_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +296,7 @@ def test_segments_no_longer_than_the_model_hears() -> None:
         check_segments(replace(CUT, segment=4.5))
 
 
+@pytest.mark.slow
 def test_through_workers(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4")
     bad = tmp_path / "bad.mp4"
@@ -315,6 +321,7 @@ def test_through_workers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(outcome.value.fbank, plain.fbank)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     peaks = []
     for seconds in (20.0, 200.0):

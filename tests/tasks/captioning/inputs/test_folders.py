@@ -191,6 +191,7 @@ def test_same_names_with_other_extensions_and_in_other_folders(tmp_path: Path) -
     assert below(tmp_path) == ["a.mkv", "a.mp4", "a.wav", "x/a.mp4", "y/a.mp4"]
 
 
+@pytest.mark.slow
 def test_files_of_any_suffix_by_their_content(tmp_path: Path) -> None:
     sound = write(tmp_path / "a.flac", 0.5, video=None, audio="flac").read_bytes()
     film = write(tmp_path / "b.mp4", 0.5).read_bytes()

@@ -96,6 +96,7 @@ def test_columns_are_columns_of_the_sound(demo: Captioner) -> None:
     assert curve.mean() == pytest.approx(float(out.gate[0]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_numbers_and_picture_of_every_clip(demo: Captioner, films: Path, tmp_path: Path) -> None:
     curves = Curves(tmp_path / "curves", demo.checkpoint)
     told = described(demo, [films])
@@ -124,6 +125,7 @@ def test_numbers_and_picture_of_every_clip(demo: Captioner, films: Path, tmp_pat
         assert picture.size == (800, 430)
 
 
+@pytest.mark.slow
 def test_a_segment_is_on_the_clock_of_its_film(demo: Captioner, films: Path, tmp_path: Path) -> None:
     curves = Curves(tmp_path, demo.checkpoint, segmented=True)
     for each in described(demo, [films / "film.mp4"], segment=1.5):
@@ -193,6 +195,7 @@ def test_without_relative_the_file_says_its_name(demo: Captioner, one: Described
     assert curves.place(source, one[1]) == tmp_path / "x.mp4"
 
 
+@pytest.mark.slow
 def test_models_without_a_gate_are_refused_first(tmp_path: Path) -> None:
     for name in ("avcap-demo", "audio-demo"):
         checkpoint = Captioner.load(name, device="cpu").checkpoint
@@ -235,6 +238,7 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
         Curves(tmp_path / "file", demo.checkpoint).add(*one)
 
 
+@pytest.mark.slow
 def test_the_command_keeps_them_and_flags_mismatches(evacap: Evacap, films: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "out.csv", tmp_path / "curves"
     model = ("--model", "entropy-demo", "--device", "cpu", "-q")
@@ -256,6 +260,7 @@ def test_the_command_keeps_them_and_flags_mismatches(evacap: Evacap, films: Path
         assert float(row["mismatch"]) == pytest.approx(likely, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_command_refuses_a_model_without_a_gate(evacap: Evacap, films: Path, tmp_path: Path) -> None:
     for out in ((), ("-o", tmp_path / "out.csv")):
         result = evacap("caption", films, *out, "--curves", tmp_path / "curves", "--model", "avcap-demo")

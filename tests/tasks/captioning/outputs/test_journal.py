@@ -108,6 +108,7 @@ def test_errors_and_duplicates_are_not_looked_up(tmp_path: Path) -> None:
     assert journal.unused == 2
 
 
+@pytest.mark.slow
 def test_cut_at_any_byte_it_knows_all_whole_lines(tmp_path: Path) -> None:
     path = filled(tmp_path)
     whole = path.read_bytes()
@@ -237,6 +238,7 @@ def test_the_lines_are_readable(tmp_path: Path) -> None:
     assert first["rows"][0][head["columns"].index("caption")] == "caption 2"
 
 
+@pytest.mark.slow
 def test_very_many_inputs_take_little_memory(tmp_path: Path) -> None:
     path, count = filled(tmp_path), 20_000
     sources = [source(f"/v/{i:06d}/a name that is not short.mp4", i) for i in range(count)]

@@ -171,6 +171,7 @@ def generated(checkpoint: Checkpoint, film: Path) -> Generation:
     return checkpoint.model.generate(torch.from_numpy(clip.fbank)[None], pixels, beam=1, max_words=1)
 
 
+@pytest.mark.slow
 def test_rows_have_what_the_model_heard_and_saw(captioner: Captioner, films: Path) -> None:
     """In one batch; a picture that shows nothing, or is not there, has no classes."""
     rows = {Path(row.video).name: row for row in captioner.caption([films], max_words=1)}

@@ -295,6 +295,7 @@ def test_what_stood_there_stays_until_all_is_written(tmp_path: Path, kind: str) 
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_rows_beyond_number_take_bounded_memory(tmp_path: Path) -> None:
     def groups() -> Iterator[tuple[Source, list[Row]]]:
         for i in range(100_000 if kind == "csv" else 20_000):
