@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from evacap_cli.media import DecodePool
-from evacap_cli.tasks.captioning.batch_captioner import Describer
+from evacap_cli.tasks.captioning.batch_captioner import BatchCaptioner
 from evacap_cli.tasks.captioning.engine import Captioner
 from evacap_cli.tasks.captioning.inputs.clip_reader import read_source
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
@@ -66,7 +66,7 @@ def decode_alone(captioner: Captioner, folder: Path, options: CaptionOptions) ->
 
 
 def model_alone(captioner: Captioner, clips: list[Any], options: CaptionOptions) -> float:
-    describer = Describer(
+    describer = BatchCaptioner(
         captioner.checkpoint, captioner.device, captioner.autocast, options.beam, options.max_words, BATCH
     )
     describer.describe(clips[:2])

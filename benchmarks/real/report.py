@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from captions import Event, Scene, Vocabulary, audioset_places, clip_labels
 from listen import embed, hear, load_ear, load_eye, read_rows, see
-from measure import Described, auroc, by_label, describe, naming, unlike
+from measure import ClipCallback, auroc, by_label, describe, naming, unlike
 from naming import Judge
 from package import ASSETS
 from run import choose_pairs
@@ -81,7 +81,7 @@ def pictures(model: Checkpoint, heard: list[np.ndarray], seen: list[np.ndarray],
     """Evaluates clips with their own pictures, without pictures, and with pictures of clips without a common label."""
     own, none = describe(model, heard, seen), describe(model, heard, [None] * len(heard))
     rng = np.random.default_rng(0)
-    others: list[Described] = [
+    others: list[ClipCallback] = [
         describe(model, heard, [seen[i] for i in unlike(labels, rng)]) for _ in range(DRAWS)
     ]
     named = {name: naming(said, labels, judge)["named"] for name, said in (("own", own), ("none", none))}

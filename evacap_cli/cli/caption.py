@@ -32,12 +32,12 @@ from evacap_cli.errors import UsageError
 if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.inputs.sources import Sources
     from evacap_cli.tasks.captioning.outputs.rows import Row
-    from evacap_cli.tasks.captioning.run import Report
+    from evacap_cli.tasks.captioning.run import CaptionReport
 
 MODEL, LONG, OUT = "Model and beam search", "Long recordings", "Output"
 READING = "evacap_cli.tasks.captioning.inputs.clip_reader"
 STATUSES = ("ok", "audio-only", "failed")
-MOST_FAILED = 8
+MAX_FAILED = 8
 MOST_NOTES = 1000  # in the summary for programs
 
 
@@ -242,10 +242,10 @@ def caption(
     from evacap_cli.tasks.captioning.engine import Captioner
     from evacap_cli.tasks.captioning.inputs.discovery import find_sources
     from evacap_cli.tasks.captioning.options import CaptionOptions
-    from evacap_cli.tasks.captioning.outputs.options import Target
+    from evacap_cli.tasks.captioning.outputs.options import OutputOptions
     from evacap_cli.tasks.captioning.run import caption_files, caption_stream
 
-    target = Target(out, kind, excel, merge, flag_mismatch, curves, retry_failed, overwrite, tags)
+    target = OutputOptions(out, kind, excel, merge, flag_mismatch, curves, retry_failed, overwrite, tags)
     options, _ = check_all(
         lambda: CaptionOptions(frames, beam, max_words, batch_size, workers, window, audio_only, timeout, memory,
                                segment, hop, min_rms, same_frames, audio_track),
@@ -316,7 +316,7 @@ def _left_out(sources: Sources, verbose: bool, any_suffix: bool) -> str:
     return f"{count} more in the folders were left out; {'; '.join(ways)}" if count and ways else ""
 
 
-def _say_what_came(report: Report, out: Path | None, quiet: bool, left_out: str) -> None:
+def _say_what_came(report: CaptionReport, out: Path | None, quiet: bool, left_out: str) -> None:
     if quiet:
         return
     parts = ", ".join(f"{report.counts[status]} {status}" for status in STATUSES)
@@ -325,10 +325,10 @@ def _say_what_came(report: Report, out: Path | None, quiet: bool, left_out: str)
     say(f"{report.rows} clips: {parts}; {before}{rate}" + (f" -> {out}" if out else ""))
     if left_out:
         say(f"  {left_out}")
-    for row in report.failed[:MOST_FAILED]:
+    for row in report.failed[:MAX_FAILED]:
         say(f"  failed before: {shown(row.video)}: {shown(row.error)}")
     if report.failed:
-        more = len(report.failed) > MOST_FAILED
+        more = len(report.failed) > MAX_FAILED
         say(("  and more; " if more else "  ") + "--retry-failed tries them again")
     if report.unused:
         say(

@@ -288,7 +288,7 @@ def test_a_mistake_of_ours_shows_a_traceback_only_on_demand(
     def fail(*args: object) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr("evacap_cli.tasks.captioning.engine._Batches.take", fail)
+    monkeypatch.setattr("evacap_cli.tasks.captioning.engine._ClipBatcher.add", fail)
     result = evacap("caption", clip, "--model", tiny, *INLINE)
     assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
     assert "ZeroDivisionError: of ours" in result.stderr

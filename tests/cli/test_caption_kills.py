@@ -18,7 +18,7 @@ from evacap_cli import Captioner
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
 from evacap_cli.tasks.captioning.outputs.journal import Journal
-from evacap_cli.tasks.captioning.outputs.options import Target
+from evacap_cli.tasks.captioning.outputs.options import OutputOptions
 from evacap_cli.tasks.captioning.run import caption_files
 
 from ..media.clips import write
@@ -102,7 +102,10 @@ def test_killed_again_and_again_it_loses_nothing_and_does_nothing_twice(
         assert after[: len(before)] == before
     assert len({len(each) for each in seen}) > kills / 2  # they did not all die at the same place
     caption_files(
-        Captioner.load(tiny, device="cpu"), find_sources([folder]), Target(out), CaptionOptions(workers=0)
+        Captioner.load(tiny, device="cpu"),
+        find_sources([folder]),
+        OutputOptions(out),
+        CaptionOptions(workers=0),
     )
     assert names(out) == [f"{i:03d}.mp4" for i in range(CLIPS)]
     inputs = [line for line in lines(Path(f"{out}.journal")) if b'"rows"' in line]

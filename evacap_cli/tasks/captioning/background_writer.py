@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-BEHIND = 32  # jobs that may wait
-GLANCE = 0.2  # seconds between looks at whether the other side is still there
-LAST_SECONDS = 3.0  # for what waits when this is interrupted
+QUEUE_SIZE = 32  # jobs that may wait
+POLL_SECONDS = 0.2  # seconds between looks at whether the other side is still there
+INTERRUPT_SECONDS = 3.0  # for what waits when this is interrupted
 
 
-class Scribe:
+class BackgroundWriter:
     """Does jobs one after another, in the order given. A context manager; leaving it waits for the last one.
 
     The first that raises is the last: `put`, or leaving, raises its error. Left by an interrupt, it does what it can in
@@ -21,12 +21,12 @@ class Scribe:
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(BEHIND)
+        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(QUEUE_SIZE)
         self._error: BaseException | None = None
         self._until: float | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
 
-    def __enter__(self) -> Scribe:
+    def __enter__(self) -> BackgroundWriter:
         self._thread.start()
         return self
 
@@ -38,16 +38,16 @@ class Scribe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None and not issubclass(kind, Exception):
-            self._until = time.monotonic() + LAST_SECONDS
+            self._until = time.monotonic() + INTERRUPT_SECONDS
         self._put(None)
-        self._thread.join(None if self._until is None else LAST_SECONDS)
+        self._thread.join(None if self._until is None else INTERRUPT_SECONDS)
         if kind is None:
             self._raise()
 
     def _put(self, job: Callable[[], object] | None) -> None:
-        while self._error is None and not self._late():
+        while self._error is None and not self._expired():
             try:
-                self._jobs.put(job, timeout=GLANCE)
+                self._jobs.put(job, timeout=POLL_SECONDS)
                 return
             except queue.Full:
                 continue
@@ -56,11 +56,11 @@ class Scribe:
         if self._error is not None:
             raise self._error
 
-    def _late(self) -> bool:
+    def _expired(self) -> bool:
         return self._until is not None and time.monotonic() > self._until
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._late():
+        while (job := self._jobs.get()) is not None and not self._expired():
             try:
                 job()
             except BaseException as error:

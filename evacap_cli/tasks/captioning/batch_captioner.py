@@ -13,16 +13,16 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings, normalize_frames, same_frames
 from evacap_cli.model import Checkpoint, Generation
 from evacap_cli.model.lexicon import audioset_classes, imagenet_classes
-from evacap_cli.tasks.captioning.outputs.results import Words, column_seconds, over_time
+from evacap_cli.tasks.captioning.outputs.results import CaptionResult, column_seconds, mean_over_frequency
 from evacap_cli.tasks.captioning.outputs.tags import Tag, heard_tags, seen_tags
 from evacap_cli.tasks.clips import Clip
 
-TIGHT = ("out of memory", "can't allocate memory", "alloc_failed")
+OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "alloc_failed")
 """What errors of a full memory say that have no type of their own: CUDA's libraries, MPS and torch's CPU allocator."""
 
 
-class Describer:
-    """A model at work. `size`: clips at once, less as soon as memory says so. `tell` is given words for people.
+class BatchCaptioner:
+    """A model at work. `size`: clips at once, less as soon as memory says so. `log` is given words for people.
 
     same_frames: levels of 255 by which following frames may differ, in the mean, and be looked at once.
     """
@@ -35,42 +35,42 @@ class Describer:
         beam: int,
         max_words: int,
         size: int,
-        tell: Callable[[str], None] | None = None,
+        log: Callable[[str], None] | None = None,
         same_frames: float = 0.0,
     ) -> None:
         self.checkpoint, self.device, self.autocast = checkpoint, device, autocast
         self.features = FeatureSettings.from_dict(checkpoint.features)
         self.beam, self.max_words, self.size, self.same_frames = beam, max_words, size, same_frames
-        self.tell = tell or (lambda _: None)
+        self.log = log or (lambda _: None)
 
-    def describe(self, clips: Sequence[Clip]) -> list[Words | str]:
+    def caption(self, clips: Sequence[Clip]) -> list[CaptionResult | str]:
         """The words for each clip or, in one line, why there are none. Clips all have a picture, or none has.
 
         Raises EvacapError when the device is of no use any more.
         """
         if len(clips) > self.size:
             halves = clips[: self.size], clips[self.size :]
-            return [words for part in halves for words in self.describe(part)]
+            return [words for part in halves for words in self.caption(part)]
         try:
-            return list(self._words(self._generate(clips), clips))
+            return list(self._results(self._generate(clips), clips))
         except Exception as error:
             tight, cause = _out_of_memory(error), f"{type(error).__name__}: {' '.join(str(error).split())}"
         # only now is what the attempt held free again
         if tight:
-            return self._in_less_memory(clips, cause)
+            return self._retry_smaller(clips, cause)
         self._check_device(cause)
         if len(clips) == 1:
             return [f"the model failed on it: {cause}"]
-        return [words for clip in clips for words in self.describe([clip])]
+        return [words for clip in clips for words in self.caption([clip])]
 
-    def _in_less_memory(self, clips: Sequence[Clip], cause: str) -> list[Words | str]:
+    def _retry_smaller(self, clips: Sequence[Clip], cause: str) -> list[CaptionResult | str]:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(clips) == 1:
             return [f"the model ran out of memory on it alone: {cause}"]
         self.size = len(clips) // 2
-        self.tell(f"{self.device}: out of memory with {len(clips)} clips at once; from here on {self.size}")
-        return self.describe(clips)
+        self.log(f"{self.device}: out of memory with {len(clips)} clips at once; from here on {self.size}")
+        return self.caption(clips)
 
     def _check_device(self, cause: str) -> None:
         """After some errors a GPU does nothing more for this process: then it is not the clip's doing."""
@@ -95,14 +95,14 @@ class Describer:
                 fbank, pixels, beam=self.beam, max_words=self.max_words, same=same
             )
 
-    def _words(self, out: Generation, clips: Sequence[Clip]) -> list[Words]:
+    def _results(self, out: Generation, clips: Sequence[Clip]) -> list[CaptionResult]:
         captions = map(self.checkpoint.tokenizer.decode, out.tokens.tolist())
         doubt = None if out.evidence is None else 1 - out.evidence
         numbers = [_numbers(values, len(clips)) for values in (out.gate, out.entropy, doubt)]
         curves = [self._curves(values, clips) for values in (out.gates, out.entropies)]
         tags = self._heard(out, clips), self._seen(out, clips)
         return [
-            Words(*values)
+            CaptionResult(*values)
             for values in zip(captions, out.score.tolist(), *numbers, *curves, *tags, strict=True)
         ]
 
@@ -126,12 +126,12 @@ class Describer:
         ]
 
     def _curves(self, values: Tensor | None, clips: Sequence[Clip]) -> list[np.ndarray | None]:
-        """values: (B, T_a), frequency rows first. Over the seconds of each clip, see `over_time`."""
+        """values: (B, T_a), frequency rows first. Over the seconds of each clip, see `mean_over_frequency`."""
         if values is None or clips[0].frames is None:
             return [None] * len(clips)
         grid, frames = self.checkpoint.model.config.encoder.curve_grid, self.features.audio_frames
         return [
-            over_time(tokens, grid, frames, clip.end - clip.start)
+            mean_over_frequency(tokens, grid, frames, clip.end - clip.start)
             for tokens, clip in zip(values.float().cpu().numpy(), clips, strict=True)
         ]
 
@@ -140,7 +140,9 @@ def _out_of_memory(error: Exception) -> bool:
     """Whether less at once may help."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in TIGHT)
+    return isinstance(error, RuntimeError) and any(
+        words in str(error).lower() for words in OUT_OF_MEMORY_MESSAGES
+    )
 
 
 def _numbers(values: Tensor | None, count: int) -> list[float | None]:

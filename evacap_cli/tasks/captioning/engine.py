@@ -19,20 +19,20 @@ from evacap_cli.features import FeatureSettings
 from evacap_cli.media import DecodePool, Outcome
 from evacap_cli.model import Checkpoint, load_checkpoint
 from evacap_cli.model.packing import pack
-from evacap_cli.tasks.captioning.batch_captioner import Describer
+from evacap_cli.tasks.captioning.batch_captioner import BatchCaptioner
 from evacap_cli.tasks.captioning.inputs.clip_reader import check_segments, read_source, read_source_carefully
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.outputs.results import Words
+from evacap_cli.tasks.captioning.outputs.results import CaptionResult
 from evacap_cli.tasks.captioning.outputs.rows import TAGS, Row, readable_path
 from evacap_cli.tasks.clips import Clip, ClipSettings
 from evacap_cli.tasks.devices import pick_device, pick_precision
 
-NOTHING = "nothing came of it"
-PATIENCE = 4  # batches' worth of decoded clips that come by before a batch that is not full goes, too
+NO_CLIPS = "nothing came of it"
+MAX_WAIT_BATCHES = 4  # batches' worth of decoded clips that come by before a batch that is not full goes, too
 GIB = 2**30
-Described = Callable[[Source, Clip, Row, Words], None]
+ClipCallback = Callable[[Source, Clip, Row, CaptionResult], None]
 """Is told of every clip that the model described."""
 
 
@@ -86,14 +86,14 @@ class Captioner:
         self,
         sources: Sequence[Source],
         options: CaptionOptions,
-        tell: Callable[[str], None] | None = None,
-        described: Described | None = None,
+        log: Callable[[str], None] | None = None,
+        on_clip: ClipCallback | None = None,
     ) -> Generator[tuple[Source, list[Row]], None, None]:
         """Every source with its rows, in order, each as soon as those before it are done.
 
-        A source that is `same_as` an earlier one gets that one's rows. `tell` gets words for people.
+        A source that is `same_as` an earlier one gets that one's rows. `log` gets words for people.
         """
-        left = Counter(original(sources, i) for i in range(len(sources)))
+        left = Counter(original_index(sources, i) for i in range(len(sources)))
         done: dict[int, list[Row]] = {}
         work = (
             (i, source) for i, source in enumerate(sources) if not source.error and source.same_as is None
@@ -103,11 +103,11 @@ class Captioner:
         def ready() -> Iterator[tuple[Source, list[Row]]]:
             nonlocal place
             while place < len(sources):
-                source, first = sources[place], original(sources, place)
+                source, first = sources[place], original_index(sources, place)
                 if sources[first].error:
                     yield source, [failed_row(source, sources[first].error)]
                 elif first in done:
-                    yield source, named(done[first], source)
+                    yield source, rename_rows(done[first], source)
                 else:
                     return
                 place += 1
@@ -115,7 +115,7 @@ class Captioner:
                 if not left[first]:
                     done.pop(first, None)
 
-        with closing(describe_sources(self, work, options, True, tell, described)) as results:
+        with closing(caption_sources(self, work, options, True, log, on_clip)) as results:
             yield from ready()
             for number, rows in results:
                 done[number] = rows
@@ -157,14 +157,14 @@ class Captioner:
         return settings
 
 
-def original(sources: Sequence[Source], number: int) -> int:
+def original_index(sources: Sequence[Source], number: int) -> int:
     """The number of the source whose rows source `number` gets: its own, or that of the first with the same content."""
     while (earlier := sources[number].same_as) is not None:
         number = earlier
     return number
 
 
-def named(rows: list[Row], source: Source) -> list[Row]:
+def rename_rows(rows: list[Row], source: Source) -> list[Row]:
     """The rows as those of `source`."""
     video = readable_path(source.name)
     return [row if row.video == video else replace(row, video=video) for row in rows]
@@ -174,13 +174,13 @@ def failed_row(source: Source, error: str) -> Row:
     return Row(readable_path(source.name), source.start, source.end, error=" ".join(error.split()))
 
 
-def describe_sources(
+def caption_sources(
     captioner: Captioner,
     sources: Iterable[tuple[int, Source]],
     options: CaptionOptions,
     ordered: bool = False,
-    tell: Callable[[str], None] | None = None,
-    described: Described | None = None,
+    log: Callable[[str], None] | None = None,
+    on_clip: ClipCallback | None = None,
 ) -> Generator[tuple[int, list[Row]], None, None]:
     """(number, rows) of each of the numbered sources as it is done; sources are taken as they are needed.
 
@@ -190,16 +190,16 @@ def describe_sources(
     workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
     size = options.batch_size or (32 if captioner.device.type == "cuda" else 8)
     checkpoint, device, autocast = captioner.checkpoint, captioner.device, captioner.autocast
-    describer = Describer(
-        checkpoint, device, autocast, options.beam, options.max_words, size, tell, options.same_frames
+    batch_captioner = BatchCaptioner(
+        checkpoint, device, autocast, options.beam, options.max_words, size, log, options.same_frames
     )
-    batches = _Batches(describer, described)
-    under_way: dict[int, _UnderWay] = {}
+    batcher = _ClipBatcher(batch_captioner, on_clip)
+    pending: dict[int, _PendingSource] = {}
 
     def items() -> Iterator[Source]:
         for number, source in sources:
             item = copy.copy(source)  # an object of its own, by which its outcomes are known
-            under_way[id(item)] = _UnderWay(number, item)
+            pending[id(item)] = _PendingSource(number, item)
             yield item
 
     pool: DecodePool[Source, Clip | None] = DecodePool(
@@ -212,15 +212,15 @@ def describe_sources(
     )
     with pool:
         for outcome in pool.imap(items(), ordered=ordered):
-            source = under_way[id(outcome.item)]
+            source = pending[id(outcome.item)]
             if outcome.last:
-                del under_way[id(outcome.item)]
-            yield from batches.take(source, outcome)
-        yield from batches.rest()
+                del pending[id(outcome.item)]
+            yield from batcher.add(source, outcome)
+        yield from batcher.flush()
 
 
 @dataclass
-class _UnderWay:
+class _PendingSource:
     """A source of which clips may still come (not `ended`) or wait for words (`left` of them)."""
 
     number: int
@@ -230,23 +230,23 @@ class _UnderWay:
     ended: bool = False
 
 
-class _Waiting(NamedTuple):
-    source: _UnderWay
+class _PendingClip(NamedTuple):
+    source: _PendingSource
     place: int  # of its row
     clip: Clip
 
 
-class _Batches:
+class _ClipBatcher:
     """Gathers clips: those with a picture and those without go apart, so that none pays for the others."""
 
-    def __init__(self, describer: Describer, described: Described | None) -> None:
-        self.describer, self.described = describer, described
-        self.waiting: dict[bool, list[_Waiting]] = {True: [], False: []}
+    def __init__(self, captioner: BatchCaptioner, on_clip: ClipCallback | None) -> None:
+        self.captioner, self.on_clip = captioner, on_clip
+        self.waiting: dict[bool, list[_PendingClip]] = {True: [], False: []}
         self.came = 0
         self.since = {True: 0, False: 0}  # how many had come when the first of those that wait came
 
-    def take(
-        self, source: _UnderWay, outcome: Outcome[Source, Clip | None]
+    def add(
+        self, source: _PendingSource, outcome: Outcome[Source, Clip | None]
     ) -> Iterator[tuple[int, list[Row]]]:
         """One more outcome of a source. Yields the sources that are done by it."""
         self.came += 1
@@ -255,43 +255,43 @@ class _Batches:
             kind = clip.frames is not None
             if not self.waiting[kind]:
                 self.since[kind] = self.came
-            self.waiting[kind].append(_Waiting(source, len(source.rows), clip))
+            self.waiting[kind].append(_PendingClip(source, len(source.rows), clip))
             source.rows.append(None)
             source.left += 1
         elif outcome.error is not None:
             source.rows.append(failed_row(source.source, outcome.error))
         if source.ended and not source.rows:
-            source.rows.append(failed_row(source.source, NOTHING))
+            source.rows.append(failed_row(source.source, NO_CLIPS))
         if source.ended and not source.left:
             yield source.number, [row for row in source.rows if row is not None]
         for kind, waiting in self.waiting.items():
-            late = self.came - self.since[kind] >= PATIENCE * self.describer.size
-            if len(waiting) >= self.describer.size or (waiting and late):
-                yield from self._describe(kind)
+            late = self.came - self.since[kind] >= MAX_WAIT_BATCHES * self.captioner.size
+            if len(waiting) >= self.captioner.size or (waiting and late):
+                yield from self._caption(kind)
 
-    def rest(self) -> Iterator[tuple[int, list[Row]]]:
+    def flush(self) -> Iterator[tuple[int, list[Row]]]:
         for kind in self.waiting:
-            yield from self._describe(kind)
+            yield from self._caption(kind)
 
-    def _describe(self, kind: bool) -> Iterator[tuple[int, list[Row]]]:
+    def _caption(self, kind: bool) -> Iterator[tuple[int, list[Row]]]:
         waiting, self.waiting[kind] = self.waiting[kind], []
         if not waiting:
             return
-        answers = self.describer.describe([each.clip for each in waiting])
-        for (source, place, clip), said in zip(waiting, answers, strict=True):
-            row = self._row(source.source, clip, said)
+        results = self.captioner.caption([each.clip for each in waiting])
+        for (source, place, clip), result in zip(waiting, results, strict=True):
+            row = self._row(source.source, clip, result)
             source.rows[place] = row
             source.left -= 1
-            if self.described is not None and isinstance(said, Words):
-                self.described(source.source, clip, row, said)
+            if self.on_clip is not None and isinstance(result, CaptionResult):
+                self.on_clip(source.source, clip, row, result)
             if source.ended and not source.left:
                 yield source.number, [row for row in source.rows if row is not None]
 
-    def _row(self, source: Source, clip: Clip, said: Words | str) -> Row:
+    def _row(self, source: Source, clip: Clip, result: CaptionResult | str) -> Row:
         row = Row(readable_path(source.name), clip.start, clip.end, note=clip.note)
-        if isinstance(said, str):
-            return replace(row, error=said)
-        deaf = clip.frames is None and self.describer.checkpoint.model.has_picture
-        status, error = ("audio-only", clip.picture_error) if deaf else ("ok", "")
-        numbers = {name: getattr(said, name) for name in ("score", "gate", "entropy", "mismatch", *TAGS)}
-        return replace(row, caption=said.caption, **numbers, status=status, error=" ".join(error.split()))
+        if isinstance(result, str):
+            return replace(row, error=result)
+        unseen = clip.frames is None and self.captioner.checkpoint.model.has_picture
+        status, error = ("audio-only", clip.picture_error) if unseen else ("ok", "")
+        numbers = {name: getattr(result, name) for name in ("score", "gate", "entropy", "mismatch", *TAGS)}
+        return replace(row, caption=result.caption, **numbers, status=status, error=" ".join(error.split()))

@@ -15,13 +15,13 @@ from evacap_cli.tasks.captioning.options import CaptionOptions
 from evacap_cli.tasks.devices import PRECISIONS
 
 
-def settings_of(captioner: Captioner, options: CaptionOptions, curves: Path | None) -> dict[str, Any]:
+def output_settings(captioner: Captioner, options: CaptionOptions, curves: Path | None) -> dict[str, Any]:
     """What rows depend on, by the name of its option, as it is in effect."""
     clips = captioner.check(options)
     frames = clips.features.frames if clips.frames is None else clips.frames
     precision = next(name for name, dtype in PRECISIONS.items() if dtype == captioner.autocast)
     return {
-        "model": {"name": captioner.checkpoint.name, "weights": fingerprint(captioner.checkpoint)},
+        "model": {"name": captioner.checkpoint.name, "weights": checkpoint_fingerprint(captioner.checkpoint)},
         "frames": frames,
         "same-frames": options.same_frames,
         "beam": options.beam,
@@ -36,7 +36,7 @@ def settings_of(captioner: Captioner, options: CaptionOptions, curves: Path | No
     }
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
+def checkpoint_fingerprint(checkpoint: Checkpoint) -> str:
     """Of all that captions depend on: weights, words, sizes and features, wherever they are."""
     path = checkpoint.path if checkpoint.path.is_file() else checkpoint.path / "model.safetensors"
     rest = [checkpoint.model.config.to_dict(), checkpoint.features, checkpoint.tokenizer.to_text()]
@@ -44,7 +44,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return _hashed(path, digest)
 
 
-def order_of(sources: Sequence[Source]) -> str:
+def inputs_fingerprint(sources: Sequence[Source]) -> str:
     """Of the inputs' names and order, and of what else decides which rows they get."""
     digest = hashlib.blake2b(digest_size=16)
     for source in sources:
@@ -52,7 +52,7 @@ def order_of(sources: Sequence[Source]) -> str:
     return digest.hexdigest()
 
 
-def content_of(out: Path) -> str | None:
+def file_fingerprint(out: Path) -> str | None:
     """Of an output that is one file."""
     return _hashed(out, hashlib.blake2b(digest_size=16)) if out.is_file() else None
 

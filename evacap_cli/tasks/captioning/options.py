@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from evacap_cli.errors import UsageError
 from evacap_cli.media import TRACKS, WINDOW_MODES, is_track
 
-SHORTEST = 0.1  # seconds of a segment, and between two
+MIN_SEGMENT = 0.1  # seconds of a segment, and between two
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class CaptionOptions:
                 ("batch_size", 1),
                 ("workers", 0),
                 ("memory", 0),
-                ("segment", SHORTEST),
-                ("hop", SHORTEST),
+                ("segment", MIN_SEGMENT),
+                ("hop", MIN_SEGMENT),
                 ("same_frames", 0),
             )
             if (value := getattr(self, name)) is not None and not value >= least

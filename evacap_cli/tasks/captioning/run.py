@@ -13,35 +13,35 @@ from typing import IO
 from evacap_cli.data.store.files import disk_errors
 from evacap_cli.errors import EvacapError, check_all
 from evacap_cli.model import Checkpoint
-from evacap_cli.tasks.captioning.background_writer import Scribe
+from evacap_cli.tasks.captioning.background_writer import BackgroundWriter
 from evacap_cli.tasks.captioning.engine import (
     Captioner,
-    Described,
-    describe_sources,
+    ClipCallback,
+    caption_sources,
     failed_row,
-    named,
-    original,
+    original_index,
+    rename_rows,
 )
-from evacap_cli.tasks.captioning.fingerprints import content_of, order_of, settings_of
+from evacap_cli.tasks.captioning.fingerprints import file_fingerprint, inputs_fingerprint, output_settings
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.outputs.journal import CURE, Journal
-from evacap_cli.tasks.captioning.outputs.options import Target, check_places
-from evacap_cli.tasks.captioning.outputs.results import Words
+from evacap_cli.tasks.captioning.outputs.journal import WRITE_CURE, Journal
+from evacap_cli.tasks.captioning.outputs.options import OutputOptions, check_existing
+from evacap_cli.tasks.captioning.outputs.results import CaptionResult
 from evacap_cli.tasks.captioning.outputs.rows import Row, merge_rows
 from evacap_cli.tasks.captioning.outputs.tags import check_tags
 from evacap_cli.tasks.captioning.outputs.writers import FilePerInput, Output, RowStream
 from evacap_cli.tasks.clips import Clip
 
-MOST_FAILED = 1000  # rows of failures that a report holds
+MAX_FAILED_ROWS = 1000  # rows of failures that a report holds
 Group = tuple[Source, list[Row]]
 Progress = Callable[[int, int, Sequence[Row]], None]
-"""Is told how many inputs are done, how many clips were described, and the rows of an input that is done now. Before
-the first clip it is told what was done before."""
+"""Is told how many inputs are done, how many clips were described, and the rows of an input that is done now.
+Before the first clip it is told what was done before."""
 
 
 @dataclass
-class Report:
+class CaptionReport:
     """What came of a run."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class Report:
     reused: int = 0
     """Rows that were there before."""
     failed: list[Row] = field(default_factory=list)
-    """Of them, the first `MOST_FAILED` that failed."""
+    """Of them, the first `MAX_FAILED_ROWS` that failed."""
     unused: int = 0
     """Inputs that were captioned before and are not named any more: they have no row."""
     changed: bool = False
@@ -71,27 +71,27 @@ class Report:
 def caption_files(
     captioner: Captioner,
     sources: Sequence[Source],
-    target: Target,
+    target: OutputOptions,
     options: CaptionOptions,
     progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
-) -> Report:
+    log: Callable[[str], None] | None = None,
+) -> CaptionReport:
     """Captions what is not captioned yet, and writes all rows in the order of the inputs.
 
     What is done is kept beside the output as it comes, see `Journal`: stopped, the same call goes on. Raises UsageError
     when other settings began the output, and EvacapError when another run writes it or the disk refuses; what was
-    finished before stays. `tell` gets words for people.
+    finished before stays. `log` gets words for people.
     """
     began = time.monotonic()
-    target = _checked(captioner, target, tell)
-    settings = settings_of(captioner, options, target.curves)
+    target = _check_target(captioner, target, log)
+    settings = output_settings(captioner, options, target.curves)
     output = target.open()
     assert target.out is not None
-    check_places(output, sources, target)
+    check_existing(output, sources, target)
     output.check(sources)
     with Journal(output.journal, target.out, settings, target.overwrite) as journal:
         run = _Run(captioner, sources, target, output, journal)
-        run.work(options, progress or (lambda *_: None), tell)
+        run.caption(options, progress or (lambda *_: None), log)
         run.close()
     run.report.seconds = time.monotonic() - began
     return run.report
@@ -100,31 +100,33 @@ def caption_files(
 def caption_stream(
     captioner: Captioner,
     sources: Sequence[Source],
-    target: Target,
+    target: OutputOptions,
     options: CaptionOptions,
     file: IO[str],
     progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
-) -> Report:
+    log: Callable[[str], None] | None = None,
+) -> CaptionReport:
     """Captions everything, and writes rows as CSV, in order, each as soon as it is there."""
     began = time.monotonic()
     captioner.check(options)
-    target = _checked(captioner, target, tell)
-    report, clips = Report(), 0
+    target = _check_target(captioner, target, log)
+    report, clips = CaptionReport(), 0
 
     def count(*_: object) -> None:
         nonlocal clips
         clips += 1
 
     with (
-        Scribe() as scribe,
+        BackgroundWriter() as writer,
         closing(
-            captioner.rows(sources, options, tell, _curves(captioner, target, options, scribe, count, tell))
+            captioner.rows(
+                sources, options, log, _clip_callback(captioner, target, options, writer, count, log)
+            )
         ) as results,
         RowStream(file, target.excel, target.mismatch, target.tags) as table,
     ):
         for done, (_, rows) in enumerate(results, 1):
-            rows = dressed(rows, captioner.checkpoint, target)
+            rows = add_mismatch(rows, captioner.checkpoint, target)
             for row in merge_rows(rows) if target.merge else rows:
                 table.write(row)
                 report.counts[row.status] += 1
@@ -141,7 +143,7 @@ class _Run:
         self,
         captioner: Captioner,
         sources: Sequence[Source],
-        target: Target,
+        target: OutputOptions,
         output: Output,
         journal: Journal,
     ) -> None:
@@ -149,20 +151,20 @@ class _Run:
         self.captioner, self.sources, self.target, self.out = captioner, sources, target, target.out
         self.output, self.journal = output, journal
         journal.match(sources)
-        self.report = Report(unused=journal.unused)
-        self.look = {"inputs": order_of(sources), "kind": target.kind, "excel": target.excel,
+        self.report = CaptionReport(unused=journal.unused)
+        self.layout = {"inputs": inputs_fingerprint(sources), "kind": target.kind, "excel": target.excel,
                      "merge": target.merge, "mismatch": target.mismatch}  # fmt: skip
         if target.tags:  # only then: outputs that are older than this option are still known as they are
-            self.look["tags"] = True
+            self.layout["tags"] = True
         self.copies: dict[int, list[int]] = defaultdict(list)
         self.todo: set[int] = set()
         for i, source in enumerate(sources):
             if source.same_as is not None:
-                self.copies[original(sources, i)].append(i)
+                self.copies[original_index(sources, i)].append(i)
             elif not source.error and (not journal.done(i) or (target.retry_failed and journal.failed(i))):
                 self.todo.add(i)
 
-    def work(self, options: CaptionOptions, progress: Progress, tell: Callable[[str], None] | None) -> None:
+    def caption(self, options: CaptionOptions, progress: Progress, log: Callable[[str], None] | None) -> None:
         """Captions what is to be captioned."""
         self._check_output()
         sources, clips = self.sources, 0
@@ -178,30 +180,33 @@ class _Run:
 
         work = ((i, sources[i]) for i in sorted(self.todo))
         with (
-            Scribe() as scribe,
+            BackgroundWriter() as writer,
             closing(
-                describe_sources(
+                caption_sources(
                     self.captioner,
                     work,
                     options,
                     False,
-                    tell,
-                    _curves(self.captioner, self.target, options, scribe, count, tell),
+                    log,
+                    _clip_callback(self.captioner, self.target, options, writer, count, log),
                 )
             ) as results,
         ):
             for number, rows in results:
-                scribe.put(partial(self._keep, number, rows))
+                writer.put(partial(self._save, number, rows))
                 done += 1 + len(self.copies.get(number, ()))
                 self.report.new += 1
                 progress(done, max(1, clips), rows)
 
     def close(self) -> None:
         """Writes the output, if it is not there as it should be, and counts its rows."""
-        told, out, groups = self.journal.finished, self.out, self._groups()
-        whole = told is not None and told["look"] == self.look
+        finished, out, groups = self.journal.finished, self.out, self._groups()
+        whole = finished is not None and finished["look"] == self.layout
         if isinstance(self.output, FilePerInput):
-            if (last := self.journal.last) and {**last["look"], "inputs": self.look["inputs"]} == self.look:
+            if (last := self.journal.last) and {
+                **last["look"],
+                "inputs": self.layout["inputs"],
+            } == self.layout:
                 groups = self._missing(self.output, groups)
         elif self.report.changed or (whole and out.exists()):
             for _ in groups:
@@ -209,47 +214,47 @@ class _Run:
             return
         if not whole:
             self.journal.finish(None)
-        with disk_errors(out, CURE):
+        with disk_errors(out, WRITE_CURE):
             self.output.close(groups)
             if not whole:
-                self.journal.finish({"look": self.look, "content": content_of(out)})
+                self.journal.finish({"look": self.layout, "content": file_fingerprint(out)})
 
     def _missing(self, output: FilePerInput, groups: Iterator[Group]) -> Iterator[Group]:
         """Files that were written once may have been changed by hand since, but somebody may miss one, too."""
         return (group for group in groups if not output.place(group[0]).exists())
 
-    def _keep(self, number: int, rows: list[Row]) -> None:
+    def _save(self, number: int, rows: list[Row]) -> None:
         """What is in the journal is on disk in every other way, too."""
-        with disk_errors(self.out, CURE):
+        with disk_errors(self.out, WRITE_CURE):
             for i in (number, *self.copies.get(number, ())):
-                self.output.finished(self.sources[i], self._dressed(rows, self.sources[i]))
+                self.output.finished(self.sources[i], self._final_rows(rows, self.sources[i]))
         self.journal.append(number, self.sources[number], rows)
 
     def _groups(self) -> Iterator[Group]:
         """All inputs with their rows, which are counted as they pass."""
         report = self.report
         for i, source in enumerate(self.sources):
-            first = original(self.sources, i)
+            first = original_index(self.sources, i)
             if error := self.sources[first].error:
                 rows = [failed_row(source, error)]
             else:
-                rows = self._dressed(self.journal.rows(first, source), source)
+                rows = self._final_rows(self.journal.rows(first, source), source)
             report.counts.update(row.status for row in rows)
             if first not in self.todo and not error:
                 report.reused += len(rows)
-                if len(report.failed) < MOST_FAILED:
+                if len(report.failed) < MAX_FAILED_ROWS:
                     report.failed += [row for row in rows if row.status == "failed"]
             yield source, rows
 
-    def _dressed(self, rows: list[Row], source: Source) -> list[Row]:
-        return dressed(named(rows, source), self.captioner.checkpoint, self.target)
+    def _final_rows(self, rows: list[Row], source: Source) -> list[Row]:
+        return add_mismatch(rename_rows(rows, source), self.captioner.checkpoint, self.target)
 
     def _check_output(self) -> None:
         """Whether the output is still as it was written. Raises EvacapError when it is not, but would have to be."""
-        told, out = self.journal.finished, self.out
-        if not told or not out.is_file() or told["content"] == content_of(out):
+        finished, out = self.journal.finished, self.out
+        if not finished or not out.is_file() or finished["content"] == file_fingerprint(out):
             return
-        if self.todo or told["look"] != self.look:
+        if self.todo or finished["look"] != self.layout:
             raise EvacapError(
                 f"-o {out}: was changed by something else since it was written",
                 "move it away, and the same command goes on; or --overwrite, which captions all afresh",
@@ -257,7 +262,7 @@ class _Run:
         self.report.changed = True
 
 
-def dressed(rows: list[Row], checkpoint: Checkpoint, target: Target) -> list[Row]:
+def add_mismatch(rows: list[Row], checkpoint: Checkpoint, target: OutputOptions) -> list[Row]:
     """Rows with what is not the model's word but said of it."""
     if not target.mismatch:
         return rows
@@ -268,7 +273,9 @@ def dressed(rows: list[Row], checkpoint: Checkpoint, target: Target) -> list[Row
     return [replace(row, mismatch=probability(checkpoint, row.gate, row.entropy)) for row in rows]
 
 
-def _checked(captioner: Captioner, target: Target, tell: Callable[[str], None] | None) -> Target:
+def _check_target(
+    captioner: Captioner, target: OutputOptions, log: Callable[[str], None] | None
+) -> OutputOptions:
     """The target, without a column `mismatch` for a model that is not calibrated. Raises UsageError for curves or tags
     of a model that has none."""
     checks = [check_tags] if target.tags else []
@@ -283,28 +290,28 @@ def _checked(captioner: Captioner, target: Target, tell: Callable[[str], None] |
 
     if Calibration.of(captioner.checkpoint) is not None:
         return target
-    if tell is not None:
-        tell(f"{captioner.checkpoint.name}: is not calibrated, so there is no column `mismatch`")
+    if log is not None:
+        log(f"{captioner.checkpoint.name}: is not calibrated, so there is no column `mismatch`")
     return replace(target, mismatch=False)
 
 
-def _curves(
+def _clip_callback(
     captioner: Captioner,
-    target: Target,
+    target: OutputOptions,
     options: CaptionOptions,
-    scribe: Scribe,
+    writer: BackgroundWriter,
     count: Callable[..., None],
-    tell: Callable[[str], None] | None,
-) -> Described:
+    log: Callable[[str], None] | None,
+) -> ClipCallback:
     """What is done with every clip that was described."""
     if target.curves is None:
         return count
-    from evacap_cli.tasks.captioning.outputs.gate_curves import Curves
+    from evacap_cli.tasks.captioning.outputs.gate_curves import GateCurves
 
-    curves = Curves(target.curves, captioner.checkpoint, options.segment is not None, tell)
+    curves = GateCurves(target.curves, captioner.checkpoint, options.segment is not None, log)
 
-    def draw(source: Source, clip: Clip, row: Row, words: Words) -> None:
-        scribe.put(partial(curves.add, source, clip, row, words))
+    def draw(source: Source, clip: Clip, row: Row, result: CaptionResult) -> None:
+        writer.put(partial(curves.add, source, clip, row, result))
         count()
 
     return draw

@@ -17,7 +17,7 @@ from pathlib import Path
 from evacap_cli import Captioner
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.outputs.options import Target
+from evacap_cli.tasks.captioning.outputs.options import OutputOptions
 from evacap_cli.tasks.captioning.run import caption_files
 
 
@@ -40,7 +40,7 @@ def main(folder: Path, out: Path, model: Path, seed: int, kills: int) -> list[li
         if not child:
             try:
                 options = CaptionOptions(workers=0, batch_size=3)
-                caption_files(captioner, find_sources([folder]), Target(out), options)
+                caption_files(captioner, find_sources([folder]), OutputOptions(out), options)
             finally:
                 os._exit(0)
         while len(lines(journal)) < wanted and not os.waitid(

@@ -15,11 +15,11 @@ from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import Generation
 from evacap_cli.tasks.captioning import engine
-from evacap_cli.tasks.captioning.batch_captioner import Describer
+from evacap_cli.tasks.captioning.batch_captioner import BatchCaptioner
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.outputs.results import Words
+from evacap_cli.tasks.captioning.outputs.results import CaptionResult
 from evacap_cli.tasks.captioning.outputs.rows import Row
 from evacap_cli.tasks.clips import Clip, ClipSettings, load_clip
 
@@ -147,9 +147,9 @@ def test_what_the_model_is_given(captioner: Captioner, folder: Path, monkeypatch
     assert [(row.status, row.gate) for row in rows] == [("ok", None), ("audio-only", None), ("ok", None)]
 
 
-def words(captioner: Captioner, clips: list[Clip], size: int) -> list[Words]:
-    said = Describer(captioner.checkpoint, captioner.device, None, 4, 20, size).describe(clips)
-    assert all(isinstance(each, Words) for each in said)
+def words(captioner: Captioner, clips: list[Clip], size: int) -> list[CaptionResult]:
+    said = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, size).describe(clips)
+    assert all(isinstance(each, CaptionResult) for each in said)
     return said  # type: ignore[return-value]
 
 
@@ -190,7 +190,7 @@ def test_curves_over_time(captioner: Captioner) -> None:
         assert said.gate_curve.shape == said.entropy_curve.shape == (int(np.ceil(seconds * per_second)),)
         assert said.gate_curve.dtype == np.float32
     grid = [torch.arange(rows)[:, None].expand(rows, columns), torch.arange(columns).expand(rows, columns)]
-    describer = Describer(captioner.checkpoint, captioner.device, None, 4, 20, 2)
+    describer = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 2)
     (curve,) = describer._curves((grid[0] + 10 * grid[1]).reshape(1, -1), [Clip(fbank, frames, 0.0, 10.0)])
     assert curve is not None
     assert curve[:3].tolist() == [(rows - 1) / 2 + 10 * i for i in range(3)]
@@ -228,7 +228,7 @@ def test_out_of_memory_halves_the_batch_once_and_for_all(
     model = Tight(captioner, 2, error)
     monkeypatch.setattr(captioner.checkpoint.model, "generate", model)
     told: list[str] = []
-    describer = Describer(captioner.checkpoint, captioner.device, None, 4, 20, 8, told.append)
+    describer = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8, told.append)
     for _ in range(2):
         assert [said.caption for said in describer.describe(clips)] == alone  # type: ignore[union-attr]
     assert model.sizes == [8, 4, *[2] * 8]
@@ -255,7 +255,7 @@ def test_a_clip_that_the_model_fails_on_costs_itself_alone(
     clips = clips_of([0.1, 0.2, 0.5, 0.3])
     alone = [said.caption for said in words(captioner, clips, 1)]
     monkeypatch.setattr(captioner.checkpoint.model, "generate", Tight(captioner, 9, RuntimeError, bad=0.5))
-    said = Describer(captioner.checkpoint, captioner.device, None, 4, 20, 8).describe(clips)
+    said = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8).describe(clips)
     assert said[2] == "the model failed on it: ZeroDivisionError: in the model"
     assert [each.caption for i, each in enumerate(said) if i != 2] == [*alone[:2], alone[3]]  # type: ignore[union-attr]
 

@@ -20,10 +20,10 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.captioning import engine
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.outputs.options import Target
+from evacap_cli.tasks.captioning.outputs.options import OutputOptions
 from evacap_cli.tasks.captioning.outputs.rows import Row
 from evacap_cli.tasks.captioning.outputs.writers import Output
-from evacap_cli.tasks.captioning.run import Report, caption_files, caption_stream
+from evacap_cli.tasks.captioning.run import CaptionReport, caption_files, caption_stream
 
 from ...media.clips import write
 from . import deeds
@@ -67,8 +67,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def run(
     captioner: Captioner, folder: Path, out: Path, options: CaptionOptions = INLINE, **target: object
-) -> Report:
-    return caption_files(captioner, find_sources([folder]), Target(out, **target), options)  # type: ignore[arg-type]
+) -> CaptionReport:
+    return caption_files(captioner, find_sources([folder]), OutputOptions(out, **target), options)  # type: ignore[arg-type]
 
 
 def table(out: Path) -> list[tuple[str, str, str]]:
@@ -91,7 +91,7 @@ def test_rows_are_in_order_and_as_without_a_journal(
     assert dict(report.counts) == {"ok": 5, "failed": 2, "audio-only": 1}
     assert (report.new, report.reused) == (7, 0)
     stream = io.StringIO()
-    caption_stream(captioner, find_sources([folder]), Target(), INLINE, stream)
+    caption_stream(captioner, find_sources([folder]), OutputOptions(), INLINE, stream)
     assert stream.getvalue() == out.read_bytes().decode()
 
 
@@ -204,7 +204,7 @@ def test_stopped_between_any_two_inputs_it_goes_on(
             if came == stop:
                 raise Stop
 
-        target = Target(out)
+        target = OutputOptions(out)
         try:
             caption_files(captioner, find_sources([folder]), target, INLINE, progress)
         except Stop:
@@ -303,7 +303,7 @@ def test_a_disk_that_fills_up_while_the_table_is_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(Target(out).open()), "close", full)
+        patch.setattr(type(OutputOptions(out).open()), "close", full)
         with pytest.raises(EvacapError, match="No space left"):
             run(captioner, folder, out)
     assert out.read_bytes() == old
@@ -319,7 +319,7 @@ def test_a_folder_that_goes_away(captioner: Captioner, folder: Path, tmp_path: P
         shutil.rmtree(place, ignore_errors=True)
 
     with pytest.raises(EvacapError, match="removed while this ran") as caught:
-        caption_files(captioner, find_sources([folder]), Target(place / "o.csv"), INLINE, progress)
+        caption_files(captioner, find_sources([folder]), OutputOptions(place / "o.csv"), INLINE, progress)
     assert caught.value.exit_code == 1
 
 
@@ -329,7 +329,7 @@ def test_one_file_for_each_input_is_written_as_it_is_done(
 ) -> None:
     """Also for copies, in whatever order."""
     told: list[str] = []
-    kind: type[Output] = type(Target(tmp_path / "o.csv").open())
+    kind: type[Output] = type(OutputOptions(tmp_path / "o.csv").open())
     monkeypatch.setattr(kind, "finished", lambda self, source, rows: told.append(source.name))
     run(captioner, folder, tmp_path / "o.csv")
     assert sorted(Path(name).name for name in told) == ALL
@@ -402,7 +402,7 @@ def test_many_links_to_few_files(captioner: Captioner, tmp_path: Path, counted: 
     sources = find_sources([folder])
     for new, reused in ((3, 0), (0, count)):
         tracemalloc.start()
-        report = caption_files(captioner, sources, Target(out), INLINE)
+        report = caption_files(captioner, sources, OutputOptions(out), INLINE)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert (report.new, report.reused, report.rows) == (new, reused, count)
@@ -418,14 +418,16 @@ def test_many_links_to_few_files(captioner: Captioner, tmp_path: Path, counted: 
 def test_what_it_wrote_is_no_input_of_the_next_run(tmp_path: Path) -> None:
     out = tmp_path / "o.csv"
     names = [str(tmp_path / name) for name in ("a.mp4", "o.csv", "o.csv.journal", "sub/o.csv")]
-    assert Target(out).inputs(names) == [names[0], names[3]]
-    assert Target().inputs(names) == names
+    assert OutputOptions(out).inputs(names) == [names[0], names[3]]
+    assert OutputOptions().inputs(names) == names
 
 
 def test_wrong_targets_are_named_together(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError) as caught:
-        Target(None, "srt", merge=True, overwrite=True, curves=tmp_path / "file").check(segmented=False)
+        OutputOptions(None, "srt", merge=True, overwrite=True, curves=tmp_path / "file").check(
+            segmented=False
+        )
     for name in ("--format", "--merge", "--overwrite", "--curves"):
         assert name in caught.value.message
 
@@ -449,8 +451,8 @@ def test_a_column_for_mismatch_where_the_model_is_calibrated(
 ) -> None:
     """Rows made before without it have it, too: it follows from what is kept."""
     out, told = tmp_path / "o.csv", list[str]()
-    target = Target(out, mismatch=True)
-    caption_files(captioner, find_sources([folder]), target, INLINE, tell=told.append)
+    target = OutputOptions(out, mismatch=True)
+    caption_files(captioner, find_sources([folder]), target, INLINE, log=told.append)
     assert "not calibrated" in told[0]
     assert "mismatch" not in out.read_text().splitlines()[0]
     calibration = {"inputs": ["gate", "entropy"], "weights": [1.0, -1.0], "bias": 0.5}
@@ -461,5 +463,5 @@ def test_a_column_for_mismatch_where_the_model_is_calibrated(
         rows = list(csv.DictReader(file))
     assert [bool(row["mismatch"]) for row in rows] == [row["status"] == "ok" for row in rows]
     stream = io.StringIO()
-    caption_stream(captioner, find_sources([folder]), Target(mismatch=True), INLINE, stream)
+    caption_stream(captioner, find_sources([folder]), OutputOptions(mismatch=True), INLINE, stream)
     assert stream.getvalue() == out.read_bytes().decode()

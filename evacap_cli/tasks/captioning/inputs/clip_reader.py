@@ -32,8 +32,8 @@ from evacap_cli.tasks.clips import (
 if TYPE_CHECKING:  # a worker needs nothing that finds inputs
     from evacap_cli.tasks.captioning.inputs.sources import Source
 
-LEAST = 0.1  # of a segment that must be new in the last one, which is shorter
-LOST = "its frames cost a decoder its life: only heard"
+MIN_NEW_SHARE = 0.1  # of a segment that must be new in the last one, which is shorter
+WORKER_LOST = "its frames cost a decoder its life: only heard"
 
 
 def check_segments(settings: ClipSettings) -> None:
@@ -61,7 +61,7 @@ def read_source_carefully(source: Source, settings: ClipSettings) -> Clip | Iter
     """For inputs on which a worker was lost: without decord, or, in segments, without pictures."""
     if settings.segment is None:
         return read_source(source, settings, CAREFUL)
-    return read_segments(source, replace(settings, frames=0), "" if settings.frames == 0 else LOST)
+    return read_segments(source, replace(settings, frames=0), "" if settings.frames == 0 else WORKER_LOST)
 
 
 def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> Iterator[Clip | None]:
@@ -78,45 +78,47 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
     crop = partial(_crop, size=features.image_size)
     with local_file(source) as path, ExitStack() as opened:
         media = opened.enter_context(open_media(path, settings.audio_track))
-        pieces = _pieces(media, source, settings)
+        segments = _read_segments(media, source, settings)
         if media.video is None or count == 0:
-            for piece in pieces:
-                if piece is not None:
+            for segment in segments:
+                if segment is not None:
                     error = unseen if media.video else ""
-                    yield Clip(piece.fbank, None, piece.start, piece.end, error, piece.note)
+                    yield Clip(segment.fbank, None, segment.start, segment.end, error, segment.note)
                 else:
                     yield None
             return
 
-        waiting: deque[_Piece] = deque()
+        waiting: deque[_Segment] = deque()
 
         def times() -> Iterator[Sequence[float] | None]:
-            for piece in pieces:
-                if piece is None:
+            for segment in segments:
+                if segment is None:
                     yield None
                 else:
-                    waiting.append(piece)
-                    yield [piece.start + t for t in frame_times(piece.end - piece.start, features, count)]
+                    waiting.append(segment)
+                    yield [
+                        segment.start + t for t in frame_times(segment.end - segment.start, features, count)
+                    ]
 
         pictures = opened.enter_context(open_media(path, settings.audio_track))
         for seen in follow_frames(pictures, times(), crop):
             if seen is None:
                 yield None
                 continue
-            piece = waiting.popleft()
+            segment = waiting.popleft()
             frames, error = (None, seen) if isinstance(seen, str) else (np.stack(seen), "")
-            yield Clip(piece.fbank, frames, piece.start, piece.end, error, piece.note)
+            yield Clip(segment.fbank, frames, segment.start, segment.end, error, segment.note)
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Segment:
     fbank: np.ndarray
     start: float
     end: float
     note: str
 
 
-def _pieces(media: Media, source: Source, settings: ClipSettings) -> Iterator[_Piece | None]:
+def _read_segments(media: Media, source: Source, settings: ClipSettings) -> Iterator[_Segment | None]:
     """What is heard of each segment, None for those that are left out."""
     assert settings.segment is not None
     length, hop = settings.segment, settings.hop or settings.segment
@@ -142,7 +144,7 @@ def _pieces(media: Media, source: Source, settings: ClipSettings) -> Iterator[_P
             yield None
         else:
             made += 1
-            yield _Piece(hear(wave, settings.features), start, end, media.note if made == 1 else "")
+            yield _Segment(hear(wave, settings.features), start, end, media.note if made == 1 else "")
         reached = max(reached, end)
         if sound.end is not None and start + length >= limit:
             break
@@ -159,7 +161,7 @@ def _left_out(wave: np.ndarray, settings: ClipSettings) -> bool:
 
 def _too_little(new: float, seconds: float, length: float) -> bool:
     """Whether a segment is shorter than the others and has hardly anything that they have not."""
-    return seconds < length - 1e-3 and new < max(WINDOW_SECONDS, LEAST * length)
+    return seconds < length - 1e-3 and new < max(WINDOW_SECONDS, MIN_NEW_SHARE * length)
 
 
 def _nothing_heard(source: Source, settings: ClipSettings, most: int, quiet: int, limit: float) -> MediaError:

@@ -13,12 +13,19 @@ from typing import IO
 from evacap_cli.errors import EvacapError, MediaError, UsageError
 from evacap_cli.tasks.captioning.inputs import urls
 from evacap_cli.tasks.captioning.inputs.duplicates import Inode, find_duplicates
-from evacap_cli.tasks.captioning.inputs.folders import AnySuffix, Seen, Wanted, is_media, look, walk
-from evacap_cli.tasks.captioning.inputs.output_paths import Places
+from evacap_cli.tasks.captioning.inputs.folders import (
+    AnySuffix,
+    PathStatus,
+    Wanted,
+    is_media,
+    path_status,
+    walk,
+)
+from evacap_cli.tasks.captioning.inputs.output_paths import OutputPaths
 from evacap_cli.tasks.captioning.inputs.sources import Source, Sources
-from evacap_cli.tasks.captioning.inputs.wildcards import expand
+from evacap_cli.tasks.captioning.inputs.wildcards import expand_wildcard
 
-LIST = "-"
+STDIN_NAME = "-"
 MANIFESTS = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".pq"})
 
 
@@ -31,7 +38,7 @@ def find_sources(
     - A folder: all media below it by suffix, sorted, hidden ones left out; links are followed, but not in circles. A
       folder that cannot be looked into is a source with an `error`. With `any_suffix`, files of other suffixes, or of
       none, are inputs if there is sound in them; that is looked up in a process of its own.
-    - Wildcards, see `expand`; URLs, see `urls`.
+    - Wildcards, see `expand_wildcard`; URLs, see `urls`.
     - A table (`MANIFESTS`): a manifest, as `read_manifest` reads it, captions left aside; URLs may stand for paths. A
       clip whose media is not found has an `error`.
     - `-`: a list on `stdin` (of this process, if None), one name a line, or each ended by NUL. What is in it is a file,
@@ -42,39 +49,39 @@ def find_sources(
     """
     given = [os.fspath(name) for name in inputs]
     with AnySuffix() if any_suffix else nullcontext(is_media) as wanted:
-        found = _Found(wanted)
+        found = _SourceCollector(wanted)
         for name in given:
-            if name == LIST:
+            if name == STDIN_NAME:
                 for line in _read_list(stdin):
-                    found.take(line, listed=True)
+                    found.add(line, listed=True)
             else:
-                found.take(name)
+                found.add(name)
     return found.checked(given)
 
 
-class _Found:
+class _SourceCollector:
     """What was found so far. One method for each kind of input."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted  # of the files in folders
         self.sources = Sources()
         self.inodes: list[Inode | None] = []
-        self.places = Places()
+        self.output_paths = OutputPaths()
         self.missing: list[str] = []
         self.wrong: dict[str, UsageError] = {}
         self.protocols: set[str] = set()  # that can be read
 
-    def take(self, name: str, listed: bool = False) -> None:
+    def add(self, name: str, listed: bool = False) -> None:
         """Takes an input of the user's; `listed`: one of a list, which stands even if nothing is there."""
         try:
             if not urls.is_url(name) or (path := urls.local_path(name)) is None:
                 path = name
             if urls.is_url(path):
-                self._url(path, listed)
-            elif (seen := look(path)) is None:
-                self._wildcard(path, listed)
+                self._add_url(path, listed)
+            elif (status := path_status(path)) is None:
+                self._add_wildcard(path, listed)
             else:
-                self._path(path, seen, name, os.path.basename(path), listed)
+                self._add_path(path, status, name, os.path.basename(path), listed)
         except UsageError as error:
             self.wrong.setdefault(error.message, error)
 
@@ -100,55 +107,59 @@ class _Found:
             self.sources[i] = replace(self.sources[i], same_as=earlier)
         return self.sources
 
-    def _path(self, path: str, seen: Seen, name: str, relative: str, listed: bool = False) -> None:
-        if seen.is_folder:
-            self._folder(path)
-        elif not listed and os.path.splitext(path)[1].lower() in MANIFESTS and not seen.error:
-            self._manifest(Path(path))
+    def _add_path(
+        self, path: str, status: PathStatus, name: str, relative: str, listed: bool = False
+    ) -> None:
+        if status.is_folder:
+            self._add_folder(path)
+        elif not listed and os.path.splitext(path)[1].lower() in MANIFESTS and not status.error:
+            self._add_manifest(Path(path))
         else:
-            self._add(name, path, relative, seen)
+            self._append(name, path, relative, status)
 
-    def _folder(self, folder: str, relative: str = "") -> None:
+    def _add_folder(self, folder: str, relative: str = "") -> None:
         """relative: where the folder itself stands among the outputs."""
         tree = walk(folder, self.wanted, self.sources.left_out)
         top = str(Path(folder))
         for name in tree.files:
             path = name if top == os.curdir else f"{top.rstrip('/')}/{name}".rstrip("/")
-            seen = Seen(error=error) if (error := tree.closed.get(name)) else look(path)
+            status = PathStatus(error=error) if (error := tree.unreadable.get(name)) else path_status(path)
             place = f"{relative}/{name}" if relative else name
-            self._add(path or top, path or top, place or os.path.basename(top), seen)
+            self._append(path or top, path or top, place or os.path.basename(top), status)
 
-    def _wildcard(self, pattern: str, listed: bool) -> None:
+    def _add_wildcard(self, pattern: str, listed: bool) -> None:
         before = self.sources.left_out.total()
-        matches = expand(pattern, self.sources.left_out, self.wanted)
+        matches = expand_wildcard(pattern, self.sources.left_out, self.wanted)
         for match in matches:
             relative = match.path[len(match.base) :].lstrip("/")
-            seen = Seen(error=match.error) if match.error else look(match.path)
-            if seen is not None and seen.is_folder:
-                self._folder(match.path, relative)
-            elif seen is not None:
-                self._path(match.path, seen, match.path, relative, listed)
+            status = PathStatus(error=match.error) if match.error else path_status(match.path)
+            if status is not None and status.is_folder:
+                self._add_folder(match.path, relative)
+            elif status is not None:
+                self._add_path(match.path, status, match.path, relative, listed)
         if not matches and self.sources.left_out.total() == before:
-            self._nothing(pattern, os.path.basename(pattern), listed)
+            self._add_missing(pattern, os.path.basename(pattern), listed)
 
-    def _nothing(self, name: str, relative: str, listed: bool) -> None:
+    def _add_missing(self, name: str, relative: str, listed: bool) -> None:
         if listed:
-            self._add(name, name, relative, None)
+            self._append(name, name, relative, None)
         else:
             self.missing.append(name)
 
-    def _url(self, url: str, listed: bool) -> None:
+    def _add_url(self, url: str, listed: bool) -> None:
         self._check_protocol(url)
         before = self.sources.left_out.total()
         try:
             found = urls.list_remote(url, self.sources.left_out)
         except MediaError as error:
-            self._add(urls.without_password(url), url, urls.place(url), Seen(error=error.message))
+            self._append(
+                urls.without_password(url), url, urls.output_path(url), PathStatus(error=error.message)
+            )
             return
         for name in found:
-            self._add(urls.without_password(name), name, urls.place(name), Seen())
+            self._append(urls.without_password(name), name, urls.output_path(name), PathStatus())
         if not found and self.sources.left_out.total() == before:
-            self._nothing(url, urls.place(url), listed)
+            self._add_missing(url, urls.output_path(url), listed)
 
     def _check_protocol(self, url: str) -> None:
         kind = urls.protocol(url)
@@ -156,32 +167,34 @@ class _Found:
             urls.check_protocol(kind)
             self.protocols.add(kind)
 
-    def _manifest(self, path: Path) -> None:
+    def _add_manifest(self, path: Path) -> None:
         from evacap_cli.tasks.captioning.inputs.manifests import read_parts
 
         for part in read_parts(path):
             local = urls.local_path(part.path) if urls.is_url(part.path) else part.path
             if local is None:
                 self._check_protocol(part.path)
-                name, relative = urls.without_password(part.path), urls.place(part.path)
-                self._add(name, part.path, relative, Seen(error=part.error), part.start, part.end)
+                name, relative = urls.without_password(part.path), urls.output_path(part.path)
+                self._append(name, part.path, relative, PathStatus(error=part.error), part.start, part.end)
             else:
-                seen = Seen(error=part.error) if part.error else look(local)
-                self._add(part.path, local, part.relative, seen, part.start, part.end)
+                status = PathStatus(error=part.error) if part.error else path_status(local)
+                self._append(part.path, local, part.relative, status, part.start, part.end)
 
-    def _add(
+    def _append(
         self,
         name: str,
         path: str,
         relative: str,
-        seen: Seen | None,
+        status: PathStatus | None,
         start: float | None = None,
         end: float | None = None,
     ) -> None:
-        seen = seen or Seen(error="no such file or folder")
-        place = self.places.take(relative, start, end)
-        self.sources.append(Source(name, path, start, end, seen.size, seen.mtime_ns, seen.error, None, place))
-        self.inodes.append(seen.inode)
+        status = status or PathStatus(error="no such file or folder")
+        place = self.output_paths.assign(relative, start, end)
+        self.sources.append(
+            Source(name, path, start, end, status.size, status.mtime_ns, status.error, None, place)
+        )
+        self.inodes.append(status.inode)
 
 
 def _read_list(stdin: IO[bytes] | IO[str] | None) -> list[str]:

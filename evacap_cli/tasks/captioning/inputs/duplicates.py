@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.inputs.sources import Source
 
-EDGE = 16 * 1024  # bytes read of a file's head and of its tail
+EDGE_BYTES = 16 * 1024  # bytes read of a file's head and of its tail
 _CHUNK = 1 << 20
 Inode = tuple[int, int]  # device and number
 
@@ -38,7 +38,7 @@ def find_duplicates(sources: Sequence[Source], inodes: Sequence[Inode | None]) -
     same: dict[int, int] = {}
     for (size, _), group in sizes.items():
         alike = _alike(sources, group, whole=False)
-        if size > 2 * EDGE:
+        if size > 2 * EDGE_BYTES:
             alike = [content for edges in alike for content in _alike(sources, edges, whole=True)]
         for content in alike:
             same.update(dict.fromkeys(content[1:], content[0]))
@@ -63,9 +63,9 @@ def _digest(source: Source, whole: bool) -> bytes:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
             else:
-                digest.update(file.read(EDGE))
-                file.seek(max(EDGE, (source.size or 0) - EDGE))
-                digest.update(file.read(EDGE))
+                digest.update(file.read(EDGE_BYTES))
+                file.seek(max(EDGE_BYTES, (source.size or 0) - EDGE_BYTES))
+                digest.update(file.read(EDGE_BYTES))
             status = os.fstat(file.fileno())
     except OSError:
         return b""

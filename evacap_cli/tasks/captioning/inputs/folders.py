@@ -13,14 +13,14 @@ from typing import NamedTuple
 from evacap_cli.media import MEDIA_SUFFIXES, DecodePool, holds_sound
 
 NO_MEDIA, HIDDEN, SPECIAL = "no media", "hidden", "pipes, sockets or devices"
-AGAIN = "links to folders that are looked into anyway"
+LINKED_AGAIN = "links to folders that are looked into anyway"
 LOOK_SECONDS = 60.0  # that a look at the content of one file may take
 Wanted = Callable[[str], bool]  # whether the file at a path is an input
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 
 
-class Seen(NamedTuple):
+class PathStatus(NamedTuple):
     """What the system says of a path: bytes, modification time in ns, (device, inode); `error` says why it cannot be
     read."""
 
@@ -31,14 +31,14 @@ class Seen(NamedTuple):
     is_folder: bool = False
 
 
-def look(path: str) -> Seen | None:
+def path_status(path: str) -> PathStatus | None:
     """What stands at a path, links followed, without opening it; None where nothing of that name is."""
     try:
         status = os.stat(path)
     except OSError as error:
         if error.errno not in _NOTHING:
-            return Seen(error=f"cannot be read: {error.strerror or error}")
-        return Seen(error="a link to nowhere") if os.path.islink(path) else None
+            return PathStatus(error=f"cannot be read: {error.strerror or error}")
+        return PathStatus(error="a link to nowhere") if os.path.islink(path) else None
     except ValueError:  # a name that no file can have
         return None
     cause, mode = "", status.st_mode
@@ -50,7 +50,7 @@ def look(path: str) -> Seen | None:
     elif not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         cause = f"cannot be read: {os.strerror(errno.EACCES)}"
     inode = (status.st_dev, status.st_ino)
-    return Seen(status.st_size, status.st_mtime_ns, inode, cause, stat.S_ISDIR(mode))
+    return PathStatus(status.st_size, status.st_mtime_ns, inode, cause, stat.S_ISDIR(mode))
 
 
 def is_media(name: str) -> bool:
@@ -78,27 +78,27 @@ class AnySuffix:
         return os.path.isfile(path) and any(outcome.value for outcome in self._pool.imap([path]))
 
 
-def by_parts(path: str) -> str:
+def path_sort_key(path: str) -> str:
     """Sort key of paths: folder by folder, so that `a/b` comes before `a-b`."""
     return path.replace("/", "\0")
 
 
-class Tree(NamedTuple):
-    """Files below a folder, as paths relative to it with `/`, sorted `by_parts`; `closed`: those among them that are
-    folders which could not be looked into, and why."""
+class FolderFiles(NamedTuple):
+    """Files below a folder, as paths relative to it with `/`, sorted `path_sort_key`; `unreadable`: those among them
+    that are folders which could not be looked into, and why."""
 
     files: list[str]
-    closed: dict[str, str]
+    unreadable: dict[str, str]
 
 
-def walk(top: str, wanted: Wanted, left_out: Counter[str]) -> Tree:
+def walk(top: str, wanted: Wanted, left_out: Counter[str]) -> FolderFiles:
     """The files below `top` whose path is `wanted`; what is left out is counted by reason.
 
     Links to files and folders are followed. Every folder is looked into once, under the name without links where it
     has one, so that links in a circle end. Links to nowhere are files: somebody meant them to be.
     """
     files: list[str] = []
-    closed: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     seen: set[tuple[int, int]] = set()
     folders, links = [""], list[tuple[str, str]]()
     while folders or links:  # links come last: they may lead to what is found without them
@@ -107,7 +107,7 @@ def walk(top: str, wanted: Wanted, left_out: Counter[str]) -> Tree:
         try:
             status = os.stat(path)
             if (status.st_dev, status.st_ino) in seen:
-                left_out[AGAIN] += 1
+                left_out[LINKED_AGAIN] += 1
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(path) as entries:
@@ -118,7 +118,7 @@ def walk(top: str, wanted: Wanted, left_out: Counter[str]) -> Tree:
                     elif (kind := _kind(entry)) == "folder":
                         folders.append(name)
                     elif kind == "link":
-                        heapq.heappush(links, (by_parts(name), name))
+                        heapq.heappush(links, (path_sort_key(name), name))
                     elif not wanted(entry.path):
                         left_out[NO_MEDIA] += 1
                     elif kind == "file":
@@ -126,8 +126,8 @@ def walk(top: str, wanted: Wanted, left_out: Counter[str]) -> Tree:
                     else:
                         left_out[SPECIAL] += 1
         except OSError as error:
-            closed[below] = f"cannot be read: {error.strerror or error}"
-    return Tree(sorted((*files, *closed), key=by_parts), closed)
+            unreadable[below] = f"cannot be read: {error.strerror or error}"
+    return FolderFiles(sorted((*files, *unreadable), key=path_sort_key), unreadable)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evacap_cli.errors import MediaError
-from evacap_cli.tasks.captioning.inputs.urls import fetched, is_url
+from evacap_cli.tasks.captioning.inputs.urls import download, is_url
 
 if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.inputs.sources import Source
@@ -24,7 +24,7 @@ def local_file(source: Source) -> Iterator[Path]:
     why they cannot be fetched.
     """
     if is_url(source.path):
-        with fetched(source.path) as path:
+        with download(source.path) as path:
             yield path
         return
     before = _state(source.path)

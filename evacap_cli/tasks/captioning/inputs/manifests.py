@@ -14,7 +14,7 @@ from evacap_cli.errors import UsageError
 from evacap_cli.tasks.captioning.inputs.urls import is_url
 
 
-class Part(NamedTuple):
+class ManifestPart(NamedTuple):
     """A clip of a manifest: what is opened (the manifest's own words where nothing was found, and then `error` says
     why), its part in seconds, and its place below the manifest's folder."""
 
@@ -25,7 +25,7 @@ class Part(NamedTuple):
     error: str
 
 
-def read_parts(path: Path) -> Iterator[Part]:
+def read_parts(path: Path) -> Iterator[ManifestPart]:
     """The clips of a manifest in the order of their first rows, see `read_manifest`; paths may be URLs, too.
 
     Raises UsageError where the table cannot be read as a manifest.
@@ -39,10 +39,10 @@ def read_parts(path: Path) -> Iterator[Part]:
     folder = "" if path.parent == Path() else os.path.join(path.parent, "")
     for clip in clips:
         if is_url(clip.source):
-            yield Part(clip.source, clip.start, clip.end, os.path.basename(clip.source), clip.error)
+            yield ManifestPart(clip.source, clip.start, clip.end, os.path.basename(clip.source), clip.error)
             continue
         entry = next(entries)
         found = str(entry.path) if entry.path is not None else entry.source
         below = found.removeprefix(folder)
         relative = below if entry.path is None or not os.path.isabs(below) else os.path.basename(below)
-        yield Part(found, entry.start, entry.end, relative, entry.error)
+        yield ManifestPart(found, entry.start, entry.end, relative, entry.error)

@@ -9,7 +9,7 @@ import unicodedata
 _LONGEST = 200  # bytes of a file's name, so that `.srt` and what marks an unfinished file still fit into 255
 
 
-class Places:
+class OutputPaths:
     """Gives every input of a run its relative path, the same from run to run for the same inputs.
 
     A name keeps its extension. What is taken gets `~2`, `~3`, ... before it: of names that differ only in case or in
@@ -20,7 +20,7 @@ class Places:
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
 
-    def take(self, relative: str, start: float | None = None, end: float | None = None) -> str:
+    def assign(self, relative: str, start: float | None = None, end: float | None = None) -> str:
         """`relative`, with `/`, made unique; times in seconds."""
         if relative.startswith("/") or "." in (parts := relative.split("/")) or ".." in parts or "" in parts:
             relative = (

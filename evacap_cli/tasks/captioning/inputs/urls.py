@@ -16,13 +16,13 @@ from urllib.parse import unquote
 
 from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.media.container import one_line
-from evacap_cli.tasks.captioning.inputs.folders import HIDDEN, NO_MEDIA, by_parts, is_media
-from evacap_cli.tasks.captioning.inputs.wildcards import says_suffix
+from evacap_cli.tasks.captioning.inputs.folders import HIDDEN, NO_MEDIA, is_media, path_sort_key
+from evacap_cli.tasks.captioning.inputs.wildcards import has_literal_suffix
 
-LARGEST = 32 << 30  # bytes fetched of one URL: an endless stream must not fill the disk
+MAX_DOWNLOAD_BYTES = 32 << 30  # bytes fetched of one URL: an endless stream must not fill the disk
 _CHUNK = 1 << 20
 _BLOCK = 8 << 20  # bytes a request, where a protocol reads in blocks
-_SILENCE = 60.0  # seconds after which a server that sends nothing is given up
+_READ_TIMEOUT = 60.0  # seconds after which a server that sends nothing is given up
 _URL = re.compile(r"([a-z][a-z0-9+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _WEB, _STORES = ("http", "https"), ("s3", "s3a")
 _CURE = "pip install 'evacap[urls]'"
@@ -67,7 +67,7 @@ def without_password(url: str) -> str:
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
-def place(url: str) -> str:
+def output_path(url: str) -> str:
     """`host/path` in names that are safe everywhere: where its output stands below a folder."""
     kind, _, rest = next(part for part in (*url.split("::"), f"{url}://") if "://" in part).partition("://")
     host, *path = (re.split("[?#]", rest)[0] if kind.lower() in _WEB else rest).split("/")
@@ -90,7 +90,7 @@ def list_remote(url: str, left_out: Counter[str]) -> list[str]:
         system, path = fsspec.url_to_fs(url)
         if pattern:
             found: dict[str, Any] = system.glob(path, detail=True)
-            exact = says_suffix(url)
+            exact = has_literal_suffix(url)
         elif url.endswith("/") or system.isdir(path):
             found, exact = {path: {"type": "directory"}}, False
         else:
@@ -109,13 +109,13 @@ def list_remote(url: str, left_out: Counter[str]) -> list[str]:
     except Exception as error:  # every protocol has errors of its own
         raise MediaError(f"cannot be listed: {_cause(error)}", _hint(url)) from error
     # `?` and `[` may stand in a name
-    return sorted(names, key=by_parts) if names or found or "*" in url else [url]
+    return sorted(names, key=path_sort_key) if names or found or "*" in url else [url]
 
 
 @contextmanager
-def fetched(url: str) -> Iterator[Path]:
+def download(url: str) -> Iterator[Path]:
     """A copy in a temporary file, with the URL's suffix. Raises MediaError when it cannot be fetched."""
-    suffix = os.path.splitext(place(url))[1]
+    suffix = os.path.splitext(output_path(url))[1]
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(
@@ -154,9 +154,10 @@ def _copy(source: IO[bytes], copy: IO[bytes]) -> None:
     size = 0
     while chunk := source.read(_CHUNK):
         size += len(chunk)
-        if size > LARGEST:
+        if size > MAX_DOWNLOAD_BYTES:
             raise MediaError(
-                f"cannot be fetched: larger than {LARGEST >> 30} GiB", "fetch it yourself and name the file"
+                f"cannot be fetched: larger than {MAX_DOWNLOAD_BYTES >> 30} GiB",
+                "fetch it yourself and name the file",
             )
         copy.write(chunk)
     copy.flush()
@@ -173,7 +174,7 @@ def _open_remote(url: str) -> IO[bytes]:
         return opened
     import aiohttp
 
-    patience = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+    patience = aiohttp.ClientTimeout(total=None, sock_connect=_READ_TIMEOUT, sock_read=_READ_TIMEOUT)
     system, path = fsspec.url_to_fs(url, client_kwargs={"timeout": patience, "trust_env": True})
     # one request and no more: a size, any size, saves the question for it, which signed URLs do not answer
     streamed: IO[bytes] = system.open(path, "rb", block_size=0, size=1)

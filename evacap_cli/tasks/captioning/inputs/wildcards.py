@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from typing import NamedTuple
 
-from evacap_cli.tasks.captioning.inputs.folders import NO_MEDIA, Wanted, by_parts, is_media, walk
+from evacap_cli.tasks.captioning.inputs.folders import NO_MEDIA, Wanted, is_media, path_sort_key, walk
 
 
 class Match(NamedTuple):
@@ -20,7 +20,7 @@ class Match(NamedTuple):
     error: str = ""
 
 
-def expand(pattern: str, left_out: Counter[str], wanted: Wanted = is_media) -> list[Match]:
+def expand_wildcard(pattern: str, left_out: Counter[str], wanted: Wanted = is_media) -> list[Match]:
     """What a pattern stands for, sorted: `*`, `?`, `[abc]`, and `**` for folders in folders; none hidden.
 
     `*.dat` is every file that it fits, folders too. A pattern that does not say a suffix (`*`, `clip?`) stands for
@@ -35,7 +35,7 @@ def expand(pattern: str, left_out: Counter[str], wanted: Wanted = is_media) -> l
     )
     base = "/".join(parts[:plain]) or ("/" if plain else "")
     start = f"{glob.escape(base).rstrip('/')}/" if base else ""
-    exact, parts = says_suffix(pattern), parts[plain:]
+    exact, parts = has_literal_suffix(pattern), parts[plain:]
     if "**" in parts:
         at = parts.index("**")
         heads = glob.glob(start + "/".join(parts[:at])) if at else [base]
@@ -49,7 +49,7 @@ def expand(pattern: str, left_out: Counter[str], wanted: Wanted = is_media) -> l
                 matches.append(Match(path, base))
             else:
                 left_out[NO_MEDIA] += 1
-    return sorted(matches, key=lambda match: by_parts(match.path))
+    return sorted(matches, key=lambda match: path_sort_key(match.path))
 
 
 def _is_there(parts: list[str]) -> bool:
@@ -57,7 +57,7 @@ def _is_there(parts: list[str]) -> bool:
     return os.path.lexists("/".join(parts))
 
 
-def says_suffix(pattern: str) -> bool:
+def has_literal_suffix(pattern: str) -> bool:
     """Whether a pattern says which files it means, as `*.dat` does and `*` does not."""
     suffix = os.path.splitext(pattern)[1]
     return bool(suffix) and not glob.has_magic(suffix)
@@ -72,8 +72,8 @@ def _below(
     found = []
     for name in tree.files:
         path = start + name
-        if name in tree.closed:
-            found.append(Match(path, base, tree.closed[name]))
+        if name in tree.unreadable:
+            found.append(Match(path, base, tree.unreadable[name]))
         elif _fits(parts, names := name.split("/"), whole=False):
             if (exact and _fits(parts, names)) or wanted(path):
                 found.append(Match(path, base))

@@ -14,7 +14,7 @@ import numpy as np
 from evacap_cli.data.store.files import ASIDE, disk_errors
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings, frame_times
-from evacap_cli.tasks.captioning.outputs.results import Words, column_seconds, over_time
+from evacap_cli.tasks.captioning.outputs.results import CaptionResult, column_seconds, mean_over_frequency
 from evacap_cli.tasks.captioning.outputs.rows import readable_path
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evacap_cli.tasks.clips import Clip
 
 CURE = "put that right, and the same command goes on"
-SHOWN = 90  # characters of a path, from its end, that stand in a picture
+MAX_NAME_LENGTH = 90  # characters of a path, from its end, that stand in a picture
 
 
 def check_gate(checkpoint: Checkpoint) -> None:
@@ -36,13 +36,13 @@ def check_gate(checkpoint: Checkpoint) -> None:
         )
 
 
-class Curves:
+class GateCurves:
     """A folder with `NAME.npz` and `NAME.png` for every clip; NAME is the input's `relative` and, where `segmented`,
     `.START-END` in seconds.
 
     The npz holds `times` (seconds on the file's clock, the middle of each column of audio tokens), `gate` and `entropy`
     (float32, as long; NaN where there is none), `caption`, `video`, `start` and `end`. Raises UsageError for a model
-    without a gate. `tell` gets words for people.
+    without a gate. `log` gets words for people.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class Curves:
         folder: Path,
         checkpoint: Checkpoint,
         segmented: bool = False,
-        tell: Callable[[str], None] | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
         check_gate(checkpoint)
-        self.folder, self.segmented, self.tell = folder, segmented, tell or (lambda _: None)
+        self.folder, self.segmented, self.log = folder, segmented, log or (lambda _: None)
         self.features = FeatureSettings.from_dict(checkpoint.features)
         grid = checkpoint.model.config.encoder.curve_grid
         self.column = column_seconds(grid, self.features.audio_frames)
         self.columns = grid[1]
 
-    def place(self, source: Source, clip: Clip) -> Path:
+    def base_path(self, source: Source, clip: Clip) -> Path:
         """What both files are called, without `.npz` and `.png`; always below the folder."""
         name = (source.relative or os.path.basename(source.path)).replace("\0", "")
         try:
@@ -72,30 +72,30 @@ class Curves:
             parts[-1] += f".{_seconds(clip.start)}-{_seconds(clip.end)}"
         return self.folder.joinpath(*parts)
 
-    def add(self, source: Source, clip: Clip, row: Row, words: Words) -> None:
+    def add(self, source: Source, clip: Clip, row: Row, result: CaptionResult) -> None:
         """Keeps a described clip; one that is there is replaced. Raises EvacapError where the disk refuses."""
-        place = self.place(source, clip)
-        numbers = self.numbers(clip, words)
-        with disk_errors(place, CURE):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            about = {"caption": words.caption, "video": row.video, "start": clip.start, "end": clip.end}
-            _write(place, ".npz", lambda aside: _save(aside, {**numbers, **about}))
+        base_path = self.base_path(source, clip)
+        numbers = self.numbers(clip, result)
+        with disk_errors(base_path, CURE):
+            base_path.parent.mkdir(parents=True, exist_ok=True)
+            about = {"caption": result.caption, "video": row.video, "start": clip.start, "end": clip.end}
+            _write(base_path, ".npz", lambda aside: _save(aside, {**numbers, **about}))
             try:
-                _write(place, ".png", lambda aside: self._draw(aside, source, clip, words, numbers))
+                _write(base_path, ".png", lambda aside: self._draw(aside, source, clip, result, numbers))
             except OSError:
                 raise
             except Exception as error:  # a picture less is no reason to end a run
                 name = readable_path(source.name)
-                self.tell(f"{name}: no picture of its gate: {type(error).__name__}: {error}")
+                self.log(f"{name}: no picture of its gate: {type(error).__name__}: {error}")
 
-    def numbers(self, clip: Clip, words: Words) -> dict[str, np.ndarray]:
+    def numbers(self, clip: Clip, result: CaptionResult) -> dict[str, np.ndarray]:
         """`times`, `gate` and `entropy`."""
-        length = len(over_time(np.empty(self.columns), (1, self.columns), self.features.audio_frames,
+        length = len(mean_over_frequency(np.empty(self.columns), (1, self.columns), self.features.audio_frames,
                                clip.end - clip.start))  # fmt: skip
         # a clip without a picture has a gate, too: it is shut
         gate, entropy = (
             np.full(length, math.nan if mean is None else mean, np.float32) if curve is None else curve
-            for curve, mean in ((words.gate_curve, words.gate), (words.entropy_curve, words.entropy))
+            for curve, mean in ((result.gate_curve, result.gate), (result.entropy_curve, result.entropy))
         )
         times = clip.start + (np.arange(length) + 0.5) * self.column
         return {
@@ -105,16 +105,16 @@ class Curves:
         }
 
     def _draw(
-        self, path: Path, source: Source, clip: Clip, words: Words, numbers: dict[str, np.ndarray]
+        self, path: Path, source: Source, clip: Clip, result: CaptionResult, numbers: dict[str, np.ndarray]
     ) -> None:
         from evacap_cli.report.gates import GateView, draw_gates
 
         count = 0 if clip.frames is None else len(clip.frames)
         seen = frame_times(clip.end - clip.start, self.features, count)
         name = readable_path(source.name)
-        name = name if len(name) <= SHOWN else f"…{name[-SHOWN:]}"
+        name = name if len(name) <= MAX_NAME_LENGTH else f"…{name[-MAX_NAME_LENGTH:]}"
         view = GateView(
-            words.caption,
+            result.caption,
             f"{name}, {_seconds(clip.start)}-{_seconds(clip.end)} s",
             clip.start,
             clip.end,
@@ -139,9 +139,9 @@ def _save(path: Path, values: dict[str, object]) -> None:
         np.savez(file, **values)  # type: ignore[arg-type]
 
 
-def _write(place: Path, suffix: str, write: Callable[[Path], None]) -> None:
+def _write(base_path: Path, suffix: str, write: Callable[[Path], None]) -> None:
     """Whole or not at all; not synced, as 10,000 of them would each wait for the disk."""
-    path = place.with_name(place.name + suffix)
+    path = base_path.with_name(base_path.name + suffix)
     aside = path.with_name(path.name + ASIDE)
     try:
         write(aside)

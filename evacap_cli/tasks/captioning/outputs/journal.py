@@ -28,10 +28,10 @@ from evacap_cli.tasks.captioning.outputs.tags import from_lists, to_lists
 
 FORMAT = 1
 COLUMNS = tuple(field.name for field in fields(Row) if field.name != "video")
-BEGINS = b'{"evacap captions": '
-NONE = -1  # where there is no line
-CURE = "give another -o, in a folder that can be written"
-EXISTS = "--overwrite, if that may go; or give another -o"
+HEADER_PREFIX = b'{"evacap captions": '
+NO_LINE = -1  # where there is no line
+WRITE_CURE = "give another -o, in a folder that can be written"
+OVERWRITE_CURE = "--overwrite, if that may go; or give another -o"
 
 
 class Journal:
@@ -65,18 +65,19 @@ class Journal:
     def __enter__(self) -> Journal:
         if self.out.is_file() and not self.path.exists() and not self.overwrite:
             raise UsageError(
-                f"-o {self.out}: is there, but not {self.path.name}, which would say how it was made", EXISTS
+                f"-o {self.out}: is there, but not {self.path.name}, which would say how it was made",
+                OVERWRITE_CURE,
             )
-        with disk_errors(self.path, CURE):
+        with disk_errors(self.path, WRITE_CURE):
             self._file: IO[bytes] = self.path.open("ab", buffering=0)
         try:
             if not take_lock(self._file):
                 raise EvacapError(
                     f"{self.out}: another run is writing it", "wait for that one, or give another -o"
                 )
-            with disk_errors(self.path, CURE), self.path.open("rb") as file:
+            with disk_errors(self.path, WRITE_CURE), self.path.open("rb") as file:
                 self._begin(file)
-            with disk_errors(self.path, CURE):  # anew: what was read ahead of the other may be cut off
+            with disk_errors(self.path, WRITE_CURE):  # anew: what was read ahead of the other may be cut off
                 self._reading: IO[bytes] = self.path.open("rb")
         except BaseException:
             self._file.close()
@@ -91,17 +92,17 @@ class Journal:
 
     def match(self, sources: Sequence[Source]) -> None:
         """Looks up what is to be captioned: duplicates get their rows elsewhere, and errors are known already."""
-        self._places = array("q", [NONE]) * len(sources)
+        self._places = array("q", [NO_LINE]) * len(sources)
         for i, source in enumerate(sources):
             key = _key(source)
             self._paths.discard(hash(key[0]))
             if source.same_as is None and not source.error:
-                self._places[i] = self._lines.get(_digest(key), NONE)
+                self._places[i] = self._lines.get(_digest(key), NO_LINE)
         self.unused = len(self._paths)
         self._lines, self._paths = {}, set()
 
     def done(self, number: int) -> bool:
-        return self._places[number] != NONE
+        return self._places[number] != NO_LINE
 
     def failed(self, number: int) -> bool:
         """Whether a row of a finished input is a failed one."""
@@ -110,7 +111,7 @@ class Journal:
     def rows(self, number: int, source: Source) -> list[Row]:
         """The rows of a finished input."""
         video = readable_path(source.name)
-        with disk_errors(self.path, CURE):
+        with disk_errors(self.path, WRITE_CURE):
             self._reading.seek(self._places[number] // 2)
             record = _record(self._reading.readline())
         if record is None or "rows" not in record:
@@ -139,7 +140,11 @@ class Journal:
     def _begin(self, file: IO[bytes]) -> None:
         first = file.readline()
         header = _header(first)
-        if first and header is None and not (BEGINS.startswith(first) or first.startswith(BEGINS)):
+        if (
+            first
+            and header is None
+            and not (HEADER_PREFIX.startswith(first) or first.startswith(HEADER_PREFIX))
+        ):
             raise EvacapError(f"{self.path}: is no journal of ours", "move it away, or give another -o")
         if header is not None and not self.overwrite:
             self._compare(header["settings"])
@@ -185,7 +190,7 @@ class Journal:
     def _write(self, record: dict[str, Any]) -> None:
         """One line, in one piece: nothing that ends this process leaves half of it where another one follows."""
         line = json.dumps(record).encode() + b"\n"
-        with disk_errors(self.path, CURE):
+        with disk_errors(self.path, WRITE_CURE):
             if os.name != "nt" and not os.fstat(self._file.fileno()).st_nlink:
                 raise OSError(errno.ENOENT, "it was removed while this ran")
             try:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from evacap_cli.errors import UsageError, check_all
 from evacap_cli.tasks.captioning.inputs.sources import Source
-from evacap_cli.tasks.captioning.outputs.journal import EXISTS
+from evacap_cli.tasks.captioning.outputs.journal import OVERWRITE_CURE
 from evacap_cli.tasks.captioning.outputs.writers import FilePerInput, Output, open_output
 
-MOST_NAMED = 5  # files in a message
+MAX_LISTED = 5  # files in a message
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputOptions:
     """Where rows go, and what they look like there; see `open_output`. out: None for a stream.
 
-    curves: a folder, see `Curves`. retry_failed: inputs with failed rows are captioned again. overwrite: nothing that
-    is there counts.
+    curves: a folder, see `GateCurves`. retry_failed: inputs with failed rows are captioned again. overwrite: nothing
+    that is there counts.
     """
 
     out: Path | None = None
@@ -62,17 +62,17 @@ class Target:
         return open_output(self.out, self.kind, self.excel, self.merge, self.mismatch, self.tags)
 
 
-def check_places(output: Output, sources: Sequence[Source], target: Target) -> None:
+def check_existing(output: Output, sources: Sequence[Source], target: OutputOptions) -> None:
     """Raises UsageError when files are where a first run is to write its own."""
     if not isinstance(output, FilePerInput) or target.overwrite or output.journal.exists():
         return
     there = [path for source in sources if (path := output.place(source)).exists()]
     if there:
-        named = "".join(f"\n  {path}" for path in there[:MOST_NAMED]) + "\n  ..." * (len(there) > MOST_NAMED)
+        named = "".join(f"\n  {path}" for path in there[:MAX_LISTED]) + "\n  ..." * (len(there) > MAX_LISTED)
         raise UsageError(
             f"-o {target.out}: {len(there)} files are there already, but not {output.journal.name}, which would say "
             f"how they were made:{named}",
-            EXISTS,
+            OVERWRITE_CURE,
         )
 
 

@@ -10,11 +10,13 @@ import numpy as np
 from evacap_cli.features.settings import HOP_SECONDS
 from evacap_cli.tasks.captioning.outputs.tags import Tag
 
-OVER = 1e-6  # of a column: so much longer than a whole number of them, a clip still begins no other
+COLUMN_TOLERANCE = (
+    1e-6  # of a column: so much longer than a whole number of them, a clip still begins no other
+)
 
 
 @dataclass(frozen=True, eq=False)
-class Words:
+class CaptionResult:
     """What the model says of one clip, as `Row` has it; `mismatch` of models that compare sound and picture.
 
     gate_curve, entropy_curve: float32 (columns,), the means over frequency of gate and entropy, one for every column of
@@ -33,7 +35,7 @@ class Words:
     seen: tuple[Tag, ...] = ()
 
 
-def over_time(tokens: np.ndarray, grid: tuple[int, int], frames: int, seconds: float) -> np.ndarray:
+def mean_over_frequency(tokens: np.ndarray, grid: tuple[int, int], frames: int, seconds: float) -> np.ndarray:
     """What a clip's audio tokens say, over time: the means over frequency of those columns that it reaches into.
 
     tokens: (..., T_a), frequency rows first. grid: (rows, columns) of them. frames: of the fbank, which the columns
@@ -41,7 +43,7 @@ def over_time(tokens: np.ndarray, grid: tuple[int, int], frames: int, seconds: f
     """
     rows, columns = grid
     means = tokens.reshape(*tokens.shape[:-1], rows, columns).mean(axis=-2, dtype=np.float32)
-    within = math.ceil(seconds / column_seconds(grid, frames) - OVER)
+    within = math.ceil(seconds / column_seconds(grid, frames) - COLUMN_TOLERANCE)
     return means[..., : min(columns, max(1, within))]
 
 

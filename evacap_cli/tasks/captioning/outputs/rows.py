@@ -9,10 +9,10 @@ from pathlib import Path
 
 from evacap_cli.tasks.captioning.outputs.tags import Tag, join_tags, tags_text
 
-MEANS = ("score", "gate", "entropy", "mismatch")
-DIGITS = dict.fromkeys(("start", "end"), 3) | dict.fromkeys(MEANS, 4)
+AVERAGED = ("score", "gate", "entropy", "mismatch")
+DECIMALS = dict.fromkeys(("start", "end"), 3) | dict.fromkeys(AVERAGED, 4)
 """Decimal places of the columns that are numbers."""
-TOUCH = 1e-3  # seconds between two rows that still count as neighbours: times are kept to so much
+MAX_GAP = 1e-3  # seconds between two rows that still count as neighbours: times are kept to so much
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ def columns(mismatch: bool = False, tags: bool = False) -> tuple[str, ...]:
     return (*COLUMNS[:place], *["mismatch"] * mismatch, *TAGS * tags, *COLUMNS[place:])
 
 
-def cell(row: Row, column: str) -> str | float | None:
+def cell_value(row: Row, column: str) -> str | float | None:
     """What a table says there: text that is valid Unicode, or a number rounded to what is kept of it."""
     value = getattr(row, column)
     if column in TAGS:
         return tags_text(value)
-    if column not in DIGITS:
+    if column not in DECIMALS:
         return readable_path(value)
-    return round(float(value), DIGITS[column]) if value is not None and math.isfinite(value) else None
+    return round(float(value), DECIMALS[column]) if value is not None and math.isfinite(value) else None
 
 
 def readable_path(path: str | Path) -> str:
@@ -91,14 +91,14 @@ def _continues(run: Sequence[Row], row: Row) -> bool:
     if not same or row.status == "failed" or row.start is None or last.start is None:
         return False
     reached = max((earlier.end for earlier in run if earlier.end is not None), default=-math.inf)
-    return last.start <= row.start <= reached + TOUCH
+    return last.start <= row.start <= reached + MAX_GAP
 
 
 def _join(run: Sequence[Row]) -> Row:
     if len(run) == 1:
         return run[0]
     ends = [row.end for row in run if row.end is not None]
-    score, gate, entropy, mismatch = (_mean(run, name) for name in MEANS)
+    score, gate, entropy, mismatch = (_mean(run, name) for name in AVERAGED)
     heard, seen = (join_tags(getattr(row, name) for row in run) for name in TAGS)
     joined = replace(run[0], score=score, gate=gate, entropy=entropy, mismatch=mismatch)
     return replace(joined, end=max(ends), heard=heard, seen=seen)

@@ -9,15 +9,15 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from evacap_cli.tasks.captioning.outputs.rows import Row, readable_path
-from evacap_cli.tasks.captioning.outputs.tables import Look
+from evacap_cli.tasks.captioning.outputs.tables import TableFormat
 
-TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Signs that turn the direction of what follows: a line of text may not reach beyond itself."""
-WIDE = {ord(c): chr(ord(c) + 0xFEE0) for c in "<>{}\\&"}
+FULL_WIDTH = {ord(c): chr(ord(c) + 0xFEE0) for c in "<>{}\\&"}
 """SubRip knows no way to write what players take for markup (`<i>`, `{\\an8}`, `\\N`, `&lt;`): the full-width form is
 read the same, and obeyed by none."""
 ENTITY = re.compile(r"&(?=#?\w+;)")
-SRT_ESCAPES = {sign: wide for sign, wide in WIDE.items() if sign != ord("&")}
+SRT_ESCAPES = {sign: wide for sign, wide in FULL_WIDTH.items() if sign != ord("&")}
 VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
@@ -27,14 +27,14 @@ class Cue(NamedTuple):
     text: str
 
 
-def srt_text(rows: Iterable[Row], look: Look) -> Iterator[str]:
+def srt_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
     """The cues of a SubRip file. Without captions it is empty, which is valid; failures have no place in it."""
     for number, cue in enumerate(_cues(list(rows)), 1):
-        text = ENTITY.sub(WIDE[ord("&")], cue.text).translate(SRT_ESCAPES)
+        text = ENTITY.sub(FULL_WIDTH[ord("&")], cue.text).translate(SRT_ESCAPES)
         yield f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
 
 
-def vtt_text(rows: Iterable[Row], look: Look) -> Iterator[str]:
+def vtt_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
     """A WebVTT file: failures as notes, then the cues."""
     kept = list(rows)
     yield "WEBVTT\n\n"
@@ -64,7 +64,7 @@ def _cues(rows: Sequence[Row]) -> Iterator[Cue]:
 def _line(text: str) -> str:
     """One line of plain text: what is not printed becomes a space."""
     plain = (c if unicodedata.category(c) not in ("Cc", "Zl", "Zp") else " " for c in readable_path(text))
-    return " ".join("".join(c for c in plain if c not in TURNS).split())
+    return " ".join("".join(c for c in plain if c not in BIDI_CONTROLS).split())
 
 
 def _clock(milliseconds: int, mark: str) -> str:

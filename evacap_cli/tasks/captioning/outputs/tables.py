@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any
 
-from evacap_cli.tasks.captioning.outputs.rows import DIGITS, TAGS, Row, cell, columns
+from evacap_cli.tasks.captioning.outputs.rows import DECIMALS, TAGS, Row, cell_value, columns
 from evacap_cli.tasks.captioning.outputs.tags import tags_json
 
 BOM = "\ufeff"
-FORMULA = frozenset("=+-@|\t\r\n")
+FORMULA_STARTS = frozenset("=+-@|\t\r\n")
 """What a cell begins with that a spreadsheet runs."""
 ROW_GROUP = 10_000  # rows of a Parquet file that are held at once
 
 
 @dataclass(frozen=True)
-class Look:
+class TableFormat:
     """excel: CSV is made safe and readable for spreadsheets. mismatch, tags: whether there are such columns."""
 
     excel: bool = False
@@ -33,60 +33,65 @@ class Look:
         return columns(self.mismatch, self.tags)
 
 
-def csv_head(look: Look) -> str:
+def csv_header(table_format: TableFormat) -> str:
     """What a CSV file begins with."""
-    return BOM * look.excel + _csv_line(look.columns)
+    return BOM * table_format.excel + _csv_line(table_format.columns)
 
 
-def csv_row(row: Row, look: Look) -> str:
+def csv_row(row: Row, table_format: TableFormat) -> str:
     cells = []
-    for name in look.columns:
-        value = cell(row, name)
+    for name in table_format.columns:
+        value = cell_value(row, name)
         if isinstance(value, str):
-            cells.append(quoted(value) if look.excel else value)
+            cells.append(escape_formula(value) if table_format.excel else value)
         else:
-            cells.append("" if value is None else f"{value:.{DIGITS[name]}f}")
+            cells.append("" if value is None else f"{value:.{DECIMALS[name]}f}")
     return _csv_line(cells)
 
 
-def csv_text(rows: Iterable[Row], look: Look) -> Iterator[str]:
+def csv_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
     """The lines of a CSV file (RFC 4180)."""
-    yield csv_head(look)
+    yield csv_header(table_format)
     for row in rows:
-        yield csv_row(row, look)
+        yield csv_row(row, table_format)
 
 
-def json_text(rows: Iterable[Row], look: Look) -> Iterator[str]:
+def json_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
     """The lines of a JSON lines file."""
     for row in rows:
         values = {
-            name: tags_json(getattr(row, name)) if name in TAGS else cell(row, name) for name in look.columns
+            name: tags_json(getattr(row, name)) if name in TAGS else cell_value(row, name)
+            for name in table_format.columns
         }
         yield json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def write_parquet(file: IO[bytes], rows: Iterable[Row], look: Look) -> None:
+def write_parquet(file: IO[bytes], rows: Iterable[Row], table_format: TableFormat) -> None:
     """A Parquet file, `ROW_GROUP` rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.float64() if name in DIGITS else pa.string()) for name in look.columns])
+    schema = pa.schema(
+        [(name, pa.float64() if name in DECIMALS else pa.string()) for name in table_format.columns]
+    )
     rest = iter(rows)
     with pq.ParquetWriter(file, schema) as writer:
         while group := list(islice(rest, ROW_GROUP)):
-            values: dict[str, list[Any]] = {name: [cell(row, name) for row in group] for name in look.columns}
+            values: dict[str, list[Any]] = {
+                name: [cell_value(row, name) for row in group] for name in table_format.columns
+            }
             writer.write_table(pa.table(values, schema=schema))
 
 
-def quoted(text: str) -> str:
+def escape_formula(text: str) -> str:
     """`text` with an apostrophe before it where a spreadsheet would run it.
 
     Full-width and other variants of the signs count, and so do signs behind what is not seen.
     """
-    if text[:1] in FORMULA and text:
+    if text[:1] in FORMULA_STARTS and text:
         return "'" + text
     first = next((c for c in text if not (c.isspace() or unicodedata.category(c) in ("Cc", "Cf"))), "")
-    return "'" + text if unicodedata.normalize("NFKC", first)[:1] in FORMULA and first else text
+    return "'" + text if unicodedata.normalize("NFKC", first)[:1] in FORMULA_STARTS and first else text
 
 
 def _csv_line(cells: Sequence[str]) -> str:

@@ -18,8 +18,8 @@ from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.outputs.rows import Row, merge_rows
 from evacap_cli.tasks.captioning.outputs.subtitles import srt_text, vtt_text
 from evacap_cli.tasks.captioning.outputs.tables import (
-    Look,
-    csv_head,
+    TableFormat,
+    csv_header,
     csv_row,
     csv_text,
     json_text,
@@ -27,12 +27,12 @@ from evacap_cli.tasks.captioning.outputs.tables import (
 )
 
 Groups = Iterable[tuple[Source, Sequence[Row]]]
-Writer = Callable[[IO[bytes], Iterable[Row], Look], None]
+Writer = Callable[[IO[bytes], Iterable[Row], TableFormat], None]
 
 
-def _written_as(text: Callable[[Iterable[Row], Look], Iterator[str]]) -> Writer:
-    def write(file: IO[bytes], rows: Iterable[Row], look: Look) -> None:
-        for piece in text(rows, look):
+def _written_as(text: Callable[[Iterable[Row], TableFormat], Iterator[str]]) -> Writer:
+    def write(file: IO[bytes], rows: Iterable[Row], table_format: TableFormat) -> None:
+        for piece in text(rows, table_format):
             file.write(piece.encode("utf-8"))
 
     return write
@@ -45,10 +45,10 @@ WRITERS: dict[str, Writer] = {
     "srt": _written_as(srt_text),
     "vtt": _written_as(vtt_text),
 }
-KINDS = tuple(WRITERS)
+FORMATS = tuple(WRITERS)
 SUBTITLES = frozenset({"srt", "vtt"})
 JOURNAL = ".journal"
-ALL = "captions"  # what the journal of a folder is named after
+FOLDER_NAME = "captions"  # what the journal of a folder is named after
 CURE = "what is done is kept beside it; put that right, and the same command goes on"
 
 
@@ -81,14 +81,14 @@ def open_output(
 ) -> Output:
     """Without `kind`, one file whose suffix says what it is; with it, a file for each input below the folder `out`.
 
-    excel, mismatch, tags: see `Look`. merge: neighbouring rows with equal captions become one. Nothing is written.
-    Raises UsageError naming all that is wrong.
+    excel, mismatch, tags: see `TableFormat`. merge: neighbouring rows with equal captions become one. Nothing is
+    written. Raises UsageError naming all that is wrong.
     """
     suffix = out.suffix.lower().removeprefix(".")
     one = kind is None or (kind == suffix and not out.is_dir())
     chosen = suffix if kind is None else kind
     wrong = list(_wrong(out, kind, suffix, one))
-    if excel and chosen in KINDS and chosen != "csv":
+    if excel and chosen in FORMATS and chosen != "csv":
         wrong.append((f"--excel is of CSV: .{chosen} runs no formulas", "leave --excel out"))
     if mismatch and chosen in SUBTITLES:
         wrong.append((f"--flag-mismatch is a column: .{chosen} has none", "leave it out, or write a table"))
@@ -96,27 +96,29 @@ def open_output(
         wrong.append((f"--tags are columns: .{chosen} has none", "leave --tags out, or write a table"))
     if wrong:
         raise UsageError("\n".join(what for what, _ in wrong), "; ".join(cure for _, cure in wrong))
-    look = Look(excel, mismatch, tags)
-    return OneFile(out, chosen, look, merge) if one else FilePerInput(out, chosen, look, merge)
+    table_format = TableFormat(excel, mismatch, tags)
+    return (
+        OneFile(out, chosen, table_format, merge) if one else FilePerInput(out, chosen, table_format, merge)
+    )
 
 
 def _wrong(out: Path, kind: str | None, suffix: str, one: bool) -> Iterator[tuple[str, str]]:
     """(what, cure)"""
-    if kind is not None and kind not in KINDS:
-        yield f"--format {kind}: there is no such format", f"use {' or '.join(KINDS)}"
+    if kind is not None and kind not in FORMATS:
+        yield f"--format {kind}: there is no such format", f"use {' or '.join(FORMATS)}"
     elif one and out.is_dir():
-        example = out / f"{ALL}.csv"
+        example = out / f"{FOLDER_NAME}.csv"
         yield f"-o {out}: is a folder", f"name a file, such as {example}, or add -f srt for a file per input"
-    elif one and suffix not in KINDS:
+    elif one and suffix not in FORMATS:
         yield (
             f"-o {out}: no output has the suffix {out.suffix!r}",
-            f"use {', '.join('.' + known for known in KINDS)}; or add -f {KINDS[0]} for a folder",
+            f"use {', '.join('.' + known for known in FORMATS)}; or add -f {FORMATS[0]} for a folder",
         )
     elif one and not out.parent.is_dir():
         yield f"-o {out}: the folder {out.parent} does not exist", f"mkdir -p {out.parent}"
     elif not one and out.exists() and not out.is_dir():
         yield f"-o {out}: is a file, and --format is of folders", "name a folder, or leave --format out"
-    elif not one and suffix in KINDS and not out.is_dir():
+    elif not one and suffix in FORMATS and not out.is_dir():
         yield (
             f"-o {out} --format {kind}: is it a .{suffix} or a folder of .{kind}?",
             f"leave --format out, or give -o {out.with_suffix('')}",
@@ -126,8 +128,8 @@ def _wrong(out: Path, kind: str | None, suffix: str, one: bool) -> Iterator[tupl
 class OneFile:
     """One file for all, written when all are done."""
 
-    def __init__(self, out: Path, kind: str, look: Look, merge: bool) -> None:
-        self.out, self.kind, self.look, self.merge = out, kind, look, merge
+    def __init__(self, out: Path, kind: str, table_format: TableFormat, merge: bool) -> None:
+        self.out, self.kind, self.table_format, self.merge = out, kind, table_format, merge
         self.journal = out.with_name(out.name + JOURNAL)
 
     def check(self, sources: Sequence[Source]) -> None:
@@ -144,16 +146,16 @@ class OneFile:
     def close(self, groups: Groups) -> Path:
         rows = (row for _, group in groups for row in (merge_rows(group) if self.merge else group))
         with disk_errors(self.out, CURE), written_whole(self.out) as aside, aside.open("wb") as file:
-            WRITERS[self.kind](file, rows, self.look)
+            WRITERS[self.kind](file, rows, self.table_format)
         return self.out
 
 
 class FilePerInput:
     """`FOLDER/RELATIVE.KIND` for every input, written as soon as that is done. Memory: the rows of one input."""
 
-    def __init__(self, folder: Path, kind: str, look: Look, merge: bool) -> None:
-        self.folder, self.kind, self.look, self.merge = folder, kind, look, merge
-        self.journal = folder / (ALL + JOURNAL)
+    def __init__(self, folder: Path, kind: str, table_format: TableFormat, merge: bool) -> None:
+        self.folder, self.kind, self.table_format, self.merge = folder, kind, table_format, merge
+        self.journal = folder / (FOLDER_NAME + JOURNAL)
 
     def check(self, sources: Sequence[Source]) -> None:
         with disk_errors(self.folder):
@@ -176,7 +178,7 @@ class FilePerInput:
 
     def _content(self, rows: Sequence[Row]) -> bytes:
         file = io.BytesIO()
-        WRITERS[self.kind](file, merge_rows(rows) if self.merge else rows, self.look)
+        WRITERS[self.kind](file, merge_rows(rows) if self.merge else rows, self.table_format)
         return file.getvalue()
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -210,17 +212,17 @@ class RowStream:
     def __init__(
         self, file: IO[str], excel: bool = False, mismatch: bool = False, tags: bool = False
     ) -> None:
-        self.file, self.look = file, Look(excel, mismatch, tags)
+        self.file, self.table_format = file, TableFormat(excel, mismatch, tags)
         self.terminal = file.isatty()
 
     def __enter__(self) -> RowStream:
         if isinstance(self.file, io.TextIOWrapper):
             self.file.reconfigure(encoding="utf-8", newline="")
-        self.file.write(csv_head(self.look))
+        self.file.write(csv_header(self.table_format))
         return self
 
     def write(self, row: Row) -> None:
-        text = csv_row(row, self.look)
+        text = csv_row(row, self.table_format)
         self.file.write(_shown(text.removesuffix("\r\n")) + "\r\n" if self.terminal else text)
         self.file.flush()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
-from evacap_cli.tasks.captioning.inputs.duplicates import EDGE
+from evacap_cli.tasks.captioning.inputs.duplicates import EDGE_BYTES
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def same(*inputs: str | Path) -> list[int | None]:
 
 
 def test_equal_contents_whatever_their_names(tmp_path: Path, noise: Noise) -> None:
-    big, small = noise(5 * EDGE), noise(100)
+    big, small = noise(5 * EDGE_BYTES), noise(100)
     for name, content in [
         ("a.mp4", big),
         ("b.mkv", small),
@@ -68,9 +68,9 @@ def test_equal_contents_whatever_their_names(tmp_path: Path, noise: Noise) -> No
     ]
 
 
-@pytest.mark.parametrize("at", [0, EDGE - 1, EDGE, 2 * EDGE, -EDGE - 1, -1])
+@pytest.mark.parametrize("at", [0, EDGE_BYTES - 1, EDGE_BYTES, 2 * EDGE_BYTES, -EDGE_BYTES - 1, -1])
 def test_one_other_byte_anywhere(tmp_path: Path, noise: Noise, at: int) -> None:
-    content = noise(5 * EDGE + 7)
+    content = noise(5 * EDGE_BYTES + 7)
     for name in ("a.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(content)
     content[at] ^= 1
@@ -79,7 +79,7 @@ def test_one_other_byte_anywhere(tmp_path: Path, noise: Noise, at: int) -> None:
 
 
 def test_little_is_read(tmp_path: Path, noise: Noise, reads: Counter[str]) -> None:
-    size = 10 * EDGE
+    size = 10 * EDGE_BYTES
     whole, other = noise(size), noise(size)
     middle = whole[:]
     middle[size // 2] ^= 1
@@ -90,7 +90,11 @@ def test_little_is_read(tmp_path: Path, noise: Noise, reads: Counter[str]) -> No
     os.link(tmp_path / "alone.mp4", tmp_path / "hard.mp4")
     (tmp_path / "soft.mp4").symlink_to("alone.mp4")
     assert same(tmp_path) == [None, None, None, 1, None, 1]  # a, alone, edges, hard, middle, soft
-    assert reads == {"a.mp4": 2 * EDGE + size, "edges.mp4": 2 * EDGE, "middle.mp4": 2 * EDGE + size}
+    assert reads == {
+        "a.mp4": 2 * EDGE_BYTES + size,
+        "edges.mp4": 2 * EDGE_BYTES,
+        "middle.mp4": 2 * EDGE_BYTES + size,
+    }
 
 
 def test_parts_are_alike_only_when_their_times_are(tmp_path: Path, reads: Counter[str]) -> None:

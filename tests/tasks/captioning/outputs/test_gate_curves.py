@@ -19,15 +19,15 @@ from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.options import CaptionOptions
 from evacap_cli.tasks.captioning.outputs import gate_curves as module
-from evacap_cli.tasks.captioning.outputs.gate_curves import Curves, check_gate
-from evacap_cli.tasks.captioning.outputs.results import Words, over_time
+from evacap_cli.tasks.captioning.outputs.gate_curves import GateCurves, check_gate
+from evacap_cli.tasks.captioning.outputs.results import CaptionResult, mean_over_frequency
 from evacap_cli.tasks.captioning.outputs.rows import Row
 from evacap_cli.tasks.clips import Clip
 from evacap_cli.tasks.mismatch import probability
 from tests.conftest import Evacap
 from tests.media.clips import write
 
-Described = tuple[Source, Clip, Row, Words]
+ClipCallback = tuple[Source, Clip, Row, CaptionResult]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def described(captioner: Captioner, inputs: list[Path], **options: Any) -> list[Described]:
-    told: list[Described] = []
+def described(captioner: Captioner, inputs: list[Path], **options: Any) -> list[ClipCallback]:
+    told: list[ClipCallback] = []
     list(captioner.rows(find_sources(inputs), CaptionOptions(workers=0, **options),
                         described=lambda *args: told.append(args)))  # fmt: skip
     return told
@@ -64,17 +64,17 @@ def test_the_mean_over_frequency_of_the_columns_within_the_clip() -> None:
         (0.05, 1),
         (60, 32),
     ):
-        found = over_time(tokens, (rows, columns), 1024, seconds)
+        found = mean_over_frequency(tokens, (rows, columns), 1024, seconds)
         assert found.shape == (3, within)
         for clip in range(3):
             for column in range(within):
                 slow = np.mean([tokens[clip, row * columns + column] for row in range(rows)])
                 assert found[clip, column] == pytest.approx(slow, abs=1e-6)
-    assert over_time(tokens, (rows, columns), 1024, 3 * 0.32).shape == (
+    assert mean_over_frequency(tokens, (rows, columns), 1024, 3 * 0.32).shape == (
         3,
         3,
     )  # 0.96 / 0.32 is a little over 3
-    assert over_time(tokens, (rows, columns), 1024, 0.1 * 3.2 * 7).shape == (3, 7)
+    assert mean_over_frequency(tokens, (rows, columns), 1024, 0.1 * 3.2 * 7).shape == (3, 7)
 
 
 def test_columns_are_columns_of_the_sound(demo: Captioner) -> None:
@@ -90,15 +90,15 @@ def test_columns_are_columns_of_the_sound(demo: Captioner) -> None:
         difference = (tower(changed) - tower(fbank)).abs().mean(dim=2)
         out = demo.checkpoint.model.generate(fbank, pixels, beam=1, max_words=2)
     assert out.gates is not None
-    moved = over_time(difference.numpy(), (rows, columns), 1024, 10.24)[0]
+    moved = mean_over_frequency(difference.numpy(), (rows, columns), 1024, 10.24)[0]
     assert moved.argmax() >= 30
-    curve = over_time(out.gates.numpy(), (rows, columns), 1024, 10.24)
+    curve = mean_over_frequency(out.gates.numpy(), (rows, columns), 1024, 10.24)
     assert curve.mean() == pytest.approx(float(out.gate[0]), abs=1e-6)
 
 
 @pytest.mark.slow
 def test_numbers_and_picture_of_every_clip(demo: Captioner, films: Path, tmp_path: Path) -> None:
-    curves = Curves(tmp_path / "curves", demo.checkpoint)
+    curves = GateCurves(tmp_path / "curves", demo.checkpoint)
     told = described(demo, [films])
     for each in told:
         curves.add(*each)
@@ -127,7 +127,7 @@ def test_numbers_and_picture_of_every_clip(demo: Captioner, films: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_segment_is_on_the_clock_of_its_film(demo: Captioner, films: Path, tmp_path: Path) -> None:
-    curves = Curves(tmp_path, demo.checkpoint, segmented=True)
+    curves = GateCurves(tmp_path, demo.checkpoint, segmented=True)
     for each in described(demo, [films / "film.mp4"], segment=1.5):
         curves.add(*each)
     names = sorted(path.name for path in tmp_path.glob("*.npz"))
@@ -143,7 +143,7 @@ def test_the_picture_shows_the_clip_at_its_times(
 ) -> None:
     views = []
     monkeypatch.setattr(gates, "draw_gates", lambda view, path: (views.append(view), path.write_bytes(b"x")))
-    curves = Curves(tmp_path, demo.checkpoint, segmented=True)
+    curves = GateCurves(tmp_path, demo.checkpoint, segmented=True)
     told = described(demo, [films / "film.mp4"], segment=2.0)
     for each in told:
         curves.add(*each)
@@ -155,7 +155,7 @@ def test_the_picture_shows_the_clip_at_its_times(
 
 
 @pytest.fixture(scope="module")
-def one(demo: Captioner, films: Path) -> Described:
+def one(demo: Captioner, films: Path) -> ClipCallback:
     (only,) = described(demo, [films / "film.wav"])
     return only
 
@@ -177,9 +177,9 @@ NAMES = {
 
 
 @pytest.mark.parametrize("relative", NAMES)
-def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: Described, tmp_path: Path) -> None:
+def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: ClipCallback, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "curves"
-    curves = Curves(folder, demo.checkpoint)
+    curves = GateCurves(folder, demo.checkpoint)
     source = replace(one[0], relative=relative, name=relative, path=relative)
     curves.add(source, *one[1:])
     for suffix in (".npz", ".png"):
@@ -189,8 +189,8 @@ def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: Describe
     assert all(folder in path.resolve().parents for path in found)
 
 
-def test_without_relative_the_file_says_its_name(demo: Captioner, one: Described, tmp_path: Path) -> None:
-    curves = Curves(tmp_path, demo.checkpoint)
+def test_without_relative_the_file_says_its_name(demo: Captioner, one: ClipCallback, tmp_path: Path) -> None:
+    curves = GateCurves(tmp_path, demo.checkpoint)
     source = replace(one[0], relative="", path="/somewhere/x.mp4")
     assert curves.place(source, one[1]) == tmp_path / "x.mp4"
 
@@ -202,19 +202,19 @@ def test_models_without_a_gate_are_refused_first(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"{name} has no gate"):
             check_gate(checkpoint)
         with pytest.raises(UsageError, match="no gate"):
-            Curves(tmp_path / "curves", checkpoint)
+            GateCurves(tmp_path / "curves", checkpoint)
     assert not (tmp_path / "curves").exists()
 
 
 def test_a_picture_that_fails_costs_itself_alone(
-    demo: Captioner, one: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: Captioner, one: ClipCallback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
         raise ZeroDivisionError("in the picture")
 
     monkeypatch.setattr(gates, "draw_gates", fails)
     told: list[str] = []
-    Curves(tmp_path, demo.checkpoint, tell=told.append).add(*one)
+    GateCurves(tmp_path, demo.checkpoint, log=told.append).add(*one)
     assert [path.name for path in tmp_path.iterdir()] == ["film.wav.npz"]
     assert len(told) == 1
     assert "film.wav" in told[0]
@@ -222,7 +222,7 @@ def test_a_picture_that_fails_costs_itself_alone(
 
 
 def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
-    demo: Captioner, one: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: Captioner, one: ClipCallback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, values: object) -> None:
         path.write_bytes(b"half")
@@ -230,12 +230,12 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
 
     monkeypatch.setattr(module, "_save", full)
     with pytest.raises(EvacapError, match=r"film\.wav.*No space left"):
-        Curves(tmp_path, demo.checkpoint).add(*one)
+        GateCurves(tmp_path, demo.checkpoint).add(*one)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     monkeypatch.undo()
     with pytest.raises(EvacapError, match="cannot be written"):
-        Curves(tmp_path / "file", demo.checkpoint).add(*one)
+        GateCurves(tmp_path / "file", demo.checkpoint).add(*one)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from dataclasses import replace
 from evacap_cli.tasks.captioning.outputs.rows import (
     COLUMNS,
     Row,
-    cell,
+    cell_value,
     columns,
     merge_rows,
     readable_path,
@@ -30,12 +30,12 @@ def test_tags_are_columns_only_when_asked_for() -> None:
     assert columns(tags=True) == (*COLUMNS[:7], "heard", "seen", *COLUMNS[7:])
     assert columns(mismatch=True, tags=True) == (*COLUMNS[:7], "mismatch", "heard", "seen", *COLUMNS[7:])
     row = replace(DOG, heard=(Tag("Dog", 0.9123, ((0.0, 10.0),)), Tag("Bark", 0.77, ((0.0, 2.0),))))
-    assert (cell(row, "heard"), cell(row, "seen")) == ("Dog .91; Bark .77", "")
+    assert (cell_value(row, "heard"), cell_value(row, "seen")) == ("Dog .91; Bark .77", "")
 
 
 def test_cells_are_valid_text_and_finite_numbers() -> None:
     row = Row("a\udcff.mp4", 1.23456, math.nan, "half \ud83d", -math.inf, 0.5, None, None, "ok", "")
-    cells = {name: cell(row, name) for name in columns(mismatch=True)}
+    cells = {name: cell_value(row, name) for name in columns(mismatch=True)}
     assert cells == {
         "video": "a\\xff.mp4", "start": 1.235, "end": None, "caption": "half \\ud83d", "score": None, "gate": 0.5,
         "entropy": None, "mismatch": None, "status": "ok", "error": "",

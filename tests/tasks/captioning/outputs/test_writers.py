@@ -18,7 +18,7 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.outputs.rows import COLUMNS, Row, columns
 from evacap_cli.tasks.captioning.outputs.tags import Tag
-from evacap_cli.tasks.captioning.outputs.writers import KINDS, RowStream, open_output
+from evacap_cli.tasks.captioning.outputs.writers import FORMATS, RowStream, open_output
 
 ODD = Row(
     'a,"b"\r\nc\rd\ne \U0001f600.mp4', 1.23456, 11.23456, 'a "dog", barks', -0.123456, 0.5, None, 0.25, "ok"
@@ -131,7 +131,7 @@ def test_a_file_for_each_input_in_a_mirrored_tree(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_works_below_a_folder(tmp_path: Path, kind: str) -> None:
     output = open_output(tmp_path, kind)
     output.check([A, B])
@@ -195,14 +195,14 @@ def test_excel_cells_are_text(tmp_path: Path) -> None:
     raw = (tmp_path / "e.csv").read_bytes()
     assert raw.startswith(b"\xef\xbb\xbfvideo,")
     assert not (tmp_path / "p.csv").read_bytes().startswith(b"\xef\xbb\xbf")
-    quoted = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
+    escape_formula = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
     plain = list(
         csv.DictReader(io.StringIO((tmp_path / "p.csv").read_bytes().decode(), newline=""), strict=True)
     )
     assert [row["caption"] for row in plain] == [*FORMULAS, *HARMLESS]
     for name in ("video", "caption", "error"):
-        assert [row[name] for row in quoted] == [*("'" + text for text in FORMULAS), *HARMLESS]
-    assert {(row["start"], row["score"]) for row in quoted} == {("-1.500", "-0.5000")}
+        assert [row[name] for row in escape_formula] == [*("'" + text for text in FORMULAS), *HARMLESS]
+    assert {(row["start"], row["score"]) for row in escape_formula} == {("-1.500", "-0.5000")}
     tagged = Row("a.mp4", heard=(Tag("=1", 0.5),), seen=(Tag("dog", 0.5),))
     open_output(tmp_path / "t.csv", excel=True, tags=True).close([(A, [tagged])])
     (row,) = csv.DictReader(io.StringIO((tmp_path / "t.csv").read_bytes().decode("utf-8-sig"), newline=""))
@@ -281,7 +281,7 @@ def test_subtitles_are_of_one_recording(tmp_path: Path, kind: str) -> None:
     open_output(tmp_path / "o.csv").check([A, B])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_what_stood_there_stays_until_all_is_written(tmp_path: Path, kind: str) -> None:
     def broken() -> Iterator[tuple[Source, list[Row]]]:
         yield A, [ODD]
@@ -340,7 +340,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="mount")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_full_disk(small_disk: Path, kind: str) -> None:
     out = small_disk / f"o.{kind}"
     open_output(out).close([(A, [ODD])])
