@@ -18,9 +18,9 @@ import torch
 from evacap_cli.data.store import Store
 from evacap_cli.metrics.suite import Settings, choose_metrics, score_captions
 from evacap_cli.model import load_checkpoint
-from evacap_cli.tasks.describing import Describer, Describing
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.speed import environment
+from evacap_cli.tasks.store_captioner import InferenceOptions, StoreCaptioner
 
 
 def main() -> None:
@@ -37,7 +37,9 @@ def main() -> None:
     models = {}
     for name in args.models.split(","):
         said = [
-            Describer(load_checkpoint(name), store, Describing(device=device, autocast=kind)).alone().captions
+            StoreCaptioner(load_checkpoint(name), store, InferenceOptions(device=device, autocast=kind))
+            .caption()
+            .captions
             for kind in (None, autocast)
         ]
         exact, lower = (

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evacap_cli.metrics.pairs import read_references
+from evacap_cli.metrics.caption_pairs import read_references
+from evacap_cli.metrics.spice_cache import TupleCache
 from evacap_cli.metrics.suite import Scores, score_captions
-from evacap_cli.metrics.tuples import TupleCache
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ import torch
 from evacap_cli.data.store import Sample, Store, write_store
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import Checkpoint, Tokenizer, build_model, load_preset
-from evacap_cli.tasks.describing import Describer, Describing
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.pairing import Pairing
+from evacap_cli.tasks.store_captioner import InferenceOptions, StoreCaptioner
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,20 @@ def main() -> None:
     tokenizer.decode = lambda tokens: str(len(tokens))  # type: ignore[method-assign]
     checkpoint = Checkpoint(args.preset, Path(args.preset), model, tokenizer, settings.to_dict())
     device = pick_device(args.device)
-    how = Describing(
+    how = InferenceOptions(
         batch_size=args.batch_size, device=device, autocast=pick_precision(args.precision, device)
     )
     with tempfile.TemporaryDirectory() as folder:
         items = [Noise(str(i)) for i in range(args.clips)]
         write_store(folder, items, partial(make, settings=settings), settings, frames_format="raw", workers=0)
-        describer = Describer(checkpoint, Store(folder), how)
-        describer.alone()  # warm-up
+        captioner = StoreCaptioner(checkpoint, Store(folder), how)
+        captioner.caption()  # warm-up
         rounds = []
         for _ in range(args.rounds):
             began = time.perf_counter()
-            plain = describer.alone()
+            plain = captioner.caption()
             middle = time.perf_counter()
-            own, _ = describer.paired([Pairing.draw(args.clips, seed) for seed in range(args.seeds)])
+            own, _ = captioner.caption_paired([Pairing.draw(args.clips, seed) for seed in range(args.seeds)])
             end = time.perf_counter()
             assert own.captions == plain.captions
             rounds.append({"evaluation s": round(middle - began, 2), "sweep s": round(end - middle, 2),

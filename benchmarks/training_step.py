@@ -18,11 +18,11 @@ from datetime import date
 import torch
 
 from evacap_cli.model import Objective, build_model
-from evacap_cli.model.shuffling import shuffle_partners
+from evacap_cli.model.modality_shuffling import shuffle_partners
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.training.config import read_config
-from evacap_cli.tasks.training.groups import freeze, parameter_groups
 from evacap_cli.tasks.training.memory import estimate_memory
+from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 
 WORDS = 20
 

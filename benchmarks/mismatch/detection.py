@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scores import DRAWS, MIDDLE, Said, Scored
+from scores import DRAWS, MIDDLE, Captions, Scored
 
 from evacap_cli.data.store import Store
 from evacap_cli.world import World
 
 BINS = 10
 OFF_SCREEN = 0.15
-Number = Callable[[Said, str], np.ndarray]
+Number = Callable[[Captions, str], np.ndarray]
 
 
 def number(name: str, cue: int | None = None, sign: float = 1.0) -> Number:
     """A score that is higher for matching pairs."""
 
-    def read(said: Said, condition: str) -> np.ndarray:
+    def read(said: Captions, condition: str) -> np.ndarray:
         values = np.array(said[condition][name], np.float64)
         return sign * (values if cue is None else values[:, cue])
 

@@ -15,7 +15,7 @@ from world import LICENSES
 from evacap_cli.data.store import Store
 from evacap_cli.features import FeatureSettings, fbank
 from evacap_cli.model import Checkpoint
-from evacap_cli.tasks.describing import Describer, Describing
+from evacap_cli.tasks.store_captioner import InferenceOptions, StoreCaptioner
 from evacap_cli.world import RecordingBank, World
 
 
@@ -37,7 +37,7 @@ def heard(checkpoint: Checkpoint, store: Store, ours: World, recordings: Path) -
     """Recall and precision of sounds on the clips of a set with their own pictures, and on fold 4 without pictures."""
     naming = Naming(ours.catalogue)
     started = time.monotonic()
-    said = Describer(checkpoint, store, Describing()).alone()
+    said = StoreCaptioner(checkpoint, store, InferenceOptions()).caption()
     seconds = time.monotonic() - started
     truths = [store.extra(i)["sounds"] for i in range(len(store))]
     found = sum(naming.named(c, s) for c, t in zip(said.captions, truths, strict=True) for s in t)

@@ -27,7 +27,7 @@ from world import SETS, world
 
 from evacap_cli.data.store import Store
 from evacap_cli.features import FeatureSettings
-from evacap_cli.metrics.quick import quick_cider
+from evacap_cli.metrics.quick_cider import quick_cider
 from evacap_cli.model import Tokenizer, load_checkpoint, load_preset, parameter_counts, save_checkpoint
 from evacap_cli.tasks.calibrating import calibrate
 

@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from evacap_cli.model import CaptionModel
 from evacap_cli.model.encoder import TwoTowerEncoder
 from evacap_cli.model.evidence import pooled_tags
-from evacap_cli.tasks.batches import Draw, FeatureBatches
+from evacap_cli.tasks.batches import Augmentation, FeatureBatches
 
 TAGS = 10.0
 """Weight of each of the two tagging losses."""
@@ -118,7 +118,7 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(step, settings)
         rows = np.sort(rng.choice(len(data), settings.batch_size, replace=False))
-        draw = Draw((settings.seed, step), settings.freq_mask, settings.time_mask)
+        draw = Augmentation((settings.seed, step), settings.freq_mask, settings.time_mask)
         fbank, pixels, _ = data.batch(rows.tolist(), draw).inputs(device, data.features)
         assert pixels is not None
         looked = rng.permutation(pixels.shape[1])[: settings.frames]

@@ -24,7 +24,7 @@ from world import SETS, world
 
 from evacap_cli.data.store import Store
 from evacap_cli.metrics.statistics import Statistic
-from evacap_cli.report.paper import ROWS, SHUFFLED
+from evacap_cli.report.paper_results import ROWS, SHUFFLED
 from evacap_cli.tasks.pairing import Pairing
 from evacap_cli.world import World
 

@@ -13,7 +13,7 @@ import numpy as np
 from naming import Naming, words_of
 
 from evacap_cli.data.store import Store
-from evacap_cli.metrics.mixtures import part
+from evacap_cli.metrics.mixture_scores import select_clips
 from evacap_cli.metrics.statistics import Statistic
 from evacap_cli.metrics.suite import Settings
 from evacap_cli.tasks.evaluation import score
@@ -22,7 +22,7 @@ from evacap_cli.world import World
 QUICK = ("BLEU_1", "BLEU_4", "ROUGE_L", "CIDEr")
 ALL = ("BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
 DRAWS, MIDDLE = 1000, (0.025, 0.975)
-Said = dict[str, dict[str, list]]
+Captions = dict[str, dict[str, list]]
 """Captions and scores by condition, see `measure.py`."""
 
 
@@ -30,7 +30,7 @@ Said = dict[str, dict[str, list]]
 class Scored:
     """statistics: by (arm, seed, condition) and metric, with the clips of the condition in order."""
 
-    said: dict[tuple[str, int], Said]
+    said: dict[tuple[str, int], Captions]
     statistics: dict[tuple[str, int, str], dict[str, Statistic]] = field(default_factory=dict)
 
     @property
@@ -124,7 +124,9 @@ def add_scores(scored: Scored, store: Store, world: World, thorough: set[tuple[s
             if whole.unavailable:
                 raise RuntimeError(f"metrics are missing: {whole.unavailable}")
             for i, (key, captions) in enumerate(wanted):
-                of = part(whole, [str(row) for row in rows], slice(i * len(rows), (i + 1) * len(rows)))
+                of = select_clips(
+                    whole, [str(row) for row in rows], slice(i * len(rows), (i + 1) * len(rows))
+                )
                 scored.statistics[key] = of.statistics | named(captions, rows, store, world, naming)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel
-from evacap_cli.tasks.batches import Batch, Draw, FeatureBatches, one_of
+from evacap_cli.tasks.batches import Augmentation, Batch, FeatureBatches, pick_caption
 
 
 class TowerBatches:
@@ -27,9 +27,9 @@ class TowerBatches:
     def __len__(self) -> int:
         return len(self.audio)
 
-    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
+    def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch:
         order, captions = list(rows), [self.captions(row) for row in rows]
-        chosen = [texts[0] if draw is None else one_of(texts, draw.generator(row))
+        chosen = [texts[0] if augmentation is None else pick_caption(texts, augmentation.generator(row))
                   for row, texts in zip(order, captions, strict=True)]  # fmt: skip
         picture = None if self.tokens is None else torch.from_numpy(self.tokens[order])
         return Batch(torch.from_numpy(self.audio[order]), picture, None, chosen, towers=True)

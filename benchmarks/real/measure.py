@@ -12,7 +12,7 @@ from naming import Judge, has_speech, speaks_of_speech
 from torch import Tensor
 
 from evacap_cli.model import Checkpoint, Generation
-from evacap_cli.model.tags import frame_tags, heard_tags
+from evacap_cli.model.tag_encoder import frame_tags, heard_tags
 
 BATCH = 32
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from evacap_cli.model.lexicon import audioset_classes
-from evacap_cli.model.tags import heard_tags
+from evacap_cli.model.tag_encoder import heard_tags
 from evacap_cli.model.yamnet import YAMNet
 
 ABSENT = -2.0

@@ -19,7 +19,7 @@ from soundscapes import AUDIBLE, Sound, read_recordings
 from torch import Tensor
 
 from evacap_cli.model.lexicon import audioset_classes
-from evacap_cli.model.tags import heard_tags
+from evacap_cli.model.tag_encoder import heard_tags
 
 WINDOWS, HEARD = 5, 12
 BARELY, FAINT = (

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from captions import Event, Scene, Vocabulary, audioset_places, clip_labels
 from listen import embed, hear, load_ear, load_eye, read_rows, see
-from measure import ClipCallback, auroc, by_label, describe, naming, unlike
+from measure import Described, auroc, by_label, describe, naming, unlike
 from naming import Judge
 from package import ASSETS
 from run import choose_pairs
 from simulate import FixedClips, Simulation, Statistics
 
+from evacap_cli.metrics.spice_cache import TupleCache
 from evacap_cli.metrics.suite import Settings, score_captions
-from evacap_cli.metrics.tuples import TupleCache
 from evacap_cli.model import Checkpoint, load_checkpoint
 
 MODELS = ("demo", "entropy-demo", "avcap-demo", "audio-demo")
@@ -81,7 +81,7 @@ def pictures(model: Checkpoint, heard: list[np.ndarray], seen: list[np.ndarray],
     """Evaluates clips with their own pictures, without pictures, and with pictures of clips without a common label."""
     own, none = describe(model, heard, seen), describe(model, heard, [None] * len(heard))
     rng = np.random.default_rng(0)
-    others: list[ClipCallback] = [
+    others: list[Described] = [
         describe(model, heard, [seen[i] for i in unlike(labels, rng)]) for _ in range(DRAWS)
     ]
     named = {name: naming(said, labels, judge)["named"] for name, said in (("own", own), ("none", none))}

@@ -13,8 +13,8 @@ from captions import Scene, Scenes, Vocabulary, strengths
 from torch import Tensor
 
 from evacap_cli.features import FeatureSettings
-from evacap_cli.model.tags import frame_tags, heard_tags
-from evacap_cli.tasks.batches import Batch, Draw
+from evacap_cli.model.tag_encoder import frame_tags, heard_tags
+from evacap_cli.tasks.batches import Augmentation, Batch
 
 WINDOWS = 5
 CALM = 0.75
@@ -236,8 +236,8 @@ class SimulatedClips:
     def captions(self, index: int) -> list[str]:
         return [self.scenes.draw(_generator((0,), index)).caption]
 
-    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
-        seed = (0,) if draw is None else draw.seed
+    def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch:
+        seed = (0,) if augmentation is None else augmentation.seed
         scenes = [self.scenes.draw(_generator(seed, row), self.picture) for row in rows]
         rng = _generator((*seed, len(rows)), rows[0])
         sound = self.simulation.sound(scenes, rng)
@@ -280,7 +280,7 @@ class FixedClips:
     def captions(self, index: int) -> list[str]:
         return [scene.caption for scene in self.clips[index]]
 
-    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
+    def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch:
         picture = None if self.picture is None else self.picture[list(rows)]
         return Batch(
             self.sound[list(rows)], picture, None, [self.captions(row)[0] for row in rows], towers=True

@@ -90,7 +90,7 @@ def robustness(
     evacap robustness --model demo --perturb black --metrics CIDEr
     """
     from evacap_cli.metrics.suite import Settings, choose_metrics
-    from evacap_cli.report.sweep import draw_sweep, tables
+    from evacap_cli.report.robustness_figure import draw_sweep, tables
     from evacap_cli.report.tables import markdown, print_table
     from evacap_cli.tasks.evaluation import EvaluateOptions, check_place
     from evacap_cli.tasks.robustness import SweepOptions, open_data, sweep, write_sweep
@@ -110,10 +110,10 @@ def robustness(
         show = stages(meter)
         store = open_data(data, names, workers, lambda done, total: show("built-in benchmark", done, total))
         made = sweep(names, store, options, show)
-    shown = tables(made)
+    shown = tables(made.models, options.perturb, options.graded)
     page = "\n".join(f"## {title}\n\n{markdown(header, rows)}" for title, header, rows in shown)
     write_sweep(made, out, page)
-    draw_sweep(made, out / "robustness.png")
+    draw_sweep(made.models, options.perturb, options.graded, out / "robustness.png")
     if json:
         from evacap_cli.tasks.robustness import as_dict
 

@@ -113,7 +113,7 @@ def train(
     torchrun --nproc-per-node 4 -m evacap_cli train evacap-base --data train.store -o runs/base
     """
     from evacap_cli.tasks.training.loop import Progress
-    from evacap_cli.tasks.training.run import RunOptions, Told, plan_run
+    from evacap_cli.tasks.training.run import RunCallbacks, RunOptions, plan_run
     from evacap_cli.tasks.training.run import train as train_run
     from evacap_cli.tasks.training.state import FILE
 
@@ -154,7 +154,7 @@ def train(
             if now.note and not quiet:
                 say(f"step {now.step}: loss {now.loss:.4f}, {now.note}")
 
-        told = Told(say if not quiet else lambda text: None, meter.update, show, stop)
+        told = RunCallbacks(say if not quiet else lambda text: None, meter.update, show, stop)
         try:
             result = train_run(config, changes, out, options, told)
         except KeyboardInterrupt:

@@ -4,7 +4,7 @@ models.
 
 from evacap_cli.media.audio import PADDING, SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
 from evacap_cli.media.container import Media, NoAudioError, open_media, survey_file
-from evacap_cli.media.following import follow_frames
+from evacap_cli.media.frame_stream import follow_frames
 from evacap_cli.media.frames import READERS, read_frames
 from evacap_cli.media.pool import DecodePool, Outcome
 from evacap_cli.media.probe import (

@@ -27,7 +27,9 @@ BROKEN = (
     "the decoding workers do not start",
     'call from under `if __name__ == "__main__":`, or use 0 workers',
 )
-GLANCE = 1.0  # seconds after which a waiting thread looks up: on Windows, a lock keeps Ctrl-C waiting, too
+POLL_SECONDS = (
+    1.0  # seconds after which a waiting thread looks up: on Windows, a lock keeps Ctrl-C waiting, too
+)
 LEAVE_SECONDS = 15.0  # for a thread to see that its worker was killed
 
 
@@ -186,7 +188,7 @@ class DecodePool(Generic[Item, Value]):
                     raise RuntimeError("the pool is closed")
                 if not self._serving:
                     raise EvacapError(*BROKEN)
-                self._change.wait(GLANCE)
+                self._change.wait(POLL_SECONDS)
 
     def _serve(self, worker: Worker[Item, Value]) -> None:
         """Gives jobs to one worker: what one thread of this process does."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evacap_cli.metrics.java import MetricError, Program, Runtime
-from evacap_cli.metrics.parts import pycocoevalcap_file
+from evacap_cli.metrics.spice_files import pycocoevalcap_file
 from evacap_cli.metrics.statistics import Array, Measured, Statistic
 from evacap_cli.metrics.tokens import one_line
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from evacap_cli.metrics.java import MetricError, Program, Runtime
-from evacap_cli.metrics.parts import LAUNCHER, spice_class_path, spice_fingerprint
+from evacap_cli.metrics.spice_cache import TupleCache, Tuples
+from evacap_cli.metrics.spice_files import LAUNCHER, spice_class_path, spice_fingerprint
 from evacap_cli.metrics.statistics import Array, Measured
 from evacap_cli.metrics.tokens import one_line
-from evacap_cli.metrics.tuples import TupleCache, Tuples
 
 CATEGORIES = ("All", "Object", "Relation", "Attribute", "Color", "Size", "Cardinality")
 _KEEP_EVERY = 5.0  # seconds between cache writes, so that an interrupt loses little work

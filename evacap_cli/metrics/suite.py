@@ -19,9 +19,9 @@ from evacap_cli.metrics import ngrams
 from evacap_cli.metrics.java import JAVA_CURE, Java, MetricError, Runtime, find_java
 from evacap_cli.metrics.meteor import meteor
 from evacap_cli.metrics.spice import Progress, SpiceScores, spice
+from evacap_cli.metrics.spice_cache import TupleCache
 from evacap_cli.metrics.statistics import Array, Measured, Statistic
 from evacap_cli.metrics.tokens import plain_tokens, ptb_tokens
-from evacap_cli.metrics.tuples import TupleCache
 
 # metric -> the scorers it needs
 METRICS: dict[str, tuple[str, ...]] = {

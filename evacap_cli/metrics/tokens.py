@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from evacap_cli.metrics.java import MetricError, Program, Runtime
-from evacap_cli.metrics.parts import pycocoevalcap_file
+from evacap_cli.metrics.spice_files import pycocoevalcap_file
 
 # the tokens that pycocoevalcap's PTBTokenizer drops, https://github.com/salaniz/pycocoevalcap
 PUNCTUATION = frozenset(

@@ -15,8 +15,8 @@ from evacap_cli.model.evidence import shows_something
 from evacap_cli.model.fusion import EvidenceSwitch, Fused, Tags, build_fusion
 from evacap_cli.model.lexicon import Lexicon
 from evacap_cli.model.losses import gate_stability, semantic_consistency, smoothed_cross_entropy
+from evacap_cli.model.tag_encoder import TagEncoder, pooled_frames
 from evacap_cli.model.tag_evidence import TagEvidence
-from evacap_cli.model.tags import TagEncoder, pooled_frames
 
 BOS, EOS, PAD = 1, 2, 0
 """Special words of our own tokenizers; imported models bring their own."""

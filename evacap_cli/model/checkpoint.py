@@ -21,7 +21,7 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.captioner import CaptionModel
 from evacap_cli.model.config import ModelConfig
 from evacap_cli.model.lexicon import Lexicon
-from evacap_cli.model.tags import TagEncoder
+from evacap_cli.model.tag_encoder import TagEncoder
 from evacap_cli.model.tokenizer import Tokenizer
 from evacap_cli.model.towers import shared_weights
 

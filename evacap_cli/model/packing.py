@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from evacap_cli.model.evidence import Evidence
+from evacap_cli.model.tag_encoder import NETWORKS
 from evacap_cli.model.tag_evidence import TagEvidence
-from evacap_cli.model.tags import NETWORKS
 
 if TYPE_CHECKING:
     from evacap_cli.model.captioner import CaptionModel

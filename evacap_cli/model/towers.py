@@ -16,8 +16,8 @@ from torch import Tensor
 
 from evacap_cli.errors import EvacapError
 from evacap_cli.model.captioner import CaptionModel
+from evacap_cli.model.tag_encoder import NETWORKS
 from evacap_cli.model.tag_evidence import TagEvidence
-from evacap_cli.model.tags import NETWORKS
 
 SHARED = "shared.safetensors"
 TIES = "fusion.evidence.ties"

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from evacap_cli.tasks.speed import Row, Timed
-
 _COLUMNS = ("decode", "encode audio", "encode video", "fuse", "generate", "all")
 
 
-def times_table(timed: Timed) -> tuple[list[str], list[list[str]], list[str]]:
+@dataclass
+class TimingRow:
+    """One model at one number of frames. seconds: medians of all stages and of `all`; p95 and spread (longest less
+    shortest, over the median) of `all`; outliers: runs over 1.5 medians. raw: every timed run. note: why it was not
+    timed."""
+
+    model: str
+    fusion: str
+    preset: str
+    frames: int
+    decoding: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    p95: float = 0.0
+    spread: float = 0.0
+    outliers: int = 0
+    clips_per_second: float = 0.0
+    peak_bytes: int | None = None
+    to_audio_only: float | None = None
+    paper: float | None = None
+    raw: list[dict[str, float]] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass
+class Timings:
+    """All rows, and what they were measured with and on."""
+
+    options: dict[str, Any]
+    environment: dict[str, Any]
+    rows: list[TimingRow]
+
+
+def times_table(timed: Timings) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, rows and notes; seconds are medians."""
     stages = [stage for stage in _COLUMNS if any(stage in row.seconds for row in timed.rows)]
     shares = "decode" in stages
@@ -38,7 +68,7 @@ def times_table(timed: Timed) -> tuple[list[str], list[list[str]], list[str]]:
             parts = (row.seconds.get(stage) for stage in stages)
             rows.append(["  share", "", "", *("" if p is None else f"{p / row.seconds['all']:.0%}" for p in parts),
                          *[""] * 6])  # fmt: skip
-    about = timed.environment
+    about, options = timed.environment, timed.options
     runs = max((len(row.raw) for row in timed.rows), default=0)
     notes = [f"{row.model}, {row.frames} frames: {row.note}" for row in timed.rows if row.note]
     notes += [
@@ -47,16 +77,15 @@ def times_table(timed: Timed) -> tuple[list[str], list[list[str]], list[str]]:
         for row in timed.rows
         if row.outliers
     ]
-    chosen = timed.options
     notes.append(
-        f"median of {runs} runs, batch {chosen.batch_size}, beam {chosen.beam}, {chosen.words} words; "
+        f"median of {runs} runs, batch {options['batch_size']}, beam {options['beam']}, {options['words']} words; "
         f"{about['device']} ({about['processor']}, {about['threads']} threads), {about['precision']}, "
         f"torch {about['torch']}, {about['date']}"
     )
     return header, rows, notes
 
 
-def _rest(row: Row) -> list[str]:
+def _rest(row: TimingRow) -> list[str]:
     if not row.seconds:
         return ["n/a", *[""] * 5]
     return [
@@ -73,11 +102,11 @@ def _number(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.3f}"
 
 
-def draw_times(timed: Timed, path: Path) -> None:
+def draw_times(timed: Timings, path: Path) -> None:
     """Draws time over audio-only's against frames: a line a model and decoding, the paper's dotted between its ends.
 
     Nothing is drawn where nothing was timed without frames."""
-    lines: dict[tuple[str, str], list[Row]] = {}
+    lines: dict[tuple[str, str], list[TimingRow]] = {}
     for row in timed.rows:
         if row.to_audio_only is not None:
             lines.setdefault((row.model, row.decoding), []).append(row)

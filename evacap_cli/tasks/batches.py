@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Draw:
+class Augmentation:
     """What is left to chance in a batch: one of the captions, and the sound's augmentation.
 
     Every clip draws from (seed, its number), whatever batch or process it falls into. `freq_mask` and `time_mask` are
@@ -64,14 +64,14 @@ class Batch:
 
 
 class Batches(Protocol):
-    """Clips by number. `batch` without a `draw` gives them as they are, each with its first caption."""
+    """Clips by number. `batch` without a `augmentation` gives them as they are, each with its first caption."""
 
     features: FeatureSettings
     towers: bool
 
     def __len__(self) -> int: ...
     def captions(self, index: int) -> list[str]: ...
-    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch: ...
+    def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch: ...
 
 
 class FeatureBatches:
@@ -88,16 +88,16 @@ class FeatureBatches:
     def captions(self, index: int) -> list[str]:
         return self.store.captions(index)
 
-    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
+    def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch:
         fbank = torch.from_numpy(self.store.fbank(rows)).float()
         captions = [self.captions(row) for row in rows]
-        if draw is None:
+        if augmentation is None:
             chosen = [texts[0] for texts in captions]
         else:
-            generators = [draw.generator(row) for row in rows]
-            chosen = [one_of(texts, g) for texts, g in zip(captions, generators, strict=True)]
+            generators = [augmentation.generator(row) for row in rows]
+            chosen = [pick_caption(texts, g) for texts, g in zip(captions, generators, strict=True)]
             fbank = torch.cat(
-                [self._augmented(f[None], draw, g) for f, g in zip(fbank, generators, strict=True)]
+                [self._augment(f[None], augmentation, g) for f, g in zip(fbank, generators, strict=True)]
             )
         if not self.picture:
             return Batch(fbank, None, None, chosen)
@@ -106,13 +106,13 @@ class FeatureBatches:
         mask = None if bool(present.all()) else present[:, None].expand(frames.shape[:2]).contiguous()
         return Batch(fbank, frames, mask, chosen)
 
-    def _augmented(self, fbank: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
-        if draw.freq_mask or draw.time_mask:
+    def _augment(self, fbank: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+        if augmentation.freq_mask or augmentation.time_mask:
             # AVCap masks with 0 before it normalises.
             silence = -self.features.fbank_mean / self.features.fbank_std
-            fbank = spec_augment(fbank, draw.freq_mask, draw.time_mask, generator, silence)
-        return noise_and_roll(fbank, generator) if draw.noise else fbank
+            fbank = spec_augment(fbank, augmentation.freq_mask, augmentation.time_mask, generator, silence)
+        return noise_and_roll(fbank, generator) if augmentation.noise else fbank
 
 
-def one_of(captions: Sequence[str], generator: torch.Generator) -> str:
+def pick_caption(captions: Sequence[str], generator: torch.Generator) -> str:
     return captions[int(torch.randint(len(captions), (), generator=generator))]

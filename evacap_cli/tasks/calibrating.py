@@ -27,10 +27,10 @@ from evacap_cli.data.store.files import ASIDE, disk_errors, written_whole
 from evacap_cli.errors import UsageError
 from evacap_cli.model import Checkpoint, load_checkpoint
 from evacap_cli.model.checkpoint import CARD, CONFIG, SUFFIX, WEIGHTS, replace_folder
-from evacap_cli.tasks.describing import Describer, Describing, Progress, Said
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.mismatch import FOLDS, KEY, Fitted, fit
 from evacap_cli.tasks.pairing import Pairing
+from evacap_cli.tasks.store_captioner import Captions, InferenceOptions, Progress, StoreCaptioner
 
 DONORS = 4  # other pictures that each sound is heard with
 HEADING = "## Mismatch"
@@ -68,10 +68,10 @@ def calibrate(
     chosen = pick_device(device)
     size = batch_size or (64 if chosen.type == "cuda" else 16)
     # what is said does not matter here, only the numbers beside it
-    how = Describing(1, 1, size, chosen, pick_precision(precision, chosen))
+    how = InferenceOptions(1, 1, size, chosen, pick_precision(precision, chosen))
     seeds = np.random.default_rng(seed).choice(len(store) - 1, DONORS, replace=False)
     pairings = [Pairing.draw(len(store), int(each)) for each in seeds]
-    own, mixed = Describer(checkpoint, store, how).paired(pairings, progress)
+    own, mixed = StoreCaptioner(checkpoint, store, how).caption_paired(pairings, progress)
 
     inputs = list(own.cues) or [name for name in NUMBERS if np.isfinite(_number(own, name)).any()]
     matched = _told(own, inputs)
@@ -87,7 +87,7 @@ def calibrate(
     return found, place
 
 
-def _told(said: Said, inputs: list[str]) -> np.ndarray:
+def _told(said: Captions, inputs: list[str]) -> np.ndarray:
     """(N, K); NaN for clips without a picture."""
     values = np.column_stack([_number(said, name) for name in inputs]).astype(np.float64)
     if not said.cues:  # then, and only then, a gate is 0
@@ -101,7 +101,7 @@ def _switch(found: Fitted) -> dict[str, Tensor]:
     return {"fusion.evidence.weights": -weights, "fusion.evidence.bias": -bias}
 
 
-def _number(said: Said, name: str) -> np.ndarray:
+def _number(said: Captions, name: str) -> np.ndarray:
     values = said.cues.get(name, getattr(said, name, None))
     return np.full(len(said.captions), np.nan) if values is None else values
 

@@ -174,7 +174,7 @@ def _java() -> str:
 
 def _spice() -> str:
     """One caption scored by the packaged parts, parsed anew; every Java must find the same value."""
-    from evacap_cli.metrics.parts import check_spice_parts
+    from evacap_cli.metrics.spice_files import check_spice_parts
     from evacap_cli.metrics.suite import Settings, score_captions
 
     check_spice_parts()

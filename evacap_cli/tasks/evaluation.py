@@ -17,14 +17,14 @@ from evacap_cli.data.store.files import written_whole
 from evacap_cli.errors import UsageError
 from evacap_cli.metrics.bootstrap import intervals
 from evacap_cli.metrics.spice import cache_file
+from evacap_cli.metrics.spice_cache import TupleCache
 from evacap_cli.metrics.suite import Scores, Settings, score_captions
-from evacap_cli.metrics.tuples import TupleCache
 from evacap_cli.model import Checkpoint, load_checkpoint, parameter_counts
-from evacap_cli.report.paper import printed_row
+from evacap_cli.report.paper_results import printed_row
 from evacap_cli.report.tables import number
-from evacap_cli.tasks.describing import Describer, Describing, Said
+from evacap_cli.tasks.cache import cache_folder
 from evacap_cli.tasks.devices import pick_device, pick_precision
-from evacap_cli.tasks.folders import cache_folder
+from evacap_cli.tasks.store_captioner import Captions, InferenceOptions, StoreCaptioner
 
 Show = Callable[[str, int, int], None]  # what is done, done, in all
 
@@ -49,10 +49,12 @@ class EvaluateOptions:
         if wrong:
             raise UsageError("; ".join(wrong))
 
-    def describing(self) -> Describing:
+    def inference_options(self) -> InferenceOptions:
         device = pick_device(self.device)
         size = self.batch_size or (64 if device.type == "cuda" else 16)
-        return Describing(self.beam, self.max_words, size, device, pick_precision(self.precision, device))
+        return InferenceOptions(
+            self.beam, self.max_words, size, device, pick_precision(self.precision, device)
+        )
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Evaluated:
     preset: str
     fusion: str
     parameters: int
-    said: Said
+    said: Captions
     scores: Scores
     intervals: dict[str, tuple[float, float]]
     seconds: float
@@ -120,13 +122,13 @@ def evaluate(
     store = Store(data)
     references = references_of(store)
     models = open_models(names)
-    describers = [
-        Describer(model, store, options.describing()) for model in models
+    captioners = [
+        StoreCaptioner(model, store, options.inference_options()) for model in models
     ]  # all checked before any works
     found = []
-    for model, describer in zip(models, describers, strict=True):
+    for model, captioner in zip(models, captioners, strict=True):
         began = time.monotonic()
-        said = describer.alone(None if show is None else lambda d, n, m=model: show(m.name, d, n))  # type: ignore[misc]
+        said = captioner.caption(None if show is None else lambda d, n, m=model: show(m.name, d, n))  # type: ignore[misc]
         seconds = time.monotonic() - began
         scores = score(store.keys, said.captions, references, options.scoring, show)
         found.append(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evacap_cli.errors import EvacapError
-from evacap_cli.tasks.pairing import circle
+from evacap_cli.tasks.pairing import donor_cycle
 
 if TYPE_CHECKING:
     from evacap_cli.model import Checkpoint
@@ -145,7 +145,7 @@ def fit(
     ]  # both kinds weigh the same, all together len(wrong)
 
     place = np.empty(count, np.int64)
-    place[circle(count)] = np.arange(count)
+    place[donor_cycle(count)] = np.arange(count)
     fold = (place * FOLDS // count)[clip]
     said = np.empty(len(wrong))
     for held_out in range(FOLDS):

@@ -9,7 +9,7 @@ import numpy as np
 from evacap_cli.errors import UsageError
 
 
-def circle(clips: int) -> np.ndarray:
+def donor_cycle(clips: int) -> np.ndarray:
     """All clips in one random order, int64 (N,), the same for as many clips; the first follows the last."""
     return np.random.default_rng(clips).permutation(clips)
 
@@ -36,7 +36,7 @@ class Pairing:
             raise UsageError(
                 f"seed {seed}: {clips} clips have the seeds 0 to {clips - 2}", "give another, or more clips"
             )
-        walk, donor = circle(clips), np.empty(clips, np.int64)
+        walk, donor = donor_cycle(clips), np.empty(clips, np.int64)
         donor[walk] = np.roll(walk, -(seed + 1))
         return cls(seed, donor, np.random.default_rng([seed, clips]).permutation(clips))
 

@@ -120,7 +120,7 @@ def cores() -> int:
 
 
 @dataclass
-class Cause:
+class FailureCause:
     """Why some clips could not be made: an error as one of them had it, how many, and the first of their sources."""
 
     error: str
@@ -129,13 +129,13 @@ class Cause:
     first: list[str] = field(default_factory=list)
 
 
-def causes(failed: Iterable[Mapping[str, str]]) -> list[Cause]:
+def causes(failed: Iterable[Mapping[str, str]]) -> list[FailureCause]:
     """Errors that differ in names and numbers alone are one cause; the most frequent first."""
-    found: dict[tuple[str, str], Cause] = {}
+    found: dict[tuple[str, str], FailureCause] = {}
     for row in failed:
         words = row["error"].replace(row["source"], "...").replace(row["key"], "...")
         kind = row["status"], re.sub(r"\d+(\.\d+)?", "0", words)
-        cause = found.setdefault(kind, Cause(row["error"], row["status"]))
+        cause = found.setdefault(kind, FailureCause(row["error"], row["status"]))
         cause.count += 1
         if len(cause.first) < FIRST_NAMES:
             cause.first.append(row["source"])

@@ -21,17 +21,24 @@ from evacap_cli.data.store import Store
 from evacap_cli.data.store.files import written_whole
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings
-from evacap_cli.metrics.mixtures import Point, auroc, mean_values, part, points_of, share_nearer
+from evacap_cli.metrics.mixture_scores import (
+    ModelSweep,
+    auroc,
+    mean_values,
+    select_clips,
+    share_following,
+    sweep_points,
+)
 from evacap_cli.metrics.suite import Scores
 from evacap_cli.model import Checkpoint
 from evacap_cli.model.checkpoint import read_features
-from evacap_cli.report.paper import printed_shuffled
-from evacap_cli.tasks import changes
-from evacap_cli.tasks.changes import Change
-from evacap_cli.tasks.describing import Describer, Said
+from evacap_cli.report.paper_results import printed_shuffled
+from evacap_cli.tasks import perturbations
 from evacap_cli.tasks.evaluation import EvaluateOptions, Show, open_models, references_of, score
 from evacap_cli.tasks.pairing import Pairing
+from evacap_cli.tasks.perturbations import Perturbation
 from evacap_cli.tasks.sample import sample_store
+from evacap_cli.tasks.store_captioner import Captions, StoreCaptioner
 
 PAIRED = ("shuffle", "swap-audio")  # another clip's picture, another clip's sound
 SPOILT = ("black", "noise", "freeze", "drop-video")  # a share of the clips, by their order
@@ -79,23 +86,6 @@ class SweepOptions:
 
 
 @dataclass
-class Swept:
-    """A model's sweep. followed: for pairs that do not belong together, the metrics of their captions against the
-    sound's references and against the picture donor's. told_apart: AUROC of own against changed clips, of each number
-    that the model gives. by_kind: of clips whose kind is known, what the gate does and the metrics are, by kind.
-    seconds: of captioning and of scoring, all seeds."""
-
-    name: str
-    preset: str
-    points: list[Point]
-    followed: dict[str, dict[str, float]]
-    told_apart: dict[str, float]
-    by_kind: dict[str, dict[str, float]]
-    unavailable: dict[str, str]
-    seconds: dict[str, float]
-
-
-@dataclass
 class Sweep:
     """All models' sweeps over the same clips and pairings."""
 
@@ -103,48 +93,50 @@ class Sweep:
     store: Store
     id_hash: str
     pairings: list[Pairing]
-    models: list[Swept]
+    models: list[ModelSweep]
 
 
 def sweep(names: Sequence[str], store: Store, options: SweepOptions, show: Show | None = None) -> Sweep:
     """Every model at every point. Raises EvacapError."""
     references = references_of(store)
     models = open_models(names)
-    how = options.evaluate.describing()
-    describers = [Describer(model, store, how) for model in models]  # all are checked before any works
+    how = options.evaluate.inference_options()
+    captioners = [StoreCaptioner(model, store, how) for model in models]  # all are checked before any works
     pairings = [Pairing.draw(len(store), seed) for seed in options.seeds]
     found = [
-        _sweep_one(model, describer, references, pairings, options, show)
-        for model, describer in zip(models, describers, strict=True)
+        _sweep_one(model, captioner, references, pairings, options, show)
+        for model, captioner in zip(models, captioners, strict=True)
     ]
     return Sweep(options, store, Scores(tuple(store.keys)).id_hash, pairings, found)
 
 
 def _sweep_one(
     model: Checkpoint,
-    describer: Describer,
+    captioner: StoreCaptioner,
     references: list[list[str]],
     pairings: list[Pairing],
     options: SweepOptions,
     show: Show | None,
-) -> Swept:
-    preset, keys = str(model.metadata.get("preset", "")), describer.store.keys
+) -> ModelSweep:
+    preset, keys = str(model.metadata.get("preset", "")), captioner.store.keys
     scoring = options.evaluate.scoring
     began = time.monotonic()
-    own, changed = _describe(model, describer, pairings, options, show)
-    describing = time.monotonic() - began
+    own, changed = _describe(model, captioner, pairings, options, show)
+    inference_options = time.monotonic() - began
 
     def scored(texts: list[list[str]], against: list[list[list[str]]]) -> list[Scores]:
         """Many sets of captions of the same clips in one go: the metrics' programs start slowly."""
         many = [f"{key} {i}" for i in range(len(texts)) for key in keys]
         flat, said = list(chain.from_iterable(texts)), list(chain.from_iterable(against))
         whole = score(many, flat, said, scoring, show, len(texts))
-        return [part(whole, keys, slice(i * len(keys), (i + 1) * len(keys))) for i in range(len(texts))]
+        return [
+            select_clips(whole, keys, slice(i * len(keys), (i + 1) * len(keys))) for i in range(len(texts))
+        ]
 
     (plain,) = scored([own.captions], [references])
     flat = [said.captions for row in changed for said in row if said is not own]
     against = [references] * len(flat)
-    follows = options.perturb == "shuffle" and describer.model.has_picture
+    follows = options.perturb == "shuffle" and captioner.model.has_picture
     if follows:
         flat += [row[0].captions for row in changed]
         against += [[references[donor] for donor in pairing.donor] for pairing in pairings]
@@ -157,9 +149,9 @@ def _sweep_one(
         followed = {
             "sound": mean_values(heard),
             "picture": mean_values(looked),
-            "share nearer the picture": share_nearer(heard, looked),
+            "share nearer the picture": share_following(heard, looked),
         }
-    points = points_of(plain, marks, _places(options, pairings))
+    points = sweep_points(plain, marks, _places(options, pairings))
     if options.perturb == "shuffle":
         for point in points:
             point.paper = printed_shuffled(preset, point.at)
@@ -169,56 +161,58 @@ def _sweep_one(
         for name, numbers in NUMBERS.items()
         if made and all(np.isfinite(numbers(said)).any() for said in (own, *made))
     }
-    return Swept(
+    return ModelSweep(
         model.name,
         preset,
         points,
         followed,
         told,
-        _by_kind(describer.store, own, plain),
+        _by_kind(captioner.store, own, plain),
         plain.unavailable,
-        {"captioning": describing, "scoring": time.monotonic() - began - describing},
+        {"captioning": inference_options, "scoring": time.monotonic() - began - inference_options},
     )
 
 
 def _describe(
     model: Checkpoint,
-    describer: Describer,
+    captioner: StoreCaptioner,
     pairings: list[Pairing],
     options: SweepOptions,
     show: Show | None,
-) -> tuple[Said, list[list[Said]]]:
+) -> tuple[Captions, list[list[Captions]]]:
     """What the model says of the clips as they are, and for each seed and level of them changed."""
 
     def progress(label: str) -> Any:
         return None if show is None else lambda done, total: show(label, done, total)
 
     if options.perturb in PAIRED:
-        own, mixed = describer.paired(pairings, progress(model.name))
+        own, mixed = captioner.caption_paired(pairings, progress(model.name))
         if options.perturb == "swap-audio":  # the same pairs, told by the picture's clip
             swaps = [np.argsort(pairing.donor) for pairing in pairings]
             mixed = [said.reordered(swap) for said, swap in zip(mixed, swaps, strict=True)]
         return own, [[said] for said in mixed]
-    if options.perturb in SPOILT and not describer.model.has_picture:
-        own = describer.alone(progress(model.name))
+    if options.perturb in SPOILT and not captioner.model.has_picture:
+        own = captioner.caption(progress(model.name))
         return own, [[own] for _ in pairings]
     made = [_changes(options, pairing.seed) for pairing in pairings]
-    own, *said_of = describer.changed([change for row in made for change in row], progress(model.name))
+    own, *said_of = captioner.caption_perturbed(
+        [change for row in made for change in row], progress(model.name)
+    )
     each = iter(said_of)
     return own, [[next(each) for _ in row] for row in made]
 
 
-def _changes(options: SweepOptions, seed: int) -> list[Change]:
+def _changes(options: SweepOptions, seed: int) -> list[Perturbation]:
     if options.perturb == "noise-audio":
-        return [changes.noise_audio(decibels, seed) for decibels in options.points]
+        return [perturbations.noise_audio(decibels, seed) for decibels in options.points]
     if options.perturb == "shift":
-        return [changes.shift(seconds) for seconds in options.points]
+        return [perturbations.shift(seconds) for seconds in options.points]
     return [
         {
-            "black": changes.black(),
-            "freeze": changes.freeze(),
-            "drop-video": changes.drop_video(),
-            "noise": changes.noise(seed),
+            "black": perturbations.black(),
+            "freeze": perturbations.freeze(),
+            "drop-video": perturbations.drop_video(),
+            "noise": perturbations.noise(seed),
         }[options.perturb]
     ]
 
@@ -231,7 +225,7 @@ def _places(options: SweepOptions, pairings: list[Pairing]) -> list[tuple[float,
     return [(at, level, everybody) for level, at in enumerate(options.points)]
 
 
-NUMBERS: dict[str, Callable[[Said], np.ndarray]] = {  # the higher, the likelier that a clip is as it was
+NUMBERS: dict[str, Callable[[Captions], np.ndarray]] = {  # the higher, the likelier that a clip is as it was
     "gate": lambda said: _or_nan(said.gate, said),
     "entropy": lambda said: -_or_nan(said.entropy, said),
     "evidence": lambda said: _or_nan(said.evidence, said),
@@ -239,11 +233,11 @@ NUMBERS: dict[str, Callable[[Said], np.ndarray]] = {  # the higher, the likelier
 }
 
 
-def _or_nan(values: np.ndarray | None, said: Said) -> np.ndarray:
+def _or_nan(values: np.ndarray | None, said: Captions) -> np.ndarray:
     return np.full(len(said.captions), np.nan) if values is None else values
 
 
-def _by_kind(store: Store, own: Said, plain: Scores) -> dict[str, dict[str, float]]:
+def _by_kind(store: Store, own: Captions, plain: Scores) -> dict[str, dict[str, float]]:
     """Of clips whose kind is known (plain, mixed, dubbed, ...): how many, mean numbers and metrics."""
     kinds = np.array([store.extra(i).get("kind", "") for i in range(len(store))])
     found: dict[str, dict[str, float]] = {}
@@ -254,7 +248,7 @@ def _by_kind(store: Store, own: Said, plain: Scores) -> dict[str, dict[str, floa
         for name, values in told.items():
             if values is not None:
                 found[kind][name] = float(np.nanmean(values[rows]))
-        values_of = part(plain, [store.keys[i] for i in np.flatnonzero(rows)], rows).values
+        values_of = select_clips(plain, [store.keys[i] for i in np.flatnonzero(rows)], rows).values
         found[kind] |= {name: value for name, value in values_of.items() if value is not None}
     return found
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from evacap_cli.data.manifest import Entry
 from evacap_cli.data.store import Sample, Store, write_store
 from evacap_cli.features import FeatureSettings
+from evacap_cli.tasks.cache import cache_folder
 from evacap_cli.tasks.clips import ClipSettings, load_entry
-from evacap_cli.tasks.folders import cache_folder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,8 @@ from evacap_cli.features import FeatureSettings, normalize_frames
 from evacap_cli.media import TRACKS, is_track
 from evacap_cli.model import CaptionModel, build_model, load_checkpoint, load_preset, preset_names
 from evacap_cli.model.packing import pack
-from evacap_cli.report.paper import printed_ratio
+from evacap_cli.report.latency import TimingRow, Timings
+from evacap_cli.report.paper_results import printed_ratio
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.clips import ClipSettings, load_clip
 from evacap_cli.tasks.devices import pick_device, pick_precision
@@ -72,45 +73,13 @@ class SpeedOptions:
             raise UsageError("; ".join(wrong))
 
 
-@dataclass
-class Row:
-    """One model at one number of frames. seconds: medians of all stages and of `all`; p95 and spread (longest less
-    shortest, over the median) of `all`; outliers: runs over OUTLIER medians. raw: every timed run. note: why it was not
-    timed."""
-
-    model: str
-    fusion: str
-    preset: str
-    frames: int
-    decoding: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    p95: float = 0.0
-    spread: float = 0.0
-    outliers: int = 0
-    clips_per_second: float = 0.0
-    peak_bytes: int | None = None
-    to_audio_only: float | None = None
-    paper: float | None = None
-    raw: list[dict[str, float]] = field(default_factory=list)
-    note: str = ""
-
-
-@dataclass
-class Timed:
-    """All rows, and what they were measured with and on."""
-
-    options: SpeedOptions
-    environment: dict[str, Any]
-    rows: list[Row]
-
-
-def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | None = None) -> Timed:
+def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | None = None) -> Timings:
     """Times models (presets with random weights, or checkpoints) on random clips.
 
     Every caption has the same number of words, since random weights would stop anywhere. Raises UsageError.
     """
     device, autocast = _machine(options)
-    rows: list[Row] = []
+    rows: list[TimingRow] = []
     for name in models:
         subject = Subject.open(name)  # one model at a time in memory
         jobs = [
@@ -121,7 +90,7 @@ def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | N
         for done, (frames, decoding) in enumerate(jobs):
             if progress:
                 progress(f"{subject.name}, {frames} frames, {decoding}", done, len(jobs))
-            row = Row(subject.name, subject.fusion, subject.preset, frames, decoding)
+            row = TimingRow(subject.name, subject.fusion, subject.preset, frames, decoding)
             rows.append(row)
             try:
                 model = subject.model(frames, device, autocast, options.compile)
@@ -132,7 +101,7 @@ def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | N
             fbank, pixels = noise_clips(features, frames, options.batch_size, device)
             _time(row, partial(_laps, model, fbank, pixels, decoding, options, autocast), options, device)
     _compare(rows)
-    return Timed(options, environment(device, autocast), rows)
+    return Timings(asdict(options), environment(device, autocast), rows)
 
 
 def noise_clips(
@@ -149,7 +118,7 @@ def noise_clips(
 
 def measure_files(
     models: Sequence[str], folder: Path, options: SpeedOptions, progress: Progress | None = None
-) -> Timed:
+) -> Timings:
     """The same on real files, one at a time, with decoding them: every file is a run. Raises EvacapError."""
     device, autocast = _machine(options)
     paths = [source.path for source in find_sources([folder])]
@@ -160,7 +129,7 @@ def measure_files(
         frames = features.frames if subject.looks else 0
         model = subject.model(frames, device, autocast, options.compile)
         for decoding in options.decodings:
-            row = Row(subject.name, subject.fusion, subject.preset, frames, decoding)
+            row = TimingRow(subject.name, subject.fusion, subject.preset, frames, decoding)
             for number, path in enumerate([paths[0], *paths]):  # the first once more, not counted
                 if progress:
                     progress(f"{subject.name}, {decoding}", number, len(paths) + 1)
@@ -185,7 +154,7 @@ def measure_files(
                 )
             _summarise(row, 1)
             rows.append(row)
-    return Timed(options, environment(device, autocast), rows)
+    return Timings(asdict(options), environment(device, autocast), rows)
 
 
 @dataclass
@@ -300,7 +269,9 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _time(row: Row, run: Callable[[], dict[str, float]], options: SpeedOptions, device: torch.device) -> None:
+def _time(
+    row: TimingRow, run: Callable[[], dict[str, float]], options: SpeedOptions, device: torch.device
+) -> None:
     usual = GPU_RUNS if device.type == "cuda" else CPU_RUNS
     warmup, runs = (
         given if given is not None else usual[i] for i, given in enumerate((options.warmup, options.runs))
@@ -314,7 +285,7 @@ def _time(row: Row, run: Callable[[], dict[str, float]], options: SpeedOptions, 
     _summarise(row, options.batch_size)
 
 
-def _summarise(row: Row, batch_size: int) -> None:
+def _summarise(row: TimingRow, batch_size: int) -> None:
     stages = list(dict.fromkeys(stage for laps in row.raw for stage in laps))
     row.seconds = {
         stage: float(np.median([laps[stage] for laps in row.raw if stage in laps])) for stage in stages
@@ -327,7 +298,7 @@ def _summarise(row: Row, batch_size: int) -> None:
     row.clips_per_second = batch_size / middle
 
 
-def _compare(rows: Sequence[Row]) -> None:
+def _compare(rows: Sequence[TimingRow]) -> None:
     """Each row's time over audio-only's: that of the audio-only model, else of the model's own sound."""
     for row in rows:
         alone = [
@@ -387,13 +358,13 @@ def processor() -> str:
     return next(named, "") or platform.processor() or "unknown"
 
 
-def write_times(timed: Timed, folder: Path, page: str) -> None:
+def write_times(timed: Timings, folder: Path, page: str) -> None:
     """`speed.csv`, `speed.json` with every run, `speed.md` (`page`)."""
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / "speed.md") as aside:
         aside.write_text(page, "utf-8")
     with written_whole(folder / "speed.json") as aside:
-        content = {"options": asdict(timed.options), "environment": timed.environment,
+        content = {"options": timed.options, "environment": timed.environment,
                    "rows": [asdict(row) for row in timed.rows]}  # fmt: skip
         aside.write_text(json.dumps(content, indent=1), "utf-8")
     with written_whole(folder / "speed.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from evacap_cli.errors import EvacapError, UsageError
-from evacap_cli.tasks.folders import cache_folder
+from evacap_cli.tasks.cache import cache_folder
 
 URL = "https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt"
 SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"

@@ -19,9 +19,9 @@ from evacap_cli.model import (
     resolve_model,
 )
 from evacap_cli.model.checkpoint import SUFFIX, export_checkpoint
-from evacap_cli.model.tags import NETWORKS
-from evacap_cli.tasks.importing.matching import TITLES
+from evacap_cli.model.tag_encoder import NETWORKS
 from evacap_cli.tasks.importing.networks import WEIGHT, find_kind, read_weights
+from evacap_cli.tasks.importing.tensor_matching import TITLES
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NEXT = {

@@ -133,12 +133,12 @@ def test_the_same_clip_is_drawn_the_same_way(bench: Any) -> None:
 
     clips = simulate.SimulatedClips(Scenes(), simulate.Simulation(statistics(bench)), None, 50, True)
     again = simulate.SimulatedClips(Scenes(), simulate.Simulation(statistics(bench)), None, 50, True)
-    draw = bench("simulate").Draw((3, 1))
+    draw = bench("simulate").Augmentation((3, 1))
     first, second = clips.batch([4, 9], draw), again.batch([4, 9], draw)
     assert first.captions == second.captions
     assert torch.equal(first.audio, second.audio)
     assert torch.equal(first.picture, second.picture)
-    assert clips.batch([4, 9], simulate.Draw((3, 2))).captions != first.captions
+    assert clips.batch([4, 9], simulate.Augmentation((3, 2))).captions != first.captions
 
 
 def tags_of(**heard: float) -> torch.Tensor:

@@ -71,7 +71,7 @@ def test_no_java_is_a_warning_with_a_cure(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_missing_parts_of_spice_are_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("evacap_cli.metrics.parts.SPICE_PARTS", tmp_path)
+    monkeypatch.setattr("evacap_cli.metrics.spice_files.SPICE_PARTS", tmp_path)
     found = run_check("SPICE", doctor.CHECKS["SPICE"])
     assert found.status == "fail"
     assert "missing" in found.found

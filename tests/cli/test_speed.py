@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evacap_cli.tasks.speed import Row, _compare, _summarise
+from evacap_cli.report.latency import TimingRow
+from evacap_cli.tasks.speed import _compare, _summarise
 
 from ..conftest import Evacap
 from ..media.clips import write
@@ -116,8 +117,8 @@ def test_what_cannot_be_is_named(evacap: Evacap, tmp_path: Path, args: tuple[str
     assert not (tmp_path / "out").exists()
 
 
-def row(model: str, fusion: str, frames: int, *seconds: float) -> Row:
-    made = Row(model, fusion, "", frames, "cached", raw=[{"generate": s, "all": s} for s in seconds])
+def row(model: str, fusion: str, frames: int, *seconds: float) -> TimingRow:
+    made = TimingRow(model, fusion, "", frames, "cached", raw=[{"generate": s, "all": s} for s in seconds])
     _summarise(made, 2)
     return made
 

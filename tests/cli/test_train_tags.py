@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from evacap_cli.cli.app import app
 from evacap_cli.model import load_checkpoint
-from evacap_cli.model.tags import NETWORKS
+from evacap_cli.model.tag_encoder import NETWORKS
 from evacap_cli.model.towers import TIES, shared_weights
 
 from ..conftest import Evacap

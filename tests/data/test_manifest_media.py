@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evacap_cli.data.manifest import Entry, read_manifest
-from evacap_cli.data.manifest.matching import MediaIndex
+from evacap_cli.data.manifest.media_index import MediaIndex
 
 AUDIOCAPS = Path(__file__).with_name(
     "test_manifest_audiocaps.csv"

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evacap_cli.metrics import parts
+from evacap_cli.metrics import spice_files
 from evacap_cli.metrics.java import MetricError, Runtime, find_java
 from evacap_cli.metrics.spice import CATEGORIES, spice
-from evacap_cli.metrics.tuples import TupleCache
+from evacap_cli.metrics.spice_cache import TupleCache
 
 from .java import needs_java
 
@@ -64,12 +64,12 @@ def test_a_build_of_the_packaged_source_behaves_the_same(
     if javac is None:
         pytest.skip("no javac")
     built = tmp_path / "built"
-    shutil.copytree(parts.SPICE_PARTS, built, ignore=shutil.ignore_patterns("*.class"))
-    libraries = [parts.pycocoevalcap_file("spice/spice-1.0.jar"), built / "stanford-corenlp-3.6.0.jar"]
+    shutil.copytree(spice_files.SPICE_PARTS, built, ignore=shutil.ignore_patterns("*.class"))
+    libraries = [spice_files.pycocoevalcap_file("spice/spice-1.0.jar"), built / "stanford-corenlp-3.6.0.jar"]
     source = built / "edu/anu/spice/EvacapLauncher.java"
     path = os.pathsep.join(map(str, libraries))
     subprocess.run([javac, "--release", "8", "-Xlint:-options", "-cp", path, "-d", built, source], check=True)
-    monkeypatch.setattr(parts, "SPICE_PARTS", built)
+    monkeypatch.setattr(spice_files, "SPICE_PARTS", built)
     again = scored(runtime)
     assert all(np.array_equal(again[name], packaged[name], equal_nan=True) for name in CATEGORIES)
 
@@ -77,18 +77,18 @@ def test_a_build_of_the_packaged_source_behaves_the_same(
 def test_the_class_is_for_java_8_and_the_parts_are_as_packaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts.check_spice_parts()
-    launcher = (parts.SPICE_PARTS / "edu/anu/spice/EvacapLauncher.class").read_bytes()
+    spice_files.check_spice_parts()
+    launcher = (spice_files.SPICE_PARTS / "edu/anu/spice/EvacapLauncher.class").read_bytes()
     assert int.from_bytes(launcher[6:8], "big") == 52
     assert {"COPYING-GPL-3.txt", "COPYING-AGPL-3.txt", "README.md"} <= {
-        p.name for p in parts.SPICE_PARTS.iterdir()
+        p.name for p in spice_files.SPICE_PARTS.iterdir()
     }
     damaged = tmp_path / "spice"
-    shutil.copytree(parts.SPICE_PARTS, damaged)
+    shutil.copytree(spice_files.SPICE_PARTS, damaged)
     (damaged / "stanford-corenlp-3.6.0.jar").write_bytes(b"PK")
-    monkeypatch.setattr(parts, "SPICE_PARTS", damaged)
+    monkeypatch.setattr(spice_files, "SPICE_PARTS", damaged)
     with pytest.raises(MetricError, match="stanford-corenlp"):
-        parts.check_spice_parts()
+        spice_files.check_spice_parts()
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from evacap_cli.errors import UsageError
+from evacap_cli.metrics.spice_cache import TupleCache
 from evacap_cli.metrics.suite import METRICS, PTB, Scores, Settings, choose_metrics, score_captions
-from evacap_cli.metrics.tuples import TupleCache
 
 from .clips import CANDIDATES, KNOWN, REFERENCES
 from .java import fake_java, handing_on, needs_java
@@ -103,7 +103,7 @@ def test_what_a_failing_program_says_is_shown(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_java
 def test_missing_parts_of_spice_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("evacap_cli.metrics.parts.SPICE_PARTS", tmp_path)
+    monkeypatch.setattr("evacap_cli.metrics.spice_files.SPICE_PARTS", tmp_path)
     scores = score(("SPICE", "CIDEr"))
     assert "SPICE files are missing" in scores.unavailable["SPICE"]
     assert_known(scores, ("CIDEr",))

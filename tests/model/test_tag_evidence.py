@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from evacap_cli.model.packing import pack
+from evacap_cli.model.tag_encoder import pooled_frames
 from evacap_cli.model.tag_evidence import FLOOR, TEMPERATURE, TagEvidence, shares
-from evacap_cli.model.tags import pooled_frames
 
 from .tagged import ENCODER, random_heard, random_seen, random_ties, tag_model
 

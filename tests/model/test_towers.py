@@ -18,8 +18,8 @@ from evacap_cli.model import CaptionModel, ModelConfig, Tokenizer, load_checkpoi
 from evacap_cli.model import towers as towers_module
 from evacap_cli.model.checkpoint import CONFIG, WEIGHTS
 from evacap_cli.model.config import TagEncoderConfig
+from evacap_cli.model.tag_encoder import NETWORKS
 from evacap_cli.model.tag_evidence import TagEvidence
-from evacap_cli.model.tags import NETWORKS
 from evacap_cli.model.towers import TIES, load_towers, shared_path, shared_weights
 from evacap_cli.model.yamnet import BLOCKS, YAMNet
 

@@ -16,9 +16,9 @@ from evacap_cli.data.store import Sample, Store, write_store
 from evacap_cli.model import load_checkpoint, packaged_models, resolve_model, save_checkpoint
 from evacap_cli.tasks import calibrating
 from evacap_cli.tasks.calibrating import DONORS, card_section, with_section
-from evacap_cli.tasks.describing import Describer, Describing, Said
 from evacap_cli.tasks.mismatch import Calibration, fit, probability
 from evacap_cli.tasks.pairing import Pairing
+from evacap_cli.tasks.store_captioner import Captions, InferenceOptions, StoreCaptioner
 
 from ..conftest import Evacap
 from ..data.toys import Toy
@@ -92,7 +92,9 @@ def test_it_is_the_fit_of_what_the_model_says(evacap: Evacap, store: Path, tmp_p
     seeds = np.random.default_rng(5).choice(CLIPS - 1, DONORS, replace=False)
     pairings = [Pairing.draw(CLIPS, int(seed)) for seed in seeds]
     kept = Store(store)
-    alone, mixed = Describer(own, kept, Describing(beam=2, max_words=5, batch_size=7)).paired(pairings)
+    alone, mixed = StoreCaptioner(
+        own, kept, InferenceOptions(beam=2, max_words=5, batch_size=7)
+    ).caption_paired(pairings)
 
     def told(said: object) -> np.ndarray:
         values = np.column_stack([said.gate, said.entropy])
@@ -127,12 +129,12 @@ def test_a_gate_without_entropy_is_one_input(evacap: Evacap, store: Path, tmp_pa
     assert probability(own, 0.0, None) is None  # no picture
 
 
-def heard_and_seen(path: Path, store: Path, seed: int = 0) -> tuple[Said, list[Said]]:
+def heard_and_seen(path: Path, store: Path, seed: int = 0) -> tuple[Captions, list[Captions]]:
     """What a checkpoint says of each clip with its own picture and with the donors'."""
     seeds = np.random.default_rng(seed).choice(CLIPS - 1, DONORS, replace=False)
-    how = Describing(beam=1, max_words=3, batch_size=16)
+    how = InferenceOptions(beam=1, max_words=3, batch_size=16)
     pairings = [Pairing.draw(CLIPS, int(each)) for each in seeds]
-    return Describer(load_checkpoint(path), Store(store), how).paired(pairings)
+    return StoreCaptioner(load_checkpoint(path), Store(store), how).caption_paired(pairings)
 
 
 def assert_goes_by_its_calibration(path: Path, store: Path, tolerance: float = 1e-5) -> None:
@@ -174,7 +176,7 @@ def test_a_switch_goes_by_what_was_found(evacap: Evacap, store: Path, tmp_path: 
     assert changed == {"fusion.evidence.weights", "fusion.evidence.bias"}
     assert now.keys() == was.keys()
 
-    def told(said: Said) -> np.ndarray:
+    def told(said: Captions) -> np.ndarray:
         return np.column_stack(list(said.cues.values()))
 
     matched = told(own)

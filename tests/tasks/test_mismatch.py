@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evacap_cli.errors import EvacapError
-from evacap_cli.metrics.mixtures import auroc
+from evacap_cli.metrics.mixture_scores import auroc
 from evacap_cli.model import Checkpoint, load_checkpoint
 from evacap_cli.tasks.mismatch import FOLDS, RIDGE, Calibration, Fitted, fit, probability
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evacap_cli.errors import UsageError
-from evacap_cli.tasks.pairing import Pairing, circle
+from evacap_cli.tasks.pairing import Pairing, donor_cycle
 
 
 @pytest.mark.parametrize(("clips", "seed"), [(2, 0), (3, 1), (7, 4), (100, 0), (100, 98)])
@@ -22,7 +22,7 @@ def test_seeds_give_every_clip_other_donors() -> None:
 
 
 def test_round_the_circle_the_donor_stands_a_stride_on() -> None:
-    walk = circle(50)
+    walk = donor_cycle(50)
     for seed in (0, 3):
         pairing = Pairing.draw(50, seed)
         assert (pairing.donor[walk] == np.roll(walk, -pairing.stride)).all()

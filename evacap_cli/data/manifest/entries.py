@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evacap_cli.data.manifest.forms import Clip, check_columns, collect, is_known
+from evacap_cli.data.manifest.columns import Clip, check_columns, collect, is_known
 from evacap_cli.data.manifest.keys import Keys
-from evacap_cli.data.manifest.matching import FrameFolders, Match, MediaIndex
+from evacap_cli.data.manifest.media_index import FrameFolders, Match, MediaIndex
 from evacap_cli.data.manifest.tables import read_table
 from evacap_cli.errors import UsageError
 from evacap_cli.media import AUDIO_SUFFIXES

@@ -9,7 +9,7 @@ from evacap_cli.tasks.importing.imports import (
     import_networks,
     save_part,
 )
-from evacap_cli.tasks.importing.matching import Imported, Row
+from evacap_cli.tasks.importing.tensor_matching import Imported, Row
 
 __all__ = [
     "Imported",

@@ -14,11 +14,11 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import CaptionModel, Tokenizer, build_model, save_checkpoint
 from evacap_cli.model.checkpoint import CONFIG, TOKENIZER
 from evacap_cli.model.towers import shared_path
-from evacap_cli.tasks.importing.matching import DECODER, ENCODER, TITLES, Imported, match, some
 from evacap_cli.tasks.importing.networks import EYE, PARTS, YAMNET, find_kind, match_networks, read_weights
 from evacap_cli.tasks.importing.sizes import avcap_sizes
+from evacap_cli.tasks.importing.tensor_matching import DECODER, ENCODER, TITLES, Imported, match, some
 from evacap_cli.tasks.training.config import read_config
-from evacap_cli.tasks.training.fresh import fresh_model
+from evacap_cli.tasks.training.initialization import fresh_model
 from evacap_cli.tasks.vocabulary import find_vocabulary
 
 WORDS_OF = "demo"

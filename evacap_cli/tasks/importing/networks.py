@@ -18,7 +18,7 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.model import CaptionModel
 from evacap_cli.model.published import kind_of, read_published
 from evacap_cli.model.yamnet import BLOCKS, fold_batch_norm
-from evacap_cli.tasks.importing.matching import Imported, Row, misfit
+from evacap_cli.tasks.importing.tensor_matching import Imported, Row, misfit
 
 YAMNET, EYE = "yamnet", "efficientnet-lite0"
 PARTS = {YAMNET: "encoder.network_a.", EYE: "encoder.network_v."}

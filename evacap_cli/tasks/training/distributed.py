@@ -15,7 +15,7 @@ from torch import distributed as dist
 
 from evacap_cli.errors import EvacapError
 
-PATIENCE = timedelta(hours=2)
+TIMEOUT = timedelta(hours=2)
 """How long processes wait for one another: one may prepare clips or caption for validation meanwhile."""
 
 
@@ -73,7 +73,7 @@ def process_group(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Ranks(rank, world), device
     finally:

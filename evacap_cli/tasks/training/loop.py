@@ -20,18 +20,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from evacap_cli.errors import EvacapError
 from evacap_cli.model import CaptionModel, Objective, Tokenizer, save_checkpoint
-from evacap_cli.model.shuffling import shuffle_partners
-from evacap_cli.report.curves import draw_curves
+from evacap_cli.model.modality_shuffling import shuffle_partners
+from evacap_cli.report.training_curves import draw_curves
 from evacap_cli.tasks.batches import Batch, Batches
 from evacap_cli.tasks.devices import pick_precision
+from evacap_cli.tasks.training.caption_tokens import encode_captions
 from evacap_cli.tasks.training.distributed import ALONE, Ranks
-from evacap_cli.tasks.training.feeding import Plan, feed
-from evacap_cli.tasks.training.groups import freeze, parameter_groups
+from evacap_cli.tasks.training.loading import Plan, load_batches
 from evacap_cli.tasks.training.log import RunLog, Tally, read_log
+from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 from evacap_cli.tasks.training.settings import TrainSettings
 from evacap_cli.tasks.training.state import load_state, save_state
 from evacap_cli.tasks.training.validation import validate
-from evacap_cli.tasks.training.words import encode_captions
 
 RECENT = 50
 """Steps whose median loss tells a jump."""
@@ -177,7 +177,7 @@ class _Run:
         self.saved = started = time.monotonic()
         smooth, ended_early, stopped = math.nan, self.done_early, False
         portions = plan.portions(self.ranks.rank, first)
-        batches = feed(self.train_data, portions, settings, self.workers, self.device.type == "cuda")
+        batches = load_batches(self.train_data, portions, settings, self.workers, self.device.type == "cuda")
         while self.step < plan.steps and not ended_early and not stopped:
             lr = settings.learning_rate(self.step, plan.steps, plan.per_epoch)
             values, skipped = self.update(list(islice(batches, settings.accumulate)), lr)

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from evacap_cli.model import ModelConfig, build_model
-from evacap_cli.tasks.training.groups import freeze
+from evacap_cli.tasks.training.parameter_groups import freeze
 from evacap_cli.tasks.training.settings import TrainSettings
 
 WORDS = 20

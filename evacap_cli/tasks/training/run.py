@@ -27,11 +27,11 @@ from evacap_cli.tasks.importing import import_cav_mae, import_git, import_networ
 from evacap_cli.tasks.preparing import prepare
 from evacap_cli.tasks.training.config import RunConfig, read_config
 from evacap_cli.tasks.training.distributed import Ranks, process_group, world_size
-from evacap_cli.tasks.training.feeding import Plan, can_share_memory
-from evacap_cli.tasks.training.fresh import fresh_model
-from evacap_cli.tasks.training.groups import freeze, parameter_groups
+from evacap_cli.tasks.training.initialization import fresh_model
+from evacap_cli.tasks.training.loading import Plan, can_share_memory
 from evacap_cli.tasks.training.loop import Progress, fit
 from evacap_cli.tasks.training.memory import estimate_memory
+from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 from evacap_cli.tasks.vocabulary import find_vocabulary
 
 MOST_FAILURES = 10  # that are told; the store's index has all
@@ -57,7 +57,7 @@ class RunOptions:
 
 
 @dataclass
-class Told:
+class RunCallbacks:
     """How a run speaks to whoever started it; by default not at all."""
 
     note: Callable[[str], None] = lambda text: None
@@ -104,10 +104,14 @@ def plan_run(config: str, overrides: Sequence[str], options: RunOptions) -> dict
 
 
 def train(
-    config: str, overrides: Sequence[str], out: Path, options: RunOptions, told: Told | None = None
+    config: str,
+    overrides: Sequence[str],
+    out: Path,
+    options: RunOptions,
+    callbacks: RunCallbacks | None = None,
 ) -> dict[str, Any]:
     """Everything `evacap train` does; returns `fit`'s summary."""
-    told = told or Told()
+    callbacks = callbacks or RunCallbacks()
     settings = read_config(config, overrides)
     if options.data is None:
         raise UsageError("--data is missing", "give a feature store, or a manifest of clips with captions")
@@ -117,42 +121,45 @@ def train(
         if device.type == "cpu":
             torch.set_flush_denormal(True)  # tiny gradients cost a CPU many times a normal one
         if not ranks.first:
-            told = Told(stop=told.stop)
+            callbacks = RunCallbacks(stop=callbacks.stop)
         workers = options.workers
         if workers and not can_share_memory():
-            told.note(
+            callbacks.note(
                 "no shared memory (/dev/shm) here: clips are read in the training process, as with --workers 0"
             )
             workers = 0
         if note := precision_note(settings.training.precision, device):
-            told.note(note)
+            callbacks.note(note)
         picture = settings.model.fusion != "audio-only"
         batches = {}
         for name, source in (("train", options.data), ("val", options.val)):
             if source is not None:
-                store = _store_of(source, out / "clips" / name, settings, options, ranks, told)
-                told.note(
+                store = _store_of(source, out / "clips" / name, settings, options, ranks, callbacks)
+                callbacks.note(
                     f"{name}: {len(store)} clips"
                     + (f", {len(store.failed)} more could not be read or found" if store.failed else "")
                 )
                 for clip in store.failed[:MOST_FAILURES]:
-                    told.note(f"  {clip['source']}: {clip['error']}")
+                    callbacks.note(f"  {clip['source']}: {clip['error']}")
                 _check_captions(store, source)
                 batches[name] = FeatureBatches(store, settings.features, picture)
-        tokenizer, model = _start(settings, batches["train"].store, options, told)
-        told.note(f"model {config}: {parameter_counts(model)['total'] / 1e6:.2f} M parameters, {len(tokenizer)} words, "
-                  f"on {device}" + (f" and {ranks.world - 1} more" if ranks.world > 1 else ""))  # fmt: skip
+        tokenizer, model = _start(settings, batches["train"].store, options, callbacks)
+        total = parameter_counts(model)["total"]
+        callbacks.note(
+            f"model {config}: {total / 1e6:.2f} M parameters, {len(tokenizer)} words, on {device}"
+            + (f" and {ranks.world - 1} more" if ranks.world > 1 else "")
+        )
         identity = {
             "clips": batches["train"].store.fingerprint(),
             "model": str(sorted(model.config.to_dict().items())),
         }
         return fit(model, tokenizer, batches["train"], settings.training, out, batches.get("val"), device, ranks,
                    workers, options.resume, identity,
-                   {"preset": config, "overrides": list(overrides)}, told.progress, told.stop)  # fmt: skip
+                   {"preset": config, "overrides": list(overrides)}, callbacks.progress, callbacks.stop)  # fmt: skip
 
 
 def _store_of(
-    source: Path, place: Path, settings: RunConfig, options: RunOptions, ranks: Ranks, told: Told
+    source: Path, place: Path, settings: RunConfig, options: RunOptions, ranks: Ranks, callbacks: RunCallbacks
 ) -> Store:
     """The store `source`, or the one that the first process makes of the manifest `source`."""
     if not source.is_dir():
@@ -160,7 +167,7 @@ def _store_of(
         if ranks.first:
             try:
                 prepare(source, place, settings.features, media=options.media, workers=options.workers,
-                        progress=told.prepared)  # fmt: skip
+                        progress=callbacks.prepared)  # fmt: skip
             except EvacapError as error:
                 failure = error
                 if error.message.startswith(f"{place}: "):  # made before, of other clips
@@ -190,15 +197,15 @@ def _check_captions(store: Store, source: Path) -> None:
 
 
 def _start(
-    settings: RunConfig, store: Store, options: RunOptions, told: Told
+    settings: RunConfig, store: Store, options: RunOptions, callbacks: RunCallbacks
 ) -> tuple[Tokenizer, CaptionModel]:
     """The tokenizer and the model a run begins with: fresh, with published parts, or those of a checkpoint."""
     if options.init is not None:
         checkpoint = load_checkpoint(options.init)
         if checkpoint.model.config.fusion == settings.model.fusion:
-            _tell_unused(checkpoint, settings, told)
+            _report_unused(checkpoint, settings, callbacks)
             return checkpoint.tokenizer, checkpoint.model
-        return checkpoint.tokenizer, _refitted(checkpoint, settings, told)
+        return checkpoint.tokenizer, _refitted(checkpoint, settings, callbacks)
     if options.vocab is not None or options.init_decoder is not None:
         tokenizer = Tokenizer.from_vocab(find_vocabulary(options.vocab))
     else:
@@ -207,16 +214,16 @@ def _start(
     model = fresh_model(settings, tokenizer)
     for file in options.init_encoder:
         load = import_networks if model.tagged else import_cav_mae
-        told.note(f"{file}: {load(file, model, allow=options.allow).summary()}")
+        callbacks.note(f"{file}: {load(file, model, allow=options.allow).summary()}")
     if options.init_decoder is not None:
-        told.note(
+        callbacks.note(
             f"{options.init_decoder}: {import_git(options.init_decoder, model, options.allow).summary()}"
         )
     model.start_alike()
     return tokenizer, model
 
 
-def _tell_unused(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> None:
+def _report_unused(checkpoint: Checkpoint, settings: RunConfig, callbacks: RunCallbacks) -> None:
     """A checkpoint of the run's own fusion goes on as it is; where the run's settings say otherwise, they are told."""
     own = checkpoint.model.config
     wanted = replace(
@@ -230,10 +237,10 @@ def _tell_unused(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> Non
         if value != has[name]
     ]
     if unused:
-        told.note(f"{checkpoint.path}: goes on as it is, without {', '.join(unused)}")
+        callbacks.note(f"{checkpoint.path}: goes on as it is, without {', '.join(unused)}")
 
 
-def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> CaptionModel:
+def _refitted(checkpoint: Checkpoint, settings: RunConfig, callbacks: RunCallbacks) -> CaptionModel:
     """A fresh model of the run's fusion with all that a checkpoint of another fusion has in common with it. Of two
     decoders, each begins as the one that there is; one that looks, as the one that saw.
 
@@ -253,6 +260,6 @@ def _refitted(checkpoint: Checkpoint, settings: RunConfig, told: Told) -> Captio
         )
     model.load_state_dict(taken, strict=False)
     fresh = sorted({".".join(name.split(".")[:2]) for name in wanted if name not in taken})
-    told.note(f"{checkpoint.path}: its fusion is {checkpoint.model.config.fusion}; {len(taken)} of {len(wanted)} "
+    callbacks.note(f"{checkpoint.path}: its fusion is {checkpoint.model.config.fusion}; {len(taken)} of {len(wanted)} "
               f"tensors taken over, afresh: {', '.join(fresh) or 'none'}")  # fmt: skip
     return model

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from evacap_cli.metrics.quick import quick_cider
+from evacap_cli.metrics.quick_cider import quick_cider
 from evacap_cli.model import CaptionModel, Objective, Tokenizer
 from evacap_cli.tasks.batches import Batches
+from evacap_cli.tasks.training.caption_tokens import encode_captions
 from evacap_cli.tasks.training.distributed import ALONE, Ranks
-from evacap_cli.tasks.training.feeding import feed
+from evacap_cli.tasks.training.loading import load_batches
 from evacap_cli.tasks.training.settings import TrainSettings
-from evacap_cli.tasks.training.words import encode_captions
 
 
 @torch.inference_mode()
@@ -33,7 +33,7 @@ def validate(
     portions = [(0, mine[start : start + size]) for start in range(0, len(mine), size)]
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     said: dict[int, str] = {}
-    for (_, rows), batch in zip(portions, feed(data, iter(portions), None, workers), strict=True):
+    for (_, rows), batch in zip(portions, load_batches(data, iter(portions), None, workers), strict=True):
         audio, picture, mask = batch.inputs(device, data.features)
         tokens, wanted = encode_captions(tokenizer, batch.captions, settings.max_words)
         with torch.autocast(device.type, dtype, enabled=dtype is not None):

@@ -8,7 +8,7 @@ import torch
 
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel, DecoderConfig, EncoderConfig, ModelConfig, Tokenizer
-from evacap_cli.tasks.batches import Batch, Draw, one_of
+from evacap_cli.tasks.batches import Augmentation, Batch, pick_caption
 from evacap_cli.tasks.training import TrainSettings
 
 WORDS = ("a dog barks", "rain falls on a roof", "a bell rings twice", "an engine idles")
@@ -17,8 +17,8 @@ SETTINGS = TrainSettings(epochs=4, batch_size=8, lr=3e-3, warmup_epochs=0.5, bet
                          freq_mask=2, time_mask=4, noise=False, sms=0.3, save_every=5, log_every=1)  # fmt: skip
 
 
-def settings(**changes: object) -> TrainSettings:
-    return TrainSettings.from_dict({**SETTINGS.to_dict(), **changes})
+def settings(**overrides: object) -> TrainSettings:
+    return TrainSettings.from_dict({**SETTINGS.to_dict(), **overrides})
 
 
 class Colours:
@@ -36,7 +36,7 @@ class Colours:
         text = WORDS[index % 4]
         return [text, f"{text} {text}"] if self.wordy else [text]
 
-    def batch(self, rows: Sequence[int], draw: Draw | None = None) -> Batch:
+    def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch:
         fbank, pixels = (
             torch.zeros(len(rows), 64, 32),
             torch.zeros(len(rows), 2, 3, 32, 32, dtype=torch.uint8),
@@ -46,8 +46,10 @@ class Colours:
             pixels[place, :, row % 3, row % 4 * 8 : row % 4 * 8 + 8] = 255
             if row in self.broken:
                 fbank[place] = torch.nan
-        chosen = [self.captions(row)[0] if draw is None else one_of(self.captions(row), draw.generator(row))
-                  for row in rows]  # fmt: skip
+        chosen = [
+            texts[0] if augmentation is None else pick_caption(texts, augmentation.generator(row))
+            for row, texts in ((row, self.captions(row)) for row in rows)
+        ]
         return Batch(fbank, pixels, None, chosen)
 
 

@@ -17,9 +17,9 @@ from .colours import Colours, make_tokenizer, settings, small_model
 
 
 def main() -> None:
-    out, clips, changes = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+    out, clips, overrides = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
-    fusion = changes.pop("fusion", "entropy-gate")
+    fusion = overrides.pop("fusion", "entropy-gate")
     torch.set_num_threads(1)
     tokenizer = make_tokenizer()
 
@@ -28,7 +28,7 @@ def main() -> None:
         time.sleep(pause)
 
     with process_group(torch.device("cpu")) as (ranks, device):
-        fit(small_model(tokenizer, fusion, dropout=0.0), tokenizer, Colours(clips, wordy=True), settings(**changes),
+        fit(small_model(tokenizer, fusion, dropout=0.0), tokenizer, Colours(clips, wordy=True), settings(**overrides),
             out, Colours(9), device, ranks, progress=progress)  # fmt: skip
 
 

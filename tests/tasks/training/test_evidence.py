@@ -71,11 +71,11 @@ def test_the_switch_learns_what_belongs_together(tokenizer: Tokenizer, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "changes"), [("evidence", {"match": 0.0}), ("cross-attention", {})])
 def test_without_comparison_nothing_is_said_of_it(
-    fusion: str, changes: dict[str, float], tokenizer: Tokenizer, tmp_path: Path
+    fusion: str, overrides: dict[str, float], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = small_model(tokenizer, fusion)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    fit(model, tokenizer, Colours(8), settings(**{**SWITCH, **changes}), tmp_path)
+    fit(model, tokenizer, Colours(8), settings(**{**SWITCH, **overrides}), tmp_path)
     assert all("match" not in line for line in log_of(tmp_path))
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
     compares = {name: p for name, p in model.named_parameters() if name.startswith("fusion.evidence.")}
@@ -138,8 +138,14 @@ def test_without_any_picture_nothing_is_learned_of_pictures(
 ) -> None:
     model = small_model(tokenizer, fusion)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    changes = {"modality_dropout": 1.0, "match": 0.0, "weight_decay": 0.0, "sms": 0.0, "gate_stability": 0.0}
-    fit(model, tokenizer, Colours(8), settings(**changes), tmp_path)
+    overrides = {
+        "modality_dropout": 1.0,
+        "match": 0.0,
+        "weight_decay": 0.0,
+        "sms": 0.0,
+        "gate_stability": 0.0,
+    }
+    fit(model, tokenizer, Colours(8), settings(**overrides), tmp_path)
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
     towers = {name for name in before if name.startswith(("encoder.blocks_v", "encoder.patch_embed_v"))}
     assert towers

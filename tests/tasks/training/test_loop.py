@@ -13,8 +13,8 @@ import torch
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import FUSIONS, Tokenizer, load_checkpoint
 from evacap_cli.tasks.training import TrainSettings, fit
-from evacap_cli.tasks.training.groups import freeze, parameter_groups
-from evacap_cli.tasks.training.words import encode_captions
+from evacap_cli.tasks.training.caption_tokens import encode_captions
+from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 
 from .colours import FEATURES, SETTINGS, WORDS, Colours, make_tokenizer, settings, small_model
 

@@ -25,11 +25,11 @@ TIMES = ("clips_per_second",)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run(out: Path, clips: int = 40, processes: int = 1, **changes: object) -> list[dict]:
+def run(out: Path, clips: int = 40, processes: int = 1, **overrides: object) -> list[dict]:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run([*start, "-m", MODULE, out, str(clips), json.dumps(changes)], cwd=ROOT, env=ENVIRONMENT,
+    done = subprocess.run([*start, "-m", MODULE, out, str(clips), json.dumps(overrides)], cwd=ROOT, env=ENVIRONMENT,
                           capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return curve(out)
@@ -43,9 +43,9 @@ def curve(out: Path) -> list[dict]:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_learn_as_one_with_the_same_batch(tmp_path: Path, accumulate: int) -> None:
     """Captions of unequal length, 43 clips (no multiple of anything), 9 for validation: sharing out changes nothing."""
-    changes = {"sms": 0.0, "accumulate": accumulate, "stop_on": "cider", "epochs": 2}
-    one = run(tmp_path / "one", 43, **{**changes, "accumulate": 1})
-    two = run(tmp_path / "two", 43, processes=2, **changes)
+    overrides = {"sms": 0.0, "accumulate": accumulate, "stop_on": "cider", "epochs": 2}
+    one = run(tmp_path / "one", 43, **{**overrides, "accumulate": 1})
+    two = run(tmp_path / "two", 43, processes=2, **overrides)
     assert len(one) == len(two) == 10
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
@@ -69,9 +69,9 @@ def test_shuffling_in_two_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("freeze", [[], ["decoder"]])
 def test_two_processes_of_which_one_may_see_nothing(tmp_path: Path, freeze: list[str]) -> None:
     """The decoder that sees has a gradient in each, though only from clips that show something."""
-    changes = {"fusion": "evidence", "sms": 0.0, "match": 0.0, "modality_dropout": 0.9, "epochs": 1,
+    overrides = {"fusion": "evidence", "sms": 0.0, "match": 0.0, "modality_dropout": 0.9, "epochs": 1,
                "freeze": freeze}  # fmt: skip
-    log = run(tmp_path, processes=2, **changes)
+    log = run(tmp_path, processes=2, **overrides)
     assert [line["clips"] for line in log] == [8] * 5
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from evacap_cli.data.manifest.columns import check_columns, collect, is_known
 from evacap_cli.data.manifest.entries import find_entries
-from evacap_cli.data.manifest.forms import check_columns, collect, is_known
 from evacap_cli.data.manifest.tables import read_table
 from evacap_cli.errors import UsageError
 from evacap_cli.tasks.captioning.inputs.urls import is_url

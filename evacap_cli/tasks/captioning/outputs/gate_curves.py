@@ -107,7 +107,7 @@ class GateCurves:
     def _draw(
         self, path: Path, source: Source, clip: Clip, result: CaptionResult, numbers: dict[str, np.ndarray]
     ) -> None:
-        from evacap_cli.report.gates import GateView, draw_gates
+        from evacap_cli.report.gate_figure import GateView, draw_gates
 
         count = 0 if clip.frames is None else len(clip.frames)
         seen = frame_times(clip.end - clip.start, self.features, count)

@@ -185,7 +185,7 @@ def test_one_picture_for_all_of_the_sound(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(tmp_path / "f.mp4")
-    monkeypatch.setattr("evacap_cli.media.following.Cursor", _broken)
+    monkeypatch.setattr("evacap_cli.media.frame_stream.Cursor", _broken)
     found = clips(path)
     assert times(found) == [(0, 4), (4, 8), (8, 12), (12, 13)]
     assert {(clip.frames is None, clip.picture_error) for clip in found} == {

@@ -15,7 +15,7 @@ from evacap_cli.tasks.captioning.inputs.local_files import local_file
 from evacap_cli.tasks.captioning.inputs.sources import Source
 
 CHANGED = "^changed while it was read"
-Change = Callable[[Source], object]
+Perturbation = Callable[[Source], object]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_file_is_itself(source: Source) -> None:
         assert path.exists()
 
 
-def read(source: Source, change: Change, error: Exception | None = None) -> None:
+def read(source: Source, change: Perturbation, error: Exception | None = None) -> None:
     with local_file(source):
         change(source)
         if error:
@@ -51,7 +51,7 @@ def read(source: Source, change: Change, error: Exception | None = None) -> None
 
 
 @pytest.mark.parametrize("change", [grow, rewrite])
-def test_a_change_since_it_was_listed(source: Source, change: Change) -> None:
+def test_a_change_since_it_was_listed(source: Source, change: Perturbation) -> None:
     change(source)
     ran: list[Source] = []
     with pytest.raises(MediaError, match=CHANGED) as caught:
@@ -61,7 +61,7 @@ def test_a_change_since_it_was_listed(source: Source, change: Change) -> None:
 
 
 @pytest.mark.parametrize("change", [grow, rewrite])
-def test_a_change_while_it_is_read(source: Source, change: Change) -> None:
+def test_a_change_while_it_is_read(source: Source, change: Perturbation) -> None:
     with pytest.raises(MediaError, match=CHANGED):
         read(source, change)
     (again,) = find_sources([source.path])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from evacap_cli import Captioner
 from evacap_cli.errors import EvacapError, UsageError
-from evacap_cli.report import gates
+from evacap_cli.report import gate_figure
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.options import CaptionOptions
@@ -27,7 +27,7 @@ from evacap_cli.tasks.mismatch import probability
 from tests.conftest import Evacap
 from tests.media.clips import write
 
-ClipCallback = tuple[Source, Clip, Row, CaptionResult]
+Described = tuple[Source, Clip, Row, CaptionResult]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def described(captioner: Captioner, inputs: list[Path], **options: Any) -> list[ClipCallback]:
-    told: list[ClipCallback] = []
+def described(captioner: Captioner, inputs: list[Path], **options: Any) -> list[Described]:
+    told: list[Described] = []
     list(captioner.rows(find_sources(inputs), CaptionOptions(workers=0, **options),
                         described=lambda *args: told.append(args)))  # fmt: skip
     return told
@@ -142,7 +142,9 @@ def test_the_picture_shows_the_clip_at_its_times(
     demo: Captioner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = []
-    monkeypatch.setattr(gates, "draw_gates", lambda view, path: (views.append(view), path.write_bytes(b"x")))
+    monkeypatch.setattr(
+        gate_figure, "draw_gates", lambda view, path: (views.append(view), path.write_bytes(b"x"))
+    )
     curves = GateCurves(tmp_path, demo.checkpoint, segmented=True)
     told = described(demo, [films / "film.mp4"], segment=2.0)
     for each in told:
@@ -155,7 +157,7 @@ def test_the_picture_shows_the_clip_at_its_times(
 
 
 @pytest.fixture(scope="module")
-def one(demo: Captioner, films: Path) -> ClipCallback:
+def one(demo: Captioner, films: Path) -> Described:
     (only,) = described(demo, [films / "film.wav"])
     return only
 
@@ -177,7 +179,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("relative", NAMES)
-def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: ClipCallback, tmp_path: Path) -> None:
+def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: Described, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "curves"
     curves = GateCurves(folder, demo.checkpoint)
     source = replace(one[0], relative=relative, name=relative, path=relative)
@@ -189,7 +191,7 @@ def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: ClipCall
     assert all(folder in path.resolve().parents for path in found)
 
 
-def test_without_relative_the_file_says_its_name(demo: Captioner, one: ClipCallback, tmp_path: Path) -> None:
+def test_without_relative_the_file_says_its_name(demo: Captioner, one: Described, tmp_path: Path) -> None:
     curves = GateCurves(tmp_path, demo.checkpoint)
     source = replace(one[0], relative="", path="/somewhere/x.mp4")
     assert curves.place(source, one[1]) == tmp_path / "x.mp4"
@@ -207,12 +209,12 @@ def test_models_without_a_gate_are_refused_first(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_fails_costs_itself_alone(
-    demo: Captioner, one: ClipCallback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: Captioner, one: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
         raise ZeroDivisionError("in the picture")
 
-    monkeypatch.setattr(gates, "draw_gates", fails)
+    monkeypatch.setattr(gate_figure, "draw_gates", fails)
     told: list[str] = []
     GateCurves(tmp_path, demo.checkpoint, log=told.append).add(*one)
     assert [path.name for path in tmp_path.iterdir()] == ["film.wav.npz"]
@@ -222,7 +224,7 @@ def test_a_picture_that_fails_costs_itself_alone(
 
 
 def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
-    demo: Captioner, one: ClipCallback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: Captioner, one: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, values: object) -> None:
         path.write_bytes(b"half")

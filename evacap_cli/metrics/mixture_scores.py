@@ -18,7 +18,7 @@ DRAWS, MIDDLE = 1000, (0.025, 0.975)
 
 
 @dataclass
-class Point:
+class SweepPoint:
     """Metrics of a model at one share or level: the mean over seeds, its ratio to the value at share 0 (`kept`), and
     95 % bootstrap intervals of both over seeds and clips."""
 
@@ -31,11 +31,28 @@ class Point:
     by_seed: list[dict[str, float]] = field(default_factory=list)
 
 
-def points_of(
+@dataclass
+class ModelSweep:
+    """A model's sweep. followed: for pairs that do not belong together, the metrics of their captions against the
+    sound's references and against the picture donor's. told_apart: AUROC of own against changed clips, of each number
+    that the model gives. by_kind: of clips whose kind is known, what the gate does and the metrics are, by kind.
+    seconds: of captioning and of scoring, all seeds."""
+
+    name: str
+    preset: str
+    points: list[SweepPoint]
+    followed: dict[str, dict[str, float]]
+    told_apart: dict[str, float]
+    by_kind: dict[str, dict[str, float]]
+    unavailable: dict[str, str]
+    seconds: dict[str, float]
+
+
+def sweep_points(
     plain: Scores,
     changed: Sequence[Sequence[Scores]],
     places: Sequence[tuple[float, int, Sequence[np.ndarray]]],
-) -> list[Point]:
+) -> list[SweepPoint]:
     """Computes the metrics of each point. changed: scores of the changed clips, by seed and level. places: (at, level,
     bool (N,) masks of the changed clips by seed)."""
     clips, seeds = len(plain.clips), len(changed)
@@ -60,7 +77,7 @@ def points_of(
     whole = {name: values(name, 0, nobody) for name in names}
     points = []
     for at, level, touched in places:
-        point = Point(at, by_seed=[{} for _ in range(seeds)])
+        point = SweepPoint(at, by_seed=[{} for _ in range(seeds)])
         for name in names:
             by_seed, drawn = values(name, level, touched)
             point.values[name] = float(by_seed.mean())
@@ -80,7 +97,7 @@ def _interval(values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def part(whole: Scores, keys: Sequence[str], rows: slice | np.ndarray) -> Scores:
+def select_clips(whole: Scores, keys: Sequence[str], rows: slice | np.ndarray) -> Scores:
     """The scores of a subset of the clips, renamed to `keys`."""
     found = Scores(tuple(keys), unavailable=whole.unavailable, cures=whole.cures, tokenizer=whole.tokenizer)
     for name, statistic in whole.statistics.items():
@@ -98,7 +115,7 @@ def mean_values(scores: Sequence[Scores]) -> dict[str, float]:
     return {name: float(np.mean([s.values[name] for s in scores])) for name in scores[0].per_clip}
 
 
-def share_nearer(heard: Sequence[Scores], seen: Sequence[Scores]) -> dict[str, float]:
+def share_following(heard: Sequence[Scores], seen: Sequence[Scores]) -> dict[str, float]:
     """The share of captions that score higher against the references of the picture donor than against those of the
     sound. Ties count as one half."""
     shares = {}

@@ -14,8 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from evacap_cli.report import gates
-from evacap_cli.report.gates import GateView, draw_gates, drawable, gate_figure
+from evacap_cli.report import gate_figure as module
+from evacap_cli.report.gate_figure import GateView, draw_gates, drawable, gate_figure
 
 START, END, COLUMN = 5.0, 15.0, 0.32
 TIMES = START + (np.arange(32) + 0.5) * COLUMN
@@ -153,19 +153,19 @@ def test_what_does_not_fit_is_broken_then_cut() -> None:
 
 
 def test_a_font_is_asked_for_what_the_first_one_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "_installed", lambda: ("Some CJK",))
-    own = gates._characters
-    monkeypatch.setattr(gates, "_ems", lambda *_: 0.5)
+    monkeypatch.setattr(module, "_installed", lambda: ("Some CJK",))
+    own = module._characters
+    monkeypatch.setattr(module, "_ems", lambda *_: 0.5)
     monkeypatch.setattr(
-        gates, "_characters", lambda f: frozenset(map(ord, "犬")) if f == "Some CJK" else own(f)
+        module, "_characters", lambda f: frozenset(map(ord, "犬")) if f == "Some CJK" else own(f)
     )
-    gates._font_of.cache_clear()
+    module._font_of.cache_clear()
     try:
         assert drawable("a 犬 狗", 9) == "a 犬 \\u72d7"
-        assert gates._families("a 犬") == ["DejaVu Sans", "Some CJK"]
-        assert gates._families("a") == ["DejaVu Sans"]
+        assert module._families("a 犬") == ["DejaVu Sans", "Some CJK"]
+        assert module._families("a") == ["DejaVu Sans"]
     finally:
-        gates._font_of.cache_clear()
+        module._font_of.cache_clear()
 
 
 def test_short_quiet_and_late_clips(view: GateView, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_figures_do_not_pile_up(view: GateView, tmp_path: Path, monkeypatch: pyt
         return figure
 
     before = dict(mpl.rcParams)
-    monkeypatch.setattr(gates, "gate_figure", watched)
+    monkeypatch.setattr(module, "gate_figure", watched)
     for _ in range(5):
         draw_gates(view, tmp_path / "x.png")
     gc.collect()

@@ -28,7 +28,7 @@ from evacap_cli.model.checkpoint import export_checkpoint
 from evacap_cli.model.config import TagEncoderConfig
 from evacap_cli.model.fusion import EvidenceSwitch
 from evacap_cli.model.packing import pack
-from evacap_cli.model.tags import LEAST, NETWORKS, TagEncoder, frame_tags, heard_tags, pooled_frames
+from evacap_cli.model.tag_encoder import LEAST, NETWORKS, TagEncoder, frame_tags, heard_tags, pooled_frames
 from evacap_cli.tasks.training import TrainSettings
 from evacap_cli.tasks.training.memory import estimate_memory
 

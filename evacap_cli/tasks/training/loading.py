@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from evacap_cli.errors import EvacapError
-from evacap_cli.tasks.batches import Batch, Batches, Draw
+from evacap_cli.tasks.batches import Augmentation, Batch, Batches
 from evacap_cli.tasks.training.settings import TrainSettings
 
 Portion = tuple[int, list[int]]
@@ -72,7 +72,7 @@ class Plan:
                 yield epoch, np.sort(portion).tolist()
 
 
-class _Reader:
+class _BatchDataset:
     """Turns a portion into a batch, in a reading process or in this one."""
 
     def __init__(self, data: Batches, settings: TrainSettings | None) -> None:
@@ -81,14 +81,14 @@ class _Reader:
     def __getitem__(self, portion: Portion) -> Batch | EvacapError:
         epoch, rows = portion
         s = self.settings
-        draw = None if s is None else Draw((s.seed, epoch), s.freq_mask, s.time_mask, s.noise)
+        augmentation = None if s is None else Augmentation((s.seed, epoch), s.freq_mask, s.time_mask, s.noise)
         try:
-            return self.data.batch(rows, draw)
+            return self.data.batch(rows, augmentation)
         except EvacapError as error:  # raised there, it would come back wrapped in a traceback
             return error
 
 
-def feed(
+def load_batches(
     data: Batches,
     portions: Iterator[Portion],
     settings: TrainSettings | None,
@@ -97,15 +97,15 @@ def feed(
 ) -> Iterator[Batch]:
     """Batches of `portions`, read ahead by `workers` processes; without `settings` nothing is left to chance."""
     loader: DataLoader[Batch] = DataLoader(
-        _Reader(data, settings),  # type: ignore[arg-type]
+        _BatchDataset(data, settings),  # type: ignore[arg-type]
         batch_size=None,
-        sampler=_Once(portions),
+        sampler=PortionSampler(portions),
         num_workers=workers,
         pin_memory=pin,
         # not forked: threads of this process may hold locks
         multiprocessing_context="spawn" if workers else None,
     )
-    with _without_signals():
+    with _signals_blocked():
         reading = iter(loader)
     processes = list(getattr(reading, "_workers", ()))
     try:
@@ -140,7 +140,7 @@ def can_share_memory() -> bool:
 
 
 @contextmanager
-def _without_signals() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """What is started meanwhile hears neither Ctrl-C nor SIGTERM: both go to all of a terminal's or a job's processes,
     and the one that trains needs the others to finish its step."""
     if os.name != "posix":
@@ -154,7 +154,7 @@ def _without_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _Once:
+class PortionSampler:
     """A stream as a sampler."""
 
     def __init__(self, portions: Iterator[Portion]) -> None:

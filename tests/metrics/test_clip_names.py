@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from evacap_cli.metrics.names import Named, Names
+from evacap_cli.metrics.clip_names import Named, Names
 
 
 def find(wanted: str | Named, *clips: str | Named) -> list[int]:

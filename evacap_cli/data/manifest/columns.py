@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evacap_cli.data.manifest.matching import YOUTUBE
+from evacap_cli.data.manifest.media_index import YOUTUBE
 from evacap_cli.data.manifest.tables import Table, plain_name
 from evacap_cli.errors import UsageError
 from evacap_cli.media import MEDIA_SUFFIXES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evacap_cli.report.curves import draw_curves
+from evacap_cli.report.training_curves import draw_curves
 
 
 @pytest.mark.slow

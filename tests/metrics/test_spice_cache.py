@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evacap_cli.metrics.tuples import TupleCache
+from evacap_cli.metrics.spice_cache import TupleCache
 
 
 def test_what_is_put_is_got_by_another(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evacap_cli.errors import UsageError
-from evacap_cli.metrics.pairs import Pairs, pair, read_candidates, read_references
+from evacap_cli.metrics.caption_pairs import Pairs, pair, read_candidates, read_references
 
 AUDIOCAPS = """audiocap_id,youtube_id,start_time,caption
 103549,7fmOlUlwoNg,20,"Rattling, and vibrations"

@@ -10,9 +10,9 @@ from evacap_cli.data.store import Store
 from evacap_cli.errors import UsageError
 from evacap_cli.features import normalize_frames
 from evacap_cli.model import Checkpoint, Generation
-from evacap_cli.tasks import changes
-from evacap_cli.tasks.describing import Describer, Describing
+from evacap_cli.tasks import perturbations
 from evacap_cli.tasks.pairing import Pairing
+from evacap_cli.tasks.store_captioner import InferenceOptions, StoreCaptioner
 
 from .noise import CLIPS, FEATURES, WITHOUT_PICTURE, checkpoint, noise_store
 
@@ -35,12 +35,12 @@ def one(at: Checkpoint, store: Store, sound: int, picture: int) -> Generation:
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 16])
 def test_every_pair_is_what_it_is_alone(fusion: str, batch_size: int, store: Store) -> None:
     at, pairings = checkpoint(fusion), [Pairing.draw(CLIPS, seed) for seed in (2, 0, CLIPS - 2)]
-    describer = Describer(at, store, Describing(beam=2, max_words=8, batch_size=batch_size))
-    own, mixed = describer.paired(pairings)
-    alone = describer.alone()
+    captioner = StoreCaptioner(at, store, InferenceOptions(beam=2, max_words=8, batch_size=batch_size))
+    own, mixed = captioner.caption_paired(pairings)
+    caption = captioner.caption()
     for clip in range(CLIPS):
         given = [(said, int(pairing.donor[clip])) for said, pairing in zip(mixed, pairings, strict=True)]
-        for said, donor in ((own, clip), (alone, clip), *given):
+        for said, donor in ((own, clip), (caption, clip), *given):
             out = one(at, store, clip, donor)
             assert said.captions[clip] == at.tokenizer.decode(out.tokens[0].tolist())
             assert said.score[clip] == pytest.approx(float(out.score[0]), abs=1e-4)
@@ -77,7 +77,7 @@ def test_each_half_is_encoded_once(store: Store, monkeypatch: pytest.MonkeyPatch
             return plain(x, *further)
 
         monkeypatch.setattr(at.model, f"encode_{name}", counted)
-    Describer(at, store, Describing(beam=1, max_words=4, batch_size=3)).paired(
+    StoreCaptioner(at, store, InferenceOptions(beam=1, max_words=4, batch_size=3)).caption_paired(
         [Pairing.draw(CLIPS, seed) for seed in range(3)]
     )
     assert counts == {"audio": CLIPS, "picture": CLIPS}
@@ -85,17 +85,17 @@ def test_each_half_is_encoded_once(store: Store, monkeypatch: pytest.MonkeyPatch
 
 def test_changes_of_the_picture(store: Store) -> None:
     at = checkpoint("entropy-gate")
-    describer = Describer(at, store, Describing(beam=2, max_words=8, batch_size=4))
+    captioner = StoreCaptioner(at, store, InferenceOptions(beam=2, max_words=8, batch_size=4))
     made = [
-        changes.black(),
-        changes.freeze(),
-        changes.drop_video(),
-        changes.noise(0),
-        changes.noise(0),
-        changes.noise(1),
+        perturbations.black(),
+        perturbations.freeze(),
+        perturbations.drop_video(),
+        perturbations.noise(0),
+        perturbations.noise(0),
+        perturbations.noise(1),
     ]
-    own, black, frozen, dropped, noise, same, other = describer.changed(made)
-    assert own.score == pytest.approx(describer.alone().score, abs=1e-5)
+    own, black, frozen, dropped, noise, same, other = captioner.caption_perturbed(made)
+    assert own.score == pytest.approx(captioner.caption().score, abs=1e-5)
     assert dropped.gate is not None
     assert (dropped.gate == 0).all()
     assert np.isnan(dropped.entropy).all()
@@ -109,9 +109,9 @@ def test_changes_of_the_picture(store: Store) -> None:
 def test_pictures_that_show_nothing_are_shut_out(store: Store) -> None:
     at = checkpoint("evidence")
     at.model.fusion.evidence.bias.fill_(50.0)  # whatever it sees is let in
-    describer = Describer(at, store, Describing(beam=2, max_words=8, batch_size=4))
-    own, black, frozen, dropped, noise = describer.changed(
-        [changes.black(), changes.freeze(), changes.drop_video(), changes.noise(0)]
+    captioner = StoreCaptioner(at, store, InferenceOptions(beam=2, max_words=8, batch_size=4))
+    own, black, frozen, dropped, noise = captioner.caption_perturbed(
+        [perturbations.black(), perturbations.freeze(), perturbations.drop_video(), perturbations.noise(0)]
     )
     seen = np.arange(CLIPS) != WITHOUT_PICTURE
     for said in (own, frozen):
@@ -127,7 +127,7 @@ def test_pictures_that_show_nothing_are_shut_out(store: Store) -> None:
 def test_what_was_said_is_reordered_as_a_whole(store: Store) -> None:
     rows = np.array([6, 0, 5, 1, WITHOUT_PICTURE, 2, 3])
     for fusion in ("evidence", "entropy-gate", "concat"):
-        said = Describer(checkpoint(fusion), store, Describing(beam=1, max_words=4)).alone()
+        said = StoreCaptioner(checkpoint(fusion), store, InferenceOptions(beam=1, max_words=4)).caption()
         other = said.reordered(rows)
         assert other.captions == [said.captions[row] for row in rows]
         assert other.cues.keys() == said.cues.keys()
@@ -145,7 +145,7 @@ def test_noise_is_as_loud_as_it_says() -> None:
     fbank = torch.randn(2, 64, 32)
     plain = (fbank * FEATURES.fbank_std + FEATURES.fbank_mean).exp().sum((1, 2))
     for decibels in (0.0, 20.0):
-        sound = changes.noise_audio(decibels, 0).sound
+        sound = perturbations.noise_audio(decibels, 0).sound
         assert sound is not None
         mixed = sound(fbank, FEATURES, np.array([4, 5]))
         energy = (mixed * FEATURES.fbank_std + FEATURES.fbank_mean).exp().sum((1, 2))
@@ -154,7 +154,7 @@ def test_noise_is_as_loud_as_it_says() -> None:
 
 
 def test_a_shift_is_of_hundredths_of_a_second() -> None:
-    sound = changes.shift(0.25).sound
+    sound = perturbations.shift(0.25).sound
     assert sound is not None
     fbank = torch.arange(64.0)[None, :, None].expand(1, 64, 32)
     assert sound(fbank, FEATURES, np.array([0]))[0, :, 0].tolist() == [*range(39, 64), *range(39)]
@@ -164,4 +164,4 @@ def test_a_store_of_other_features_is_refused(store: Store) -> None:
     at = checkpoint("entropy-gate")
     at.features["image_size"] = 64
     with pytest.raises(UsageError, match="image_size = 32 in the store, 64 wanted"):
-        Describer(at, store, Describing())
+        StoreCaptioner(at, store, InferenceOptions())

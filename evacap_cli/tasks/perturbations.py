@@ -13,36 +13,36 @@ from torch import Tensor
 from evacap_cli.features import FeatureSettings
 from evacap_cli.features.settings import HOP_SECONDS
 
-SoundChange = Callable[[Tensor, FeatureSettings, np.ndarray], Tensor]
-PictureChange = Callable[[Tensor, Tensor | None, np.ndarray], tuple[Tensor, Tensor | None]]
+AudioPerturbation = Callable[[Tensor, FeatureSettings, np.ndarray], Tensor]
+PicturePerturbation = Callable[[Tensor, Tensor | None, np.ndarray], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
-class Change:
+class Perturbation:
     """sound: fbank (B, T, F) normalised, settings and clip numbers -> the same shape. picture: frames uint8
     (B, N, 3, S, S), mask bool (B, N) or None and clip numbers -> both. None leaves a modality as it is."""
 
     name: str
-    sound: SoundChange | None = None
-    picture: PictureChange | None = None
+    sound: AudioPerturbation | None = None
+    picture: PicturePerturbation | None = None
 
 
-def black() -> Change:
-    return Change("black", picture=lambda frames, mask, rows: (torch.zeros_like(frames), mask))
+def black() -> Perturbation:
+    return Perturbation("black", picture=lambda frames, mask, rows: (torch.zeros_like(frames), mask))
 
 
-def freeze() -> Change:
+def freeze() -> Perturbation:
     """Every frame is the first."""
-    return Change("freeze", picture=lambda frames, mask, rows: (frames[:, :1].expand_as(frames), mask))
+    return Perturbation("freeze", picture=lambda frames, mask, rows: (frames[:, :1].expand_as(frames), mask))
 
 
-def drop_video() -> Change:
+def drop_video() -> Perturbation:
     """No frame exists: what a clip without a picture is to the model."""
-    return Change("drop-video", picture=lambda frames, mask, rows: (
+    return Perturbation("drop-video", picture=lambda frames, mask, rows: (
         frames, torch.zeros(frames.shape[:2], dtype=torch.bool)))  # fmt: skip
 
 
-def noise(seed: int) -> Change:
+def noise(seed: int) -> Perturbation:
     """Every pixel drawn anew."""
 
     def picture(frames: Tensor, mask: Tensor | None, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
@@ -52,10 +52,10 @@ def noise(seed: int) -> Change:
         ]
         return torch.stack(drawn), mask
 
-    return Change("noise", picture=picture)
+    return Perturbation("noise", picture=picture)
 
 
-def noise_audio(decibels: float, seed: int) -> Change:
+def noise_audio(decibels: float, seed: int) -> Perturbation:
     """White noise `decibels` below the sound's mean power, added to the energy of each mel band.
 
     A store holds no waveform: the powers of the two are added, which is what their sum has on average.
@@ -69,16 +69,16 @@ def noise_audio(decibels: float, seed: int) -> Change:
         mixed = energy + hiss * ratio[:, None, None]
         return (mixed.log() - features.fbank_mean) / features.fbank_std
 
-    return Change(f"noise-audio {decibels:g} dB", sound=sound)
+    return Perturbation(f"noise-audio {decibels:g} dB", sound=sound)
 
 
-def shift(seconds: float) -> Change:
+def shift(seconds: float) -> Perturbation:
     """The sound comes `seconds` later than the picture says; what falls off the end begins it."""
 
     def sound(fbank: Tensor, features: FeatureSettings, rows: np.ndarray) -> Tensor:
         return fbank.roll(round(seconds / HOP_SECONDS), dims=1)
 
-    return Change(f"shift {seconds:g} s", sound=sound)
+    return Perturbation(f"shift {seconds:g} s", sound=sound)
 
 
 def _white(features: FeatureSettings) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from evacap_cli.data.manifest.tables import Table, plain_name, read_table, whole_number
 from evacap_cli.errors import UsageError
-from evacap_cli.metrics.names import Named, Names
+from evacap_cli.metrics.clip_names import Named, Names
 
 # columns that name a clip; a file name is more reliable than an id, which may be a row number
 _FILES = ("video", "file_name", "filename", "path", "file", "file_path", "video_path", "audio_path", "wav")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evacap_cli.metrics.mixtures import auroc, part, points_of, share_nearer
+from evacap_cli.metrics.mixture_scores import auroc, select_clips, share_following, sweep_points
 from evacap_cli.metrics.suite import Settings, score_captions
 
 REFERENCES = [
@@ -34,11 +34,11 @@ def quick(values: dict[str, float | None]) -> dict[str, float | None]:
 @pytest.mark.slow
 def test_a_mixture_scores_as_its_captions_do() -> None:
     both = score_captions(CLIPS * 2, OWN + OTHER, REFERENCES * 2, Settings(METRICS), sets=2)
-    own, other = (part(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
+    own, other = (select_clips(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
     assert quick(own.values) == pytest.approx(values(OWN), abs=1e-9)
     mixed = [b if hit else a for a, b, hit in zip(OWN, OTHER, TOUCHED, strict=True)]
     places = [(0.0, 0, [np.zeros(5, bool)]), (0.4, 0, [TOUCHED]), (1.0, 0, [np.ones(5, bool)])]
-    none, some, every = points_of(own, [[other]], places)
+    none, some, every = sweep_points(own, [[other]], places)
     assert none.values == pytest.approx(own.values, abs=1e-9)
     assert some.values == pytest.approx(values(mixed, METRICS), abs=1e-9)
     assert quick(every.values) == pytest.approx(values(OTHER), abs=1e-9)
@@ -52,8 +52,8 @@ def test_a_mixture_scores_as_its_captions_do() -> None:
 @pytest.mark.slow
 def test_seeds_are_averaged() -> None:
     both = score_captions(CLIPS * 2, OWN + OTHER, REFERENCES * 2, Settings(("ROUGE_L",)), sets=2)
-    own, other = (part(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
-    (point,) = points_of(own, [[other], [own]], [(1.0, 0, [np.ones(5, bool)] * 2)])
+    own, other = (select_clips(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
+    (point,) = sweep_points(own, [[other], [own]], [(1.0, 0, [np.ones(5, bool)] * 2)])
     assert [seed["ROUGE_L"] for seed in point.by_seed] == [other.values["ROUGE_L"], own.values["ROUGE_L"]]
     assert point.values["ROUGE_L"] == pytest.approx(np.mean([other.values["ROUGE_L"], own.values["ROUGE_L"]]))
 
@@ -62,8 +62,8 @@ def test_seeds_are_averaged() -> None:
 def test_nearer_is_a_share_of_the_captions() -> None:
     own = score_captions(CLIPS, OWN, REFERENCES, Settings(("ROUGE_L",)))
     other = score_captions(CLIPS, OTHER, REFERENCES, Settings(("ROUGE_L",)))
-    assert share_nearer([own], [other])["ROUGE_L"] == 0
-    assert share_nearer([own], [own])["ROUGE_L"] == 0.5
+    assert share_following([own], [other])["ROUGE_L"] == 0
+    assert share_following([own], [own])["ROUGE_L"] == 0.5
 
 
 def test_auroc_counts_pairs() -> None:

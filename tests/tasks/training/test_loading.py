@@ -10,8 +10,8 @@ import torch
 
 from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings
-from evacap_cli.tasks.batches import Batch, Draw, FeatureBatches
-from evacap_cli.tasks.training.feeding import Plan, Portion, feed
+from evacap_cli.tasks.batches import Augmentation, Batch, FeatureBatches
+from evacap_cli.tasks.training.loading import Plan, Portion, load_batches
 
 from .colours import Colours, settings
 
@@ -62,13 +62,13 @@ def test_fewer_clips_than_a_batch_make_a_smaller_one() -> None:
         (40, 2, {"batch_size": 7}, "shared evenly by 2 processes"),
     ],
 )
-def test_what_cannot_be_shared_out_is_said(clips: int, world: int, changes: dict, said: str) -> None:
+def test_what_cannot_be_shared_out_is_said(clips: int, world: int, overrides: dict, said: str) -> None:
     with pytest.raises(EvacapError, match=said):
-        Plan(clips, settings(**changes), world)
+        Plan(clips, settings(**overrides), world)
 
 
 class Failing(Colours):
-    def batch(self, rows: list[int], draw: Draw | None = None) -> Batch:
+    def batch(self, rows: list[int], augmentation: Augmentation | None = None) -> Batch:
         raise EvacapError("shard 3 is torn", "make it again")
 
 
@@ -80,12 +80,12 @@ def portions() -> Iterator[Portion]:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_the_store_arrives_as_it_is(workers: int) -> None:
     with pytest.raises(EvacapError) as caught:
-        list(feed(Failing(), portions(), settings(), workers))
+        list(load_batches(Failing(), portions(), settings(), workers))
     assert (caught.value.message, caught.value.cure) == ("shard 3 is torn", "make it again")
 
 
 class Lost(Colours):
-    def batch(self, rows: list[int], draw: Draw | None = None) -> Batch:
+    def batch(self, rows: list[int], augmentation: Augmentation | None = None) -> Batch:
         import os
         import signal
 
@@ -96,7 +96,7 @@ class Lost(Colours):
 @pytest.mark.slow
 def test_a_lost_reader_is_named() -> None:
     with pytest.raises(EvacapError, match="a process that reads clips was lost"):
-        list(feed(Lost(), portions(), settings(), 1))
+        list(load_batches(Lost(), portions(), settings(), 1))
 
 
 class Noise:
@@ -124,11 +124,11 @@ class Noise:
 
 def test_a_clip_is_augmented_the_same_in_any_company() -> None:
     data = FeatureBatches(Noise(), FeatureSettings(frames=2, image_size=8), True)  # type: ignore[arg-type]
-    draw = Draw((0, 1), freq_mask=8, time_mask=32, noise=True)
-    alone, among = data.batch([3], draw), data.batch([5, 3, 0], draw)
+    augmentation = Augmentation((0, 1), freq_mask=8, time_mask=32, noise=True)
+    alone, among = data.batch([3], augmentation), data.batch([5, 3, 0], augmentation)
     assert torch.equal(alone.audio[0], among.audio[1])
     assert alone.captions[0] == among.captions[1]
-    assert not torch.equal(alone.audio, data.batch([3], Draw((0, 2), 8, 32, True)).audio)
+    assert not torch.equal(alone.audio, data.batch([3], Augmentation((0, 2), 8, 32, True)).audio)
     assert torch.equal(data.batch([3]).audio[0], torch.from_numpy(data.store.fbank([3])).float()[0])
     assert data.batch([3]).mask is None
     mask = data.batch([1, 2]).mask

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from evacap_cli.metrics.mixture_scores import ModelSweep
 from evacap_cli.report.tables import number
-
-if TYPE_CHECKING:
-    from evacap_cli.tasks.robustness import Sweep
 
 NUMBERS = ("gate", "entropy", "evidence", "score")
 SHOWN = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
 
 
-def axis_label(made: Sweep) -> str:
+def axis_label(perturb: str) -> str:
     """What the sweep goes over, with its unit."""
-    if made.options.perturb == "noise-audio":
+    if perturb == "noise-audio":
         return "signal to noise, dB"
-    if made.options.perturb == "shift":
+    if perturb == "shift":
         return "sound late by, s"
-    return f"share of clips ({made.options.perturb}), %"
+    return f"share of clips ({perturb}), %"
 
 
-def draw_sweep(made: Sweep, path: Path) -> None:
+def draw_sweep(models: Sequence[ModelSweep], perturb: str, graded: bool, path: Path) -> None:
     """Draws every metric over the sweep's points, a line a model with its interval; the paper's, where it has one,
     dotted. A PNG that replaces an older one when whole."""
     metrics = [
-        name for name in SHOWN if any(name in point.values for model in made.models for point in model.points)
+        name for name in SHOWN if any(name in point.values for model in models for point in model.points)
     ]
-    scale = 1 if made.options.graded else 100
+    scale = 1 if graded else 100
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
         figure = Figure(
             figsize=(3.6 * min(3, len(metrics)), 2.9 * -(-len(metrics) // 3)), dpi=120, layout="constrained"
         )
         for place, name in enumerate(metrics):
             axes = figure.add_subplot(-(-len(metrics) // 3), min(3, len(metrics)), place + 1)
-            for color, model in enumerate(made.models):
+            for color, model in enumerate(models):
                 points = [point for point in model.points if name in point.values]
                 at = [point.at * scale for point in points]
                 low, high = zip(*(point.intervals[name] for point in points), strict=True)
@@ -65,7 +63,7 @@ def draw_sweep(made: Sweep, path: Path) -> None:
                         *zip(*paper, strict=True), ":", color=f"C{color}", lw=1, label=f"{model.name}, paper"
                     )
             axes.set_title(name, loc="left")
-            axes.set_xlabel(axis_label(made))
+            axes.set_xlabel(axis_label(perturb))
             axes.grid(alpha=0.25)
             if not place:
                 axes.legend(fontsize=7)
@@ -74,20 +72,19 @@ def draw_sweep(made: Sweep, path: Path) -> None:
     aside.replace(path)
 
 
-def tables(made: Sweep) -> list[tuple[str, list[str], list[list[str]]]]:
+def tables(
+    models: Sequence[ModelSweep], perturb: str, graded: bool
+) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, header, rows) of all that a sweep found, for people."""
-    options = made.options
-    names = list(
-        dict.fromkeys(name for model in made.models for point in model.points for name in point.values)
-    )
-    what = {"noise-audio": "signal to noise", "shift": "sound late by"}.get(options.perturb, "share changed")
-    unit = {"noise-audio": " dB", "shift": " s"}.get(options.perturb, "")
+    names = list(dict.fromkeys(name for model in models for point in model.points for name in point.values))
+    what = {"noise-audio": "signal to noise", "shift": "sound late by"}.get(perturb, "share changed")
+    unit = {"noise-audio": " dB", "shift": " s"}.get(perturb, "")
 
     def place(at: float) -> str:
         return f"{at:g}{unit}" if unit else f"{at * 100:.4g} %"
 
     values, kept = [], []
-    for model in made.models:
+    for model in models:
         for point in model.points:
             values.append([model.name, place(point.at), *(number(point.values.get(n), 3) for n in names)])
             between = (point.intervals.get(n) for n in names)
@@ -95,7 +92,7 @@ def tables(made: Sweep) -> list[tuple[str, list[str], list[list[str]]]]:
             if point.paper:
                 cells = (number(point.paper[n], 3) if n in point.paper else "" for n in names)
                 values.append(["  paper (AudioCaps)", "", *cells])
-            if point.at or made.options.graded:
+            if point.at or graded:
                 kept.append(
                     [
                         model.name,
@@ -112,12 +109,12 @@ def tables(made: Sweep) -> list[tuple[str, list[str], list[list[str]]]]:
                     ]
                 )
     found = [
-        (f"Perturbation: {options.perturb}", ["model", what, *names], values),
+        (f"Perturbation: {perturb}", ["model", what, *names], values),
         ("Kept of the value at 0, with 95 % of draws of seeds and clips", ["model", what, *names], kept),
     ]
     followed = [
         [model.name, whose, *(number(row.get(n), 3) for n in names)]
-        for model in made.models
+        for model in models
         for whose, row in model.followed.items()
     ]
     if followed:
@@ -125,7 +122,7 @@ def tables(made: Sweep) -> list[tuple[str, list[str], list[list[str]]]]:
         found.append((title, ["model", "references", *names], followed))
     told = [
         [model.name, *(number(model.told_apart.get(n), 3) for n in NUMBERS)]
-        for model in made.models
+        for model in models
         if model.told_apart
     ]
     if told:
@@ -134,7 +131,7 @@ def tables(made: Sweep) -> list[tuple[str, list[str], list[list[str]]]]:
         )
     kinds = [
         [model.name, kind, f"{row['clips']:.0f}", *(number(row.get(n), 3) for n in (*NUMBERS, *names))]
-        for model in made.models
+        for model in models
         for kind, row in model.by_kind.items()
     ]
     if kinds:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evacap_cli.model.shuffling import shuffle_partners
+from evacap_cli.model.modality_shuffling import shuffle_partners
 
 
 def draws(count: int, batch: int, probability: float, seed: int = 0, per_batch: bool = False) -> Tensor:
