@@ -69,10 +69,10 @@ def model_alone(captioner: Captioner, clips: list[Any], options: CaptionOptions)
     describer = BatchCaptioner(
         captioner.checkpoint, captioner.device, captioner.autocast, options.beam, options.max_words, BATCH
     )
-    describer.describe(clips[:2])
+    describer.caption(clips[:2])
     began = time.perf_counter()
     for at in range(0, len(clips), describer.size):
-        describer.describe(clips[at : at + describer.size])
+        describer.caption(clips[at : at + describer.size])
     return time.perf_counter() - began
 
 

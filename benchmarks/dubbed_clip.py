@@ -17,7 +17,7 @@ from PIL import Image
 from evacap_cli.tasks.captioning.engine import Captioner
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
-from evacap_cli.tasks.captioning.outputs.gate_curves import Curves
+from evacap_cli.tasks.captioning.outputs.gate_curves import GateCurves
 from evacap_cli.tasks.mismatch import probability
 
 
@@ -49,10 +49,10 @@ def main() -> None:
     dub(args.sound, args.picture, dubbed)
 
     captioner = Captioner.load(args.model)
-    curves = Curves(args.out, captioner.checkpoint)
+    curves = GateCurves(args.out, captioner.checkpoint)
     pictures = []
     for source, (row,) in captioner.rows(
-        find_sources([args.sound, dubbed]), CaptionOptions(workers=0), described=curves.add
+        find_sources([args.sound, dubbed]), CaptionOptions(workers=0), on_clip=curves.add
     ):
         model, numbers = captioner.checkpoint.model, {"gate": row.gate, "entropy": row.entropy}
         told = row.mismatch if model.compares else probability(captioner.checkpoint, row.gate, row.entropy)

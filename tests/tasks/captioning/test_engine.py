@@ -148,7 +148,7 @@ def test_what_the_model_is_given(captioner: Captioner, folder: Path, monkeypatch
 
 
 def words(captioner: Captioner, clips: list[Clip], size: int) -> list[CaptionResult]:
-    said = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, size).describe(clips)
+    said = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, size).caption(clips)
     assert all(isinstance(each, CaptionResult) for each in said)
     return said  # type: ignore[return-value]
 
@@ -230,7 +230,7 @@ def test_out_of_memory_halves_the_batch_once_and_for_all(
     told: list[str] = []
     describer = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8, told.append)
     for _ in range(2):
-        assert [said.caption for said in describer.describe(clips)] == alone  # type: ignore[union-attr]
+        assert [said.caption for said in describer.caption(clips)] == alone  # type: ignore[union-attr]
     assert model.sizes == [8, 4, *[2] * 8]
     assert told == [
         "cpu: out of memory with 8 clips at once; from here on 4",
@@ -255,7 +255,7 @@ def test_a_clip_that_the_model_fails_on_costs_itself_alone(
     clips = clips_of([0.1, 0.2, 0.5, 0.3])
     alone = [said.caption for said in words(captioner, clips, 1)]
     monkeypatch.setattr(captioner.checkpoint.model, "generate", Tight(captioner, 9, RuntimeError, bad=0.5))
-    said = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8).describe(clips)
+    said = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8).caption(clips)
     assert said[2] == "the model failed on it: ZeroDivisionError: in the model"
     assert [each.caption for i, each in enumerate(said) if i != 2] == [*alone[:2], alone[3]]  # type: ignore[union-attr]
 
@@ -268,7 +268,7 @@ def test_copies_get_the_rows_of_the_first(captioner: Captioner, clip: Path, tmp_
     assert [source.same_as for source in sources] == [None, 0, None, 0]
     told = []
     results = list(
-        captioner.rows(sources, INLINE, described=lambda source, *_: told.append(Path(source.name).name))
+        captioner.rows(sources, INLINE, on_clip=lambda source, *_: told.append(Path(source.name).name))
     )
     assert sorted(told) == ["a.mp4", "c.mp4"]
     rows = [row for _, (row,) in results]
@@ -307,7 +307,7 @@ def test_clips_of_all_sources_share_batches(captioner: Captioner, monkeypatch: p
         assert [row.start for row in each if row.status != "failed"] == [
             10.0 * i for i in range(len([row for row in each if row.status != "failed"]))
         ]
-    assert (rows[1][0].status, rows[1][0].error) == ("failed", engine.NOTHING)
+    assert (rows[1][0].status, rows[1][0].error) == ("failed", engine.NO_CLIPS)
     assert (rows[3][5].status, rows[3][5].error) == ("failed", "the file ends here")
 
 

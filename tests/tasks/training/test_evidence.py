@@ -69,7 +69,7 @@ def test_the_switch_learns_what_belongs_together(tokenizer: Tokenizer, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fusion", "changes"), [("evidence", {"match": 0.0}), ("cross-attention", {})])
+@pytest.mark.parametrize(("fusion", "overrides"), [("evidence", {"match": 0.0}), ("cross-attention", {})])
 def test_without_comparison_nothing_is_said_of_it(
     fusion: str, overrides: dict[str, float], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ def test_fewer_clips_than_a_batch_make_a_smaller_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clips", "world", "changes", "said"),
+    ("clips", "world", "overrides", "said"),
     [
         (0, 1, {}, "no clip"),
         (3, 4, {}, "too few"),

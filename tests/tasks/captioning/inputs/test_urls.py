@@ -165,7 +165,7 @@ def test_why_a_url_cannot_be_fetched(server: Server, scratch: Path, monkeypatch:
     assert refused(f"{server.url}/zero.mp4") == "the file is empty"
     assert "connect" in refused("http://127.0.0.1:9/a.mp4").lower()
     assert refused("memory://gone.mp4") == "cannot be fetched: there is no such file"
-    monkeypatch.setattr(urls, "LARGEST", 3_000_000)
+    monkeypatch.setattr(urls, "MAX_DOWNLOAD_BYTES", 3_000_000)
     assert "larger than" in refused(f"{server.url}/endless.mp4")
     assert list(scratch.iterdir()) == []
 

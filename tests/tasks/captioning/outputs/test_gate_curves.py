@@ -47,7 +47,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def described(captioner: Captioner, inputs: list[Path], **options: Any) -> list[Described]:
     told: list[Described] = []
     list(captioner.rows(find_sources(inputs), CaptionOptions(workers=0, **options),
-                        described=lambda *args: told.append(args)))  # fmt: skip
+                        on_clip=lambda *args: told.append(args)))  # fmt: skip
     return told
 
 
@@ -194,7 +194,7 @@ def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: Describe
 def test_without_relative_the_file_says_its_name(demo: Captioner, one: Described, tmp_path: Path) -> None:
     curves = GateCurves(tmp_path, demo.checkpoint)
     source = replace(one[0], relative="", path="/somewhere/x.mp4")
-    assert curves.place(source, one[1]) == tmp_path / "x.mp4"
+    assert curves.base_path(source, one[1]) == tmp_path / "x.mp4"
 
 
 @pytest.mark.slow

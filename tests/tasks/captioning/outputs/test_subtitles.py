@@ -15,7 +15,7 @@ import webvtt
 
 from evacap_cli.tasks.captioning.outputs.rows import Row
 from evacap_cli.tasks.captioning.outputs.subtitles import srt_text, vtt_text
-from evacap_cli.tasks.captioning.outputs.tables import Look
+from evacap_cli.tasks.captioning.outputs.tables import TableFormat
 
 WRITERS = {"srt": srt_text, "vtt": vtt_text}
 ROWS = [
@@ -42,7 +42,7 @@ HOSTILE = [
 
 
 def text_of(kind: str, rows: Iterable[Row]) -> str:
-    return "".join(WRITERS[kind](rows, Look()))
+    return "".join(WRITERS[kind](rows, TableFormat()))
 
 
 def parse_srt(text: str) -> list[tuple[float, float, str]]:
