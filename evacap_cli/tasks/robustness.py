@@ -122,7 +122,7 @@ def _sweep_one(
     scoring = options.evaluate.scoring
     began = time.monotonic()
     own, changed = _describe(model, captioner, pairings, options, show)
-    inference_options = time.monotonic() - began
+    captioning = time.monotonic() - began
 
     def scored(texts: list[list[str]], against: list[list[list[str]]]) -> list[Scores]:
         """Many sets of captions of the same clips in one go: the metrics' programs start slowly."""
@@ -169,7 +169,7 @@ def _sweep_one(
         told,
         _by_kind(captioner.store, own, plain),
         plain.unavailable,
-        {"captioning": inference_options, "scoring": time.monotonic() - began - inference_options},
+        {"captioning": captioning, "scoring": time.monotonic() - began - captioning},
     )
 
 
