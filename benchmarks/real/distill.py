@@ -13,7 +13,8 @@ trained without a group are evaluated on it to choose settings, and tag its clip
 
 The student's score of a class in a clip is the root mean square of its patches' probabilities, as in
 `evacap_cli.model.tag_encoder`. The soft targets are the teacher's probabilities, raised for known labels. Two
-regularisers preserve the other classes: the distance to YAMNet's outputs in every patch, and the distance to its weights.
+regularisers preserve the other classes: the distance to YAMNet's outputs in every patch, and the distance to its
+weights.
 """
 
 from __future__ import annotations
