@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from evacap_cli.cli.app import app
 from .conftest import Evacap
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "evacap_cli"
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", ".github/*.md")
@@ -120,6 +122,41 @@ def test_commands_parse(path: Path) -> None:
         args = arguments(command)
         if args is not None:
             parse(args)
+
+
+def named_modules(path: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Each `path.py` of a document with the places where it may be: in the repository, in the package, in the folder of
+    the heading (`real/`) or next to the path before it in the line."""
+    section = path.parent
+    for line in path.read_text("utf-8").splitlines():
+        if line.startswith("## "):
+            folder = re.match(r"## `(\w+)/`", line)
+            section = path.parent / folder[1] if folder else path.parent
+        before = section
+        for name in re.findall(r"`([\w/]+\.py)`", line):
+            places = [folder / name for folder in (ROOT, PACKAGE, section, before)]
+            before = next((place.parent for place in places if place.is_file()), before)
+            yield name, places
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "benchmarks/README.md"])
+def test_named_modules_exist(name: str) -> None:
+    found = list(named_modules(ROOT / name))
+    assert found
+    assert not [module for module, places in found if not any(place.is_file() for place in places)]
+
+
+def test_every_module_is_listed() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", text, re.MULTILINE)
+    made = {str(path.relative_to(PACKAGE).as_posix()) for path in PACKAGE.rglob("*.py")}
+    assert sorted(listed) == sorted(name for name in made if not name.endswith("__init__.py"))
+
+
+def test_every_benchmark_is_listed() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    scripts = [path for path in (ROOT / "benchmarks").rglob("*.py") if path.name != "__init__.py"]
+    assert not [path for path in scripts if f"`{path.name}" not in text]
 
 
 def test_troubleshooting_lists_messages_that_exist() -> None:
