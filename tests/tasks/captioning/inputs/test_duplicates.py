@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
 from collections import Counter
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evacap_cli.tasks.captioning.inputs import duplicates
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
-from evacap_cli.tasks.captioning.inputs.duplicates import EDGE_BYTES
+from evacap_cli.tasks.captioning.inputs.duplicates import EDGE_BYTES, find_duplicates
+from evacap_cli.tasks.captioning.inputs.sources import Source
 
 
 @pytest.fixture
@@ -128,3 +131,47 @@ def test_many_links_to_few_files(tmp_path: Path, reads: Counter[str]) -> None:
 def test_urls_are_alike_by_name() -> None:
     pytest.importorskip("fsspec")
     assert same("memory://a.mp4", "memory://b.mp4", "memory://a.mp4") == [None, None, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe without a writer stands in for a stalled drive")
+def test_a_stalled_drive_is_left_after_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "STALL_SECONDS", 0.5)
+    sources: list[Source] = []
+    for name in ("stalled0.mp4", "stalled1.mp4", "stalled2.mp4", "a.mp4", "b.mp4"):
+        path = tmp_path / name
+        if name.startswith("stalled"):
+            os.mkfifo(path)
+        else:
+            path.write_bytes(b"content")
+        mtime = path.stat().st_mtime_ns
+        sources.append(Source(name, str(path), None, None, 7, mtime))
+    drives = [1, 1, 1, 2, 2]
+    assert find_duplicates(sources, [(drive, i) for i, drive in enumerate(drives)]) == {4: 3}
+    # A pipe opens for writing at once where a reader waits, and is refused where there is none.
+    os.close(os.open(sources[0].path, os.O_WRONLY | os.O_NONBLOCK))
+    for source in sources[1:3]:
+        with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
+            os.open(source.path, os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_a_slow_drive_is_read_to_the_end(
+    tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is for one chunk, not for a file."""
+    content = noise(5 * EDGE_BYTES)
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(content)
+    waits: list[float] = []
+
+    class Slow(duplicates.SimpleQueue[bytes | None]):
+        def get(self, block: bool = True, timeout: float | None = None) -> bytes | None:
+            assert timeout is not None
+            waits.append(timeout)
+            return super().get(block, timeout)
+
+    monkeypatch.setattr(duplicates, "_CHUNK", EDGE_BYTES)
+    monkeypatch.setattr(duplicates, "SimpleQueue", Slow)
+    assert same(tmp_path) == [None, 0]
+    assert waits == [duplicates.STALL_SECONDS] * 2 * (
+        2 + 6
+    )  # both files: edges, then five chunks and the digest
