@@ -14,6 +14,7 @@ from evacap_cli.cli.common import register
 from evacap_cli.cli.doctor import doctor
 from evacap_cli.cli.evaluate import evaluate
 from evacap_cli.cli.prepare import prepare
+from evacap_cli.cli.report import report
 from evacap_cli.cli.robustness import robustness
 from evacap_cli.cli.score import score
 from evacap_cli.cli.speed import speed
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 COMMANDS: tuple[tuple[Callable[..., None], bool], ...] = (  # and whether they need arguments
     (caption, True), (prepare, True), (train, True), (evaluate, True), (robustness, False), (speed, False),
-    (score, True), (synth, True), (doctor, False),
+    (score, True), (report, True), (synth, True), (doctor, False),
 )  # fmt: skip
 for command, needs in COMMANDS:
     register(app, needs_arguments=needs)(command)

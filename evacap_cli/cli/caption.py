@@ -27,6 +27,7 @@ from evacap_cli.cli.common import (
     summary,
 )
 from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.report import EmbedMedia, ReportPage, add_page, picture_options
 from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def caption(
             show_default="not written",
         ),
     ] = None,
+    report_page: ReportPage = None,
+    embed_media: EmbedMedia = False,
     retry_failed: Annotated[
         bool,
         typer.Option(
@@ -251,6 +254,7 @@ def caption(
                                segment, hop, min_rms, same_frames, audio_track),
         lambda: target.check(segmented=segment is not None),
         lambda: _check_stdout(json and out is None),
+        lambda: _check_report(report_page, embed_media, out),
     )[:2]  # fmt: skip
     sources = find_sources(target.inputs(inputs), any_suffix=any_suffix)
     say_precision(precision, device, quiet)
@@ -296,6 +300,13 @@ def caption(
                  "inputs": len(sources), "new": report.new, "reused": report.reused, "unused": report.unused,
                  "seconds": round(report.seconds, 3), "clips_per_second": round(report.rate, 3),
                  "notes": notes})  # fmt: skip
+    if report_page is not None and out is not None:
+        from evacap_cli.tasks.reporting.captions import CaptionRun, report_captions
+        from evacap_cli.tasks.reporting.pages import command_fact
+
+        run = CaptionRun([command_fact()], report.seconds, report.rate, curves)
+        pictures = picture_options(copies=embed_media, workers=workers)
+        add_page(lambda meter: report_captions(out, report_page, pictures, run, meter.update), quiet, debug)
     if report.counts["failed"]:
         raise typer.Exit(SOME_FAILED)
 
@@ -314,6 +325,21 @@ def _left_out(sources: Sources, verbose: bool, any_suffix: bool) -> str:
     if sources.left_out[NO_MEDIA] and not any_suffix:
         ways.append("--any-suffix looks for sound in files of any suffix")
     return f"{count} more in the folders were left out; {'; '.join(ways)}" if count and ways else ""
+
+
+def _check_report(page: Path | None, embed_media: bool, out: Path | None) -> None:
+    from evacap_cli.tasks.reporting.pages import check_page
+    from evacap_cli.tasks.reporting.tables import READERS
+
+    if embed_media and page is None:
+        raise UsageError("--embed-media is of a page: give --report, too")
+    if page is None:
+        return
+    check_page(page)
+    if out is None or out.suffix.lower() not in READERS or out.is_dir():
+        raise UsageError(
+            f"--report {page}: is of a table", f"name one with -o, ending with {', '.join(READERS)}"
+        )
 
 
 def _say_what_came(report: CaptionReport, out: Path | None, quiet: bool, left_out: str) -> None:

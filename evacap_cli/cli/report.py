@@ -1,0 +1,129 @@
+"""`evacap report`: an HTML page of any result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evacap_cli.cli.common import MACHINE, Debug, Json, Quiet, say, summary
+from evacap_cli.cli.meter import Meter
+
+if TYPE_CHECKING:
+    from evacap_cli.tasks.reporting.pictures import PictureOptions
+
+PICTURES = "Pictures"
+ReportPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="PAGE.html",
+        help="An HTML page of the result, too: tables, figures, and each clip to see and hear.",
+        rich_help_panel="Output",
+    ),
+]
+EmbedMedia = Annotated[
+    bool,
+    typer.Option(
+        "--embed-media",
+        help="Put a small copy of each clip in the page, to play where its file is not.",
+        rich_help_panel=PICTURES,
+    ),
+]
+
+
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="A caption table (.csv, .jsonl, .parquet)."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="The page.", show_default="beside the table"),
+    ] = None,
+    embed_media: EmbedMedia = False,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Frames and spectrogram of each clip, which is decoded again.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = True,
+    inline: Annotated[
+        float,
+        typer.Option(
+            help="MB of pictures in the page. If there are more, all are in the folder PAGE_files beside it.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = 20.0,
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of `caption --curves`.",
+            show_default="as the table was made",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Decoding processes.", show_default="cores less one", rich_help_panel=MACHINE),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(help="Seconds that decoding one clip may take.", rich_help_panel=MACHINE),
+    ] = 60.0,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write an HTML page of a result: sort, filter, look, listen, copy. It needs no network and no other program.
+
+    Example: evacap report out.csv -o report.html
+    """
+    from evacap_cli.tasks.reporting.results import report_results
+
+    options = picture_options(pictures, embed_media, inline, workers, timeout)
+    with Meter("pictures", quiet=quiet) as meter:
+        made = report_results(results, out, options, curves, meter.update)
+    if json:
+        summary(made)
+    if not quiet:
+        say_page(made)
+
+
+def picture_options(
+    pictures: bool = True,
+    copies: bool = False,
+    inline: float = 20.0,
+    workers: int | None = None,
+    timeout: float = 60.0,
+) -> PictureOptions:
+    from evacap_cli.tasks.reporting.pictures import PictureOptions
+
+    count = max(1, (os.cpu_count() or 2) - 1) if workers is None else workers
+    return PictureOptions(pictures, copies, int(inline * 1e6), count, timeout)
+
+
+def add_page(make: Callable[[Meter], dict[str, object]], quiet: bool, debug: bool) -> None:
+    """Makes the page of a result that is complete already. If that fails, this says so and ends with 1."""
+    try:
+        with Meter("report", quiet=quiet) as meter:
+            made = make(meter)
+    except Exception as error:
+        if debug:
+            raise
+        say(f"error: no report: {getattr(error, 'message', None) or f'{type(error).__name__}: {error}'}")
+        say("  cure: the results are complete; `evacap report` makes a page of them")
+        raise typer.Exit(1) from None
+    if not quiet:
+        say_page(made)
+
+
+def say_page(made: dict[str, object]) -> None:
+    """Where a page is, and what it lacks."""
+    unseen = f"; {made['without_pictures']} clips have no pictures" if made.get("without_pictures") else ""
+    say(f"report: {made['report']}{unseen}")

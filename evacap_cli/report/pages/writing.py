@@ -1,0 +1,120 @@
+"""A page as one HTML file that needs nothing else: escaped, forbidden to load or run anything foreign, streamed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import resources
+from itertools import islice
+from typing import IO, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from evacap_cli import __version__
+from evacap_cli.report.pages.model import Clip, ClipList, Page
+
+ROWS, PICTURES = 500, 100  # clips whose text, or whose pictures, are one piece of JSON in the page
+BUFFER = 64  # pieces of HTML that are written at once
+POLICY = (
+    "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; img-src 'self' file: data:; "
+    "media-src 'self' file: data:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; "
+    "trusted-types 'none'"
+)
+"""Nothing but the page's own script and style runs, and only pictures and sound from where the page is are loaded."""
+UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+"""What could end a script element or a line of it."""
+
+
+def write_page(page: Page, file: IO[bytes]) -> None:
+    """Writes a page as UTF-8, a piece at a time: clips are taken as they are needed and not held."""
+    style, script = _part("page.css"), _part("page.js")
+    policy = POLICY.format(style=_sha256(style), script=_sha256(script))
+    stream = (
+        _templates()
+        .get_template("page.html")
+        .stream(
+            page=page,
+            policy=policy,
+            style=Markup(style),
+            script=Markup(script),
+            head=None if page.clips is None else safe_json(_head(page.clips)),
+            pieces=() if page.clips is None else _pieces(page.clips.clips()),
+            version=__version__,
+        )
+    )
+    stream.enable_buffering(BUFFER)
+    for (
+        text
+    ) in stream:  # halves of characters, which no encoding has, are readable in HTML and JSON as \uNNNN
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def safe_json(value: Any) -> Markup:
+    """JSON that may stand in a script element, whatever its strings hold."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(UNSAFE))
+
+
+def _head(clips: ClipList) -> dict[str, Any]:
+    return {
+        "captions": clips.captions,
+        "numbers": [{"name": column.name, "digits": column.digits} for column in clips.numbers],
+        "sort": clips.sort,
+        "pictures": PICTURES,
+    }
+
+
+def _pieces(clips: Iterable[Clip]) -> Iterator[tuple[str, Markup]]:
+    """(class of the element, JSON) of all clips: text in pieces of `ROWS`, pictures that are in the page apart from it
+    in pieces of `PICTURES`, so that a browser reads only those that are seen."""
+    rest, first = iter(clips), 0
+    while piece := list(islice(rest, ROWS)):
+        yield "rows", safe_json([_row(clip) for clip in piece])
+        for at in range(0, len(piece), PICTURES):
+            inside = [clip.pictures if _inside(clip) else None for clip in piece[at : at + PICTURES]]
+            if any(inside):
+                yield f"pictures p{(first + at) // PICTURES}", safe_json(inside)
+        first += len(piece)
+
+
+def _row(clip: Clip) -> list[Any]:
+    """In the order that page.js knows."""
+    curves = [[_finite(value, 2) for value in curve] for curve in clip.curves]
+    return [
+        clip.name, clip.href, _finite(clip.start, 3), _finite(clip.end, 3), clip.status, clip.error, clip.captions,
+        [_finite(value, 6) for value in clip.numbers], clip.heard, clip.seen, curves,
+        1 if _inside(clip) else clip.pictures if any(clip.pictures) else 0,
+    ]  # fmt: skip
+
+
+def _inside(clip: Clip) -> bool:
+    return any(url.startswith("data:") for url in clip.pictures)
+
+
+def _finite(value: float | None, digits: int) -> float | None:
+    return round(float(value), digits) if value is not None and math.isfinite(value) else None
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("evacap_cli.report.pages", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _part(name: str) -> str:
+    text = (resources.files("evacap_cli.report.pages") / name).read_text("utf-8")
+    return text.replace("\r\n", "\n")  # as browsers see it when they take its hash
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,1 @@
+"""Results to report pages: `evacap report`, and `--report` of the commands that make results."""

@@ -1,0 +1,175 @@
+"""The page of a caption table: a row a clip, with pictures, player, tags, numbers and curves."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evacap_cli.report.pages import Clip, ClipList, Column, Figure, Page
+from evacap_cli.report.pages.figures import histogram
+from evacap_cli.tasks.reporting.pages import link, save_page, setting_facts, version_facts
+from evacap_cli.tasks.reporting.pictures import PictureFiles, PictureJob, PictureOptions, Progress, draw_all
+from evacap_cli.tasks.reporting.tables import Row, number, table_rows, tags, text
+
+NUMBERS = {
+    "score": Column("score", 3, "mean log-probability of a word; 0 is certain"),
+    "gate": Column("gate", 3, "how much of the picture the model lets in, 0 to 1"),
+    "entropy": Column("entropy", 3, "how widely the sound's attention is spread over the picture, 0 to 1"),
+    "mismatch": Column("mismatch", 3, "probability that the picture is not of the sound"),
+}
+LIMITS = {"score": (None, 0.0), "gate": (0.0, 1.0), "entropy": (0.0, 1.0), "mismatch": (0.0, 1.0)}
+STATUSES = ("ok", "audio-only", "failed")
+POINTS = 64  # of a curve in a page
+Key = tuple[str, float | None, float | None]
+Curve = tuple[tuple[float | None, ...], ...]
+
+
+@dataclass
+class CaptionRun:
+    """What is known of the run that made a table, beside the table. curves: its folder of `--curves`."""
+
+    facts: Sequence[tuple[str, str]] = ()
+    seconds: float | None = None
+    rate: float | None = None
+    curves: Path | None = None
+
+
+@dataclass
+class _Survey:
+    """What one reading of a table finds."""
+
+    rows: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    values: dict[str, array[float]] = field(default_factory=dict)
+    length: float = 0.0
+    jobs: int = 0
+
+
+def report_captions(
+    table: Path,
+    out: Path,
+    options: PictureOptions,
+    run: CaptionRun | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Writes the page `out` of a caption table, and returns what is in it. Raises EvacapError."""
+    settings = _settings(table)
+    run = run or CaptionRun()
+    curves_folder = run.curves or (Path(settings["curves"]) if settings.get("curves") else None)
+    curves = read_curves(curves_folder) if curves_folder is not None and curves_folder.is_dir() else {}
+    survey = _survey(table, out)
+    pictures, unseen = PictureFiles(out, options.inline), 0
+    if options.make:
+        jobs = _jobs(table, out, options.copies)
+        unseen = draw_all(jobs, survey.jobs, pictures, options, progress or (lambda done, total: None))
+    columns = [NUMBERS[name] for name in survey.values]
+
+    def clips() -> Iterator[Clip]:
+        for index, row in enumerate(table_rows(table)):
+            yield _clip(
+                row, columns, link(text(row, "video"), out, table.parent)[1], curves, pictures.urls(index)
+            )
+
+    counts = [
+        (status, f"{survey.counts[status]:,}")
+        for status in (*STATUSES, *sorted(set(survey.counts) - set(STATUSES)))
+    ]
+    counts = [("clips", f"{survey.rows:,}"), *counts, ("seconds captioned", f"{survey.length:,.0f}")]
+    if run.seconds is not None:
+        counts.append(("seconds taken", f"{run.seconds:,.1f}"))
+    if run.rate:
+        counts.append(("clips/s", f"{run.rate:.2f}"))
+    notes = [f"{unseen} clips could not be decoded again: they have no pictures."] if unseen else []
+    made: list[Figure | None] = [
+        histogram(name, values, *LIMITS[name]) for name, values in survey.values.items()
+    ]
+    page = Page(
+        title=f"Captions: {table.name}",
+        lead=f"{survey.rows:,} {'clip' if survey.rows == 1 else 'clips'} from {table}",
+        counts=counts,
+        facts=[*run.facts, *setting_facts(settings), ("table", str(table)), *version_facts()],
+        figures=[figure for figure in made if figure is not None],
+        clips=ClipList(clips, tuple(columns)),
+        notes=notes,
+    )
+    save_page(page, out)
+    pictures.clean()
+    return {"report": str(out), "clips": survey.rows, "without_pictures": unseen, "bytes": out.stat().st_size}
+
+
+def read_curves(folder: Path) -> dict[Key, Curve]:
+    """Gate and entropy of every clip in a folder of `--curves`, by its file, start and end."""
+    found: dict[Key, Curve] = {}
+    for path in folder.rglob("*.npz"):
+        with suppress(Exception), np.load(path, allow_pickle=False) as kept:  # a damaged one is a curve less
+            key = str(kept["video"]), round(float(kept["start"]), 3), round(float(kept["end"]), 3)
+            found[key] = tuple(_curve(kept[name]) for name in ("gate", "entropy"))
+    return found
+
+
+def _curve(values: np.ndarray) -> tuple[float | None, ...]:
+    chosen = values[np.linspace(0, len(values) - 1, min(POINTS, len(values))).round().astype(int)]
+    return tuple(round(float(value), 2) if np.isfinite(value) else None for value in chosen)
+
+
+def _survey(table: Path, out: Path) -> _Survey:
+    found = _Survey()
+    for row in table_rows(table):
+        if not found.rows:
+            found.values = {name: array("d") for name in NUMBERS if name in row}
+        found.rows += 1
+        found.counts[text(row, "status") or "ok"] += 1
+        for name, values in found.values.items():
+            if (value := number(row, name)) is not None:
+                values.append(value)
+        start, end = number(row, "start"), number(row, "end")
+        if start is not None and end is not None:
+            found.length += end - start
+            found.jobs += bool(link(text(row, "video"), out, table.parent)[0])
+    return found
+
+
+def _jobs(table: Path, out: Path, copies: bool) -> Iterator[PictureJob]:
+    for index, row in enumerate(table_rows(table)):
+        path, _ = link(text(row, "video"), out, table.parent)
+        start, end = number(row, "start"), number(row, "end")
+        if path and start is not None and end is not None:
+            yield PictureJob(index, path, start, end, copies)
+
+
+def _clip(
+    row: Row, columns: Sequence[Column], href: str, curves: dict[Key, Curve], pictures: tuple[str, str, str]
+) -> Clip:
+    start, end = number(row, "start"), number(row, "end")
+    return Clip(
+        name=text(row, "video"),
+        captions=(text(row, "caption"),),
+        numbers=tuple(number(row, column.name) for column in columns),
+        start=start,
+        end=end,
+        status=text(row, "status") or "ok",
+        error=text(row, "error"),
+        href=href,
+        heard=tags(row, "heard"),
+        seen=tags(row, "seen"),
+        curves=curves.get((text(row, "video"), start, end), ()) if curves else (),
+        pictures=pictures,
+    )
+
+
+def _settings(table: Path) -> dict[str, Any]:
+    """What the journal beside a table says of how it was made; nothing where there is none."""
+    try:
+        with table.with_name(table.name + ".journal").open("rb") as file:
+            settings = json.loads(file.readline())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return settings if isinstance(settings, dict) else {}

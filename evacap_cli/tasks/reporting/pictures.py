@@ -1,0 +1,192 @@
+"""The pictures of clips: a strip of frames, a spectrogram, a small copy to play. Made in workers, kept small."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from evacap_cli.data.store.files import ASIDE, disk_errors
+from evacap_cli.features import FeatureSettings
+from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS
+from evacap_cli.media import READERS, DecodePool
+from evacap_cli.tasks.clips import CAREFUL, ClipSettings, load_clip
+from evacap_cli.tasks.reporting.copies import small_copy
+
+FRAMES, SIDE = 4, 112  # frames of a strip, and pixels of each
+SPECTROGRAM = (480, 120)  # pixels
+LONGEST = 60.0  # seconds of a clip that its spectrogram shows
+QUALITY = 55
+KINDS = ("webp", "webp", "webm")
+OWN = re.compile(rf"[0-9a-f]{{24}}\.(?:{'|'.join(sorted(set(KINDS)))})(?:{re.escape(ASIDE)})?")
+"""Names of the files in a page's folder."""
+INK = np.array(
+    [(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float
+)
+"""Colours of a spectrogram from faint to loud, as matplotlib's magma."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PictureJob:
+    """index: of the clip. start, end: its part of the file, in seconds. copy: whether it gets a copy to play."""
+
+    index: int
+    path: str
+    start: float
+    end: float
+    copy: bool = False
+
+
+Drawn = tuple[bytes, bytes, bytes]
+"""Files of frame strip, spectrogram and copy; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """make: whether there are pictures at all. copies: whether clips get a small copy to play. inline: bytes of
+    pictures and copies that stand in the page; if there are more, all are in a folder beside it. workers: processes.
+    timeout: seconds that one clip may take. memory: GiB that one process may hold."""
+
+    make: bool = True
+    copies: bool = False
+    inline: int = 20_000_000
+    workers: int = 1
+    timeout: float = 60.0
+    memory: float = 4.0
+
+
+def draw_all(
+    jobs: Iterable[PictureJob], total: int, into: PictureFiles, options: PictureOptions, progress: Progress
+) -> int:
+    """Draws clips in worker processes. Returns how many could not be drawn: they have no pictures."""
+    failed = 0
+    memory = int(options.memory * 2**30) or None
+    with DecodePool(
+        options.workers, draw_file, options.timeout, rescue=draw_file_carefully, memory=memory
+    ) as pool:
+        for done, outcome in enumerate(pool.imap(jobs, ordered=False), 1):
+            if outcome.value is None:
+                failed += 1
+            else:
+                into.add(outcome.item.index, outcome.value)
+            progress(done, total)
+    return failed
+
+
+def draw_file(job: PictureJob, readers: tuple[str, ...] = READERS) -> Drawn:
+    """The pictures of a part of a file. Raises MediaError."""
+    seconds = min(max(job.end - job.start, 0.1), LONGEST)
+    features = FeatureSettings(seconds=seconds, audio_frames=max(1, round(seconds * 100)), frames=FRAMES)
+    clip = load_clip(job.path, ClipSettings(features, FRAMES), readers, job.start, job.start + seconds)
+    heard = (
+        round((clip.end - clip.start - WINDOW_SECONDS) / HOP_SECONDS) + 1
+    )  # rows of the fbank that are no padding
+    strip, spectrogram = draw(clip.fbank[: max(1, heard)], clip.frames)
+    return strip, spectrogram, small_copy(job.path, job.start, job.start + seconds) if job.copy else b""
+
+
+def draw_file_carefully(job: PictureJob) -> Drawn:
+    """For files on which a worker was lost: without decord, and without a copy."""
+    return draw_file(PictureJob(job.index, job.path, job.start, job.end), CAREFUL)
+
+
+def draw(fbank: np.ndarray, frames: np.ndarray | None) -> tuple[bytes, bytes]:
+    """WebP of the frame strip (empty without frames) and of the spectrogram.
+
+    fbank: (T, F), any scale. frames: uint8 (N, 3, S, S).
+    """
+    strip = b""
+    if frames is not None and len(frames):
+        chosen = frames[np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)]
+        picture = Image.new("RGB", (SIDE * FRAMES, SIDE))
+        for place in range(FRAMES):
+            frame = chosen[min(place, len(chosen) - 1)].transpose(1, 2, 0)
+            picture.paste(
+                Image.fromarray(np.ascontiguousarray(frame)).resize((SIDE, SIDE)), (place * SIDE, 0)
+            )
+        strip = _webp(picture)
+    heard = np.asarray(fbank, np.float32).T[::-1]  # high frequencies on top
+    low, high = np.percentile(heard, (10, 99.8))
+    share = np.clip((heard - low) / max(high - low, 1e-6), 0, 1) * (len(INK) - 1)
+    colours = np.stack([np.interp(share, range(len(INK)), INK[:, c]) for c in range(3)], -1).astype(np.uint8)
+    return strip, _webp(Image.fromarray(colours).resize(SPECTROGRAM))
+
+
+def _webp(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "webp", quality=QUALITY, method=4)
+    return file.getvalue()
+
+
+class PictureFiles:
+    """The pictures of a page: in it up to `inline` bytes, and once there are more, all in the folder `NAME_files`
+    beside `page`.
+
+    Files are named by their content, so that those of an older page stay whole until the new one is there: `clean`
+    then removes what the page does not show.
+    """
+
+    def __init__(self, page: Path, inline: int) -> None:
+        self.folder = page.with_name(f"{page.stem}_files")
+        self.inline = inline
+        self._size = 0
+        self._held: dict[int, Drawn] = {}
+        self._names: dict[int, tuple[str, ...]] = {}
+
+    def add(self, index: int, drawn: Drawn) -> None:
+        """Keeps a clip's pictures. Raises EvacapError where the disk refuses."""
+        self._size += sum(map(len, drawn))
+        self._held[index] = drawn
+        if self._size > self.inline:
+            with disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                while self._held:
+                    place, files = self._held.popitem()
+                    self._names[place] = tuple(map(self._write, files, KINDS))
+
+    def urls(self, index: int) -> tuple[str, str, str]:
+        """What `Clip.pictures` says."""
+        if index in self._names:
+            folder = quote(self.folder.name, safe="")
+            strip, spectrogram, copy = (f"./{folder}/{name}" if name else "" for name in self._names[index])
+        else:
+            files = self._held.get(index, (b"", b"", b""))
+            strip, spectrogram, copy = (
+                _data_url(data, kind) for data, kind in zip(files, KINDS, strict=True)
+            )
+        return strip, spectrogram, copy
+
+    def clean(self) -> None:
+        """Removes files of older pages, and the folder if nothing is in it."""
+        kept = {name for names in self._names.values() for name in names}
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                if OWN.fullmatch(path.name) and path.name not in kept:
+                    path.unlink()
+            self.folder.rmdir()  # which fails if there are more
+
+    def _write(self, data: bytes, kind: str) -> str:
+        if not data:
+            return ""
+        name = f"{hashlib.blake2b(data, digest_size=12).hexdigest()}.{kind}"
+        path = self.folder / name
+        if not path.exists():
+            aside = path.with_name(name + ASIDE)
+            aside.write_bytes(data)
+            aside.replace(path)
+        return name
+
+
+def _data_url(data: bytes, kind: str) -> str:
+    mime = "video" if kind == "webm" else "image"
+    return f"data:{mime}/{kind};base64,{base64.b64encode(data).decode()}" if data else ""

@@ -1,0 +1,93 @@
+"""`evacap report` and `evacap caption --report`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from evacap_cli.tasks.reporting import captions
+
+from ..conftest import Evacap
+
+FAST = ("--workers", 0, "--device", "cpu", "--precision", "fp32", "--max-words", 2, "-q")
+
+
+@pytest.fixture
+def films(clip: Path, tmp_path: Path) -> Path:
+    """A film and a damaged file."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "a #1?.mp4").write_bytes(clip.read_bytes())
+    (folder / "bad.mp4").write_bytes(b"damaged")
+    return folder
+
+
+def rows_of(page: Path) -> list[list[object]]:
+    text = page.read_text("utf-8")
+    return json.loads(text.partition('class="rows">')[2].partition("</script>")[0])  # type: ignore[no-any-return]
+
+
+def test_caption_makes_a_page_of_its_table(evacap: Evacap, tiny: Path, films: Path, tmp_path: Path) -> None:
+    page = tmp_path / "pages" / "page.html"
+    made = ("--curves", tmp_path / "curves", "--report", page)
+    result = evacap("caption", films, "-o", tmp_path / "o.csv", "--model", tiny, *made, *FAST)
+    assert result.exit_code == 3, result.output  # one file is damaged
+    with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
+        good, bad = csv.DictReader(file)
+    shown, failed = rows_of(page)
+    assert shown[1] == "./../films/a%20%231%3F.mp4"
+    assert shown[6] == [good["caption"]]
+    assert shown[7][:2] == [float(good["score"]), float(good["gate"])]  # type: ignore[index]
+    assert all(0 <= value <= 1 for curve in shown[10] for value in curve)  # type: ignore[attr-defined]
+    assert shown[11] == 1  # its pictures are in the page
+    assert (failed[4], failed[5], failed[11]) == ("failed", bad["error"], 0)
+    text = page.read_text("utf-8")
+    assert "evacap " in text
+    assert '<dt>beam</dt><dd dir="auto">4</dd>' in text  # of the journal
+
+
+def test_a_page_that_fails_leaves_the_table(
+    evacap: Evacap, tiny: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(captions, "save_page", fail)
+    page = tmp_path / "page.html"
+    result = evacap("caption", films, "-o", tmp_path / "o.csv", "--model", tiny, "--report", page, *FAST)
+    assert result.exit_code == 1
+    assert "no report" in result.stderr
+    assert "no room" in result.stderr
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 3
+    assert not page.exists()
+
+
+def test_report_of_a_table_without_its_files(evacap: Evacap, tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text(
+        json.dumps({"video": "gone.mp4", "start": 0, "end": 1, "caption": "a dog", "status": "ok"}) + "\n"
+    )
+    result = evacap("report", table, "--json", "-q")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["report"] == str(tmp_path / "t.html")
+    ((name, href, *_, pictures),) = rows_of(tmp_path / "t.html")
+    assert (name, href, pictures) == ("gone.mp4", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("report", "absent.csv"), "absent.csv"),
+        (("report", "a.csv", "-o", "page.pdf"), ".html"),
+        (("caption", "a.mp4", "-o", "o.srt", "--report", "p.html"), "--report"),
+        (("caption", "a.mp4", "--report", "p.html"), "-o"),
+        (("caption", "a.mp4", "-o", "o.csv", "--embed-media"), "--report"),
+    ],
+)
+def test_refuses_what_cannot_be(evacap: Evacap, args: tuple[str, ...], words: str) -> None:
+    result = evacap(*args)
+    assert result.exit_code == 2
+    assert words in result.stderr
