@@ -1,4 +1,4 @@
-"""Captions of what is heard in videos, with the picture as a guide that can be distrusted.
+"""Captions the sounds of videos, with the picture as a guide that the model can ignore.
 
 >>> from evacap_cli import Captioner
 >>> Captioner.load("demo").caption("clip.mp4").caption
@@ -16,7 +16,7 @@ __all__ = ["Captioner", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Captioner` when it is asked for: what it needs takes seconds to import."""
+    """Imports `Captioner` on first use: its dependencies take seconds to import."""
     if name == "Captioner":
         from evacap_cli.tasks.captioning.engine import Captioner
 

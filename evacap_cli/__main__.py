@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command. Ctrl-C ends it with 130 and without a traceback, also while its modules are imported."""
+    """Runs the command. Ctrl-C exits with status 130 and no traceback, even during imports."""
     try:
         from evacap_cli.cli.app import main as run
 

@@ -1,6 +1,4 @@
-"""Media files to waveforms and frames: PyAV for sound, decord and then PyAV for pictures. Knows nothing of
-models.
-"""
+"""Decodes media files to waveforms and frames: PyAV for sound; decord, then PyAV, for pictures."""
 
 from evacap_cli.media.audio import PADDING, SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
 from evacap_cli.media.container import Media, NoAudioError, open_media, survey_file

@@ -1,4 +1,4 @@
-"""The sound of a file as 16 kHz mono, with every sample at its own time."""
+"""Decodes the sound of a file to 16 kHz mono, with each sample at its timestamp."""
 
 from __future__ import annotations
 
@@ -28,37 +28,41 @@ from evacap_cli.media.mixing import channels_of, find_weights, loudness, mix
 
 SAMPLE_RATE = 16_000  # Hz
 WINDOW_MODES = ("loudest", "start", "middle")
-STEP = 0.1  # seconds of sound whose energy `find_window` adds up
-PREROLL = 0.5  # seconds decoded ahead of what is asked for: codecs that overlap need a run-up (Opus: 0.08 s)
-JUMP = 0.05  # seconds by which a timestamp may be off before it counts as a gap (Matroska rounds to 0.001)
-PADDING = 0.1  # seconds by which the sound of some codecs is longer than the file says: nothing is in them
-STRIDE = 0.5  # seconds of sound that are worked on at once
-TOGETHER = 60.0  # seconds of sound whose channels are mixed alike ...
-MOST_HELD = 1 << 26  # ... as long as it has no more numbers than this: 256 MiB
-LONGEST_GAP = 60.0  # seconds; believed where a file does not say how long it is
-RATES = range(100, 1_000_001)  # Hz; nobody records with others, and what would come of them is without bounds
+STEP = 0.1  # seconds: resolution of the energy in `find_window`
+PREROLL = (
+    0.5  # seconds decoded before the requested start: codecs with overlap need a pre-roll (Opus: 0.08 s)
+)
+JUMP = 0.05  # seconds: a larger timestamp difference counts as a gap (Matroska rounds to 0.001)
+PADDING = (
+    0.1  # seconds: the decoded sound of some codecs exceeds the stated length by this much empty padding
+)
+STRIDE = 0.5  # seconds of sound processed at once
+TOGETHER = 60.0  # seconds of sound that share one set of mixing weights ...
+MOST_HELD = 1 << 26  # ... up to this many samples: 256 MiB
+LONGEST_GAP = 60.0  # seconds: longest accepted gap if the file does not state its length
+RATES = range(100, 1_000_001)  # Hz; other rates are not plausible and would need unbounded memory
 SEARCHED = (
     6 * 3600 * 48_000
-)  # samples in which `find_window` looks for the loudest: silence compresses to nothing
+)  # samples that `find_window` searches at most: a small file can hold days of silence
 
 
 class Block(NamedTuple):
-    """A stretch of sound as it was decoded."""
+    """A block of decoded sound."""
 
     time: float  # of its first sample, in seconds
     samples: np.ndarray  # (S, C) float32 in [-1, 1]
     rate: int  # Hz
-    follows: bool  # whether it continues the block before without a gap
+    follows: bool  # whether it continues the previous block without a gap
 
 
 def read_audio(
     path: str | Path, start: float = 0.0, end: float | None = None, track: str | None = None
 ) -> np.ndarray:
-    """(S,) float32 in [-1, 1]: 16 kHz mono from `start` to `end` seconds, or to where the sound ends.
+    """Reads the sound from `start` to `end` seconds, or to its end: (S,) float32 in [-1, 1], 16 kHz mono.
 
-    Time 0 is where the earlier of sound and picture starts. Before a late start and in gaps there is silence;
-    nothing follows the sound's end, so that fewer samples than asked for, or none, come back. Channels are
-    averaged, or added so that nothing is lost, see `find_weights`; that is decided once a minute of what is read.
+    Time 0 is the start of the earlier of sound and picture. A late start and gaps are filled with silence. Nothing is
+    added after the end of the sound, so the result may have fewer samples than requested, or none. Channels are
+    averaged, or added if averaging would cancel them (see `find_weights`); this is decided once per minute of sound.
     `track`: see `open_media`. Raises NoAudioError (`no audio track`) or MediaError.
     """
     with open_media(path, track) as media:
@@ -66,9 +70,9 @@ def read_audio(
 
 
 class SoundPass:
-    """Goes through the sound of an open file once, from `start` seconds on, and holds what is asked for at a time.
+    """Reads the sound of an open file in one pass from `start` seconds on, and buffers only the current part.
 
-    `end`: seconds at which the sound ends; None as long as that is not known.
+    `end`: end of the sound in seconds; None until it is known.
     """
 
     def __init__(self, media: Media, start: float) -> None:
@@ -77,7 +81,7 @@ class SoundPass:
         self._held: deque[Block] = deque()
 
     def read(self, start: float, end: float) -> np.ndarray:
-        """What `read_audio` gives for this part, which begins no earlier than the one before. Raises NoAudioError and
+        """Returns the same samples as `read_audio`. `start` must not decrease between calls. Raises NoAudioError and
         MediaError.
         """
         self._forget(start)
@@ -91,11 +95,11 @@ class SoundPass:
         return _waveform(_joined(_until(iter(self._held), end)), start, end)
 
     def resumes(self, time: float) -> float:
-        """When there is sound again, if there is none at `time`; of what is held."""
+        """Returns the first time from `time` on at which the buffer has sound, or `time` if there is none."""
         return next((max(time, block.time) for block in self._held if _end(block) > time), time)
 
     def _forget(self, start: float) -> None:
-        """What comes before the run-up to `start`, as it is where a file is entered just there."""
+        """Drops the blocks before the pre-roll of `start`, so that the result equals that of a seek to `start`."""
         while start > 2 * PREROLL and len(self._held) > 1 and self._held[1].time <= start - PREROLL:
             self._held.popleft()
 
@@ -105,7 +109,7 @@ def _end(block: Block) -> float:
 
 
 def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.ndarray:
-    """(S,) float32: the part from `start` to `end` of what is in `blocks`."""
+    """(S,) float32: the part of `blocks` from `start` to `end`."""
     pieces: list[tuple[int, np.ndarray]] = []
     for at, samples in _resample(_mixed(blocks, start, end)):
         first = round((at - start) * SAMPLE_RATE)
@@ -123,8 +127,8 @@ def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.nd
 
 
 def _mixed(blocks: Iterable[Block], start: float, end: float | None) -> Iterator[Block]:
-    """The blocks with one channel each, (S, 1); mixed alike where they have equally many, by what is heard from `start`
-    to `end`, or in each `TOGETHER` of it. Memory: the blocks of so long, at most `MOST_HELD`.
+    """Mixes each block down to one channel, (S, 1). Blocks with the same number of channels share the weights of the
+    sound from `start` to `end`, or of each `TOGETHER` seconds of it. Holds at most `MOST_HELD` samples.
     """
     held: list[Block] = []
     limit, size = math.inf if end is None else end, 0
@@ -150,7 +154,7 @@ def _mixed(blocks: Iterable[Block], start: float, end: float | None) -> Iterator
 
 
 def _inside(block: Block, start: float, end: float) -> np.ndarray:
-    """(S, C): what of a block is between `start` and `end` seconds."""
+    """(S, C): the part of a block between `start` and `end` seconds."""
     first, last = (
         math.ceil(min(max(0.0, (time - block.time) * block.rate), len(block.samples)))
         for time in (start, end)
@@ -161,12 +165,12 @@ def _inside(block: Block, start: float, end: float) -> np.ndarray:
 def find_window(
     path: str | Path, seconds: float = 10.0, mode: str = "loudest", track: str | None = None
 ) -> tuple[float, float]:
-    """(start, end) in seconds of the `seconds` of a file that are captioned when its sound is longer than that.
+    """Returns (start, end) in seconds of the window that is captioned if the sound is longer than `seconds`.
 
-    `loudest`: where the sound has most energy, to 0.1 s, the earliest of equals; one pass over the sound, or its first
-    6 hours at 48 kHz, which keeps 8 bytes for every 0.1 s, and finds where it ends, too. `start` and `middle` need no
-    pass. Shorter sound gives (0, its own length). `track`: see `open_media`. Raises ValueError on another mode,
-    NoAudioError and MediaError.
+    `loudest`: the window with the most energy, to 0.1 s; the first one of equals. It takes one pass over the sound (at
+    most its first 6 hours at 48 kHz), keeps 8 bytes per 0.1 s, and also measures where the sound ends. `start` and
+    `middle` need no pass. Shorter sound gives (0, its length). `track`: see `open_media`. Raises ValueError for an
+    unknown mode, NoAudioError and MediaError.
     """
     if mode not in WINDOW_MODES:
         raise ValueError(f"mode {mode!r}: one of {', '.join(WINDOW_MODES)}")
@@ -188,15 +192,15 @@ def find_window(
     sums = np.concatenate([[0.0], np.cumsum(energy)])
     width = min(max(1, round(seconds / STEP)), len(energy))
     loudness = sums[width:] - sums[:-width]
-    # equal to within what adding up in another order can change: the first of them
+    # equal up to rounding of the sums: take the first
     best = int(np.argmax(loudness >= loudness.max() * (1 - 1e-9)))
     start = max(0.0, min(round(best * STEP, 3), total - seconds))
     return start, min(start + seconds, total)
 
 
 def _energies(blocks: Iterable[Block]) -> tuple[np.ndarray, float | None]:
-    """(ceil(end / STEP),) float64: the sum of squares in each STEP, as if at one common rate; and where the sound ends,
-    in seconds, None where it was not read so far.
+    """Returns the energy in each STEP, (ceil(end / STEP),) float64, independent of the sample rate; and the end of the
+    sound in seconds, or None if it was not reached.
     """
     energy = np.zeros(1024)
     used, seen, end = 1, 0, 0.0
@@ -218,11 +222,10 @@ def _energies(blocks: Iterable[Block]) -> tuple[np.ndarray, float | None]:
 
 
 def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
-    """(time of the first sample, (S,) float32 at 16 kHz) in pieces; each run without gaps is resampled as
-    one.
+    """Yields (time of the first sample, (S,) float32 at 16 kHz). Each run without gaps is resampled as one.
 
-    Runs begin on samples that coincide with one of 16 kHz, with silence before where there is none: what comes of a
-    sample does not depend on where reading began.
+    Each run starts on a sample that coincides with a 16 kHz sample, padded with silence if necessary. The result
+    therefore does not depend on where reading started.
     """
     resampler: av.AudioResampler | None = None
     rate, at, done, silent = 0, 0.0, 0, 0  # of the run: its rate, its start, samples done, samples before it
@@ -230,9 +233,7 @@ def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
     def pieces(frame: AudioFrame | None) -> Iterator[tuple[float, np.ndarray]]:
         nonlocal done
         assert resampler is not None
-        for out in filter(
-            None, resampler.resample(frame)
-        ):  # at 16 kHz the end comes back as it was given: None
+        for out in filter(None, resampler.resample(frame)):  # at 16 kHz, a flush returns its None
             samples = out.to_ndarray().reshape(-1)
             first = min(len(samples), max(0, silent - done))
             if first < len(samples):
@@ -257,14 +258,12 @@ def _resample(blocks: Iterable[Block]) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def _blocks(media: Media, start: float, end: float | None) -> Iterator[Block]:
-    """The sound from some time before `start` (or its own start) to `end`, in order, at times that can be
-    believed.
-    """
+    """Yields the sound from before `start` (or from its own start) to `end`, in order, with plausible times."""
     return _joined(_until(_from(media, start), end))
 
 
 def _from(media: Media, start: float) -> Iterator[Block]:
-    """All blocks from one some time before `start`, or from the first."""
+    """Yields all blocks from one before `start`, or from the first."""
     if media.audio is None:
         raise NoAudioError
     if start > 2 * PREROLL and media.seekable:
@@ -277,14 +276,14 @@ def _from(media: Media, start: float) -> Iterator[Block]:
             yield first
             yield from blocks
             return
-        # The seek went too far, or there is a gap just here: only reading from the beginning tells.
+        # The seek went too far, or there is a gap: only reading from the beginning can tell them apart.
         media.rewind()
     media.use_only(media.audio)
     yield from _placed(_decoded(media), media.seconds)
 
 
 def _until(blocks: Iterator[Block], end: float | None) -> Iterator[Block]:
-    """Blocks that begin before `end`, and enough beyond for the resampler."""
+    """Yields blocks that start before `end`, plus enough for the resampler."""
     for block in blocks:
         if end is not None and block.time >= end + PREROLL:
             return
@@ -292,9 +291,9 @@ def _until(blocks: Iterator[Block], end: float | None) -> Iterator[Block]:
 
 
 def _placed(frames: Iterable[tuple[float | None, np.ndarray, int]], seconds: float | None) -> Iterator[Block]:
-    """Blocks at their own times: gaps stay gaps, jitter and jumps that cannot be are read as one going on."""
+    """Places blocks at their times. Gaps are kept; jitter and implausible jumps are read as continuous sound."""
     expected: float | None = None
-    shift = 0.0  # what this stream's times are off since a jump that was not believed
+    shift = 0.0  # correction of the times since the last rejected jump
     for stamp, samples, rate in frames:
         time = expected if stamp is None else stamp + shift
         if time is None or (expected is None and abs(time) > LONGEST):
@@ -315,7 +314,7 @@ def _placed(frames: Iterable[tuple[float | None, np.ndarray, int]], seconds: flo
 
 
 def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
-    """The same sound in fewer blocks, of about `STRIDE` seconds, with what is not a number made silent."""
+    """Merges blocks to about `STRIDE` seconds and replaces NaN by silence."""
     held: list[Block] = []
     length = 0
     for block in blocks:
@@ -340,9 +339,9 @@ def _join(blocks: list[Block]) -> Block:
 
 
 def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
-    """(seconds or None, (S, C) float32, rate) of each frame, or each second of it; damaged packets are passed over.
+    """Yields (seconds or None, (S, C) float32, rate) of each frame, or each second of it. Skips damaged packets.
 
-    Raises MediaError when nothing at all can be decoded.
+    Raises MediaError if nothing can be decoded.
     """
     assert media.audio is not None
     zero = media.clock.zero(media.audio)
@@ -364,7 +363,7 @@ def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
 
 
 def _sound(frame: AudioFrame) -> tuple[float | None, np.ndarray, int]:
-    """(seconds on the container's clock or None, (S, C) float32, rate). ValueError for rates beyond belief."""
+    """(seconds on the container's clock or None, (S, C) float32, rate). ValueError for implausible rates."""
     if frame.samples and frame.sample_rate not in RATES:
         raise ValueError(f"it claims {frame.sample_rate} samples a second")
     time = frame.pts * float(frame.time_base) if frame.pts is not None and frame.time_base else None

@@ -1,9 +1,9 @@
-"""One clock for a file: where it starts, where the time stamps start again, and what that makes of each packet.
+"""One continuous clock per file: its start, the points where timestamps restart, and the corrected packet times.
 
-Files that were joined byte by byte (MPEG-TS, MPEG-PS, Ogg, Matroska) have time stamps that start again at each joint.
-The clock goes on there: the next piece begins where the one before ends, with its sound and picture as far apart as
-they are in it. Gaps stay, in one track of any length, in all tracks at once up to `AHEAD`. Tracks whose stamps are of
-different clocks (sound in time of day, pictures from 0) begin together.
+In concatenated files (MPEG-TS, MPEG-PS, Ogg, Matroska), timestamps restart at each joint. The clock continues: each
+piece starts at the end of the previous one and keeps the offset between its sound and picture. Gaps are kept: of any
+length in a single track, up to `AHEAD` in all tracks at once. Tracks with unrelated clocks (sound in time of day,
+pictures from 0) start together.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from av.stream import Stream
 
 from evacap_cli.media.limits import READ_ERRORS
 
-BACK = 0.5  # seconds by which a packet may be earlier than those before it: they are stored out of order
-AHEAD = 60.0  # seconds without any packet that still count as a gap, and not as another clock
-APART = 60.0  # seconds between the starts of two tracks that need no proof: further apart, they must overlap
-GOES_ON = 3.0  # seconds that one track goes on for after another has jumped: then it is no joint, but damage
-SHORT = 0.5  # seconds: what is shorter between two jumps is damage
-MOST_JUMPS = 1000  # in a file; one with more has no clock that could be mended
+BACK = 0.5  # seconds by which a packet may precede earlier packets: they are stored out of order
+AHEAD = 60.0  # seconds without packets that still count as a gap, not as another clock
+APART = 60.0  # seconds between the starts of two tracks of one clock; if further apart, they must overlap
+GOES_ON = (
+    3.0  # seconds: if another track continues longer than this after a jump, the jump is damage, not a joint
+)
+SHORT = 0.5  # seconds: a shorter run between two jumps is damage
+MOST_JUMPS = 1000  # in a file; with more, the timestamps cannot be corrected
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a file with stamps of one clock. first: its first byte. begins: seconds on the file's clock. zeros: by
-    a stream's index, the stamp in seconds that is then.
+    """A part of a file with timestamps of one clock. first: its first byte. begins: its start in seconds on the file's
+    clock. zeros: by stream index, the timestamp in seconds at that moment.
     """
 
     first: int
@@ -53,11 +55,11 @@ class Clock:
         return len(self.pieces) > 1
 
     def zero(self, stream: Stream) -> float:
-        """The stamp in seconds, of packets that went through `mend`, that is 0 s on the file's clock."""
+        """Returns the timestamp in seconds, after `mend`, of 0 s on the file's clock."""
         return self.pieces[0].zero(stream.index)
 
     def mend(self, packets: Iterable[Packet]) -> Iterable[Packet]:
-        """Packets, from the file's first on, with stamps that do not start again."""
+        """Yields the packets, which start with the file's first, with continuous timestamps."""
         place: dict[int, int] = {}
         firsts = [piece.first for piece in self.pieces]
         for packet in packets:
@@ -76,7 +78,7 @@ class Clock:
 
 
 def simple_clock(starts: Mapping[int, float]) -> Clock:
-    """That of a file whose stamps never start again; `starts`: seconds, by a stream's index."""
+    """Returns the clock of a file without restarts; `starts`: seconds, by stream index."""
     zero = min(starts.values(), default=0.0)
     return Clock((Piece(0, 0.0, dict.fromkeys(starts, zero)),))
 
@@ -98,7 +100,7 @@ class _Run:
 
 @dataclass
 class _Jump:
-    """Where a track jumps, at byte `first`, which ends its run, and how far the other tracks had come."""
+    """A jump of a track at byte `first`, which ends its run, and the positions of the other tracks at that point."""
 
     first: int
     ended: _Run
@@ -111,10 +113,10 @@ class _Jump:
 
 @dataclass
 class Timeline:
-    """Is told of all packets of some tracks, in the order of the file, and then knows its clock and its length."""
+    """Measures a file's clock and length from all packets of some tracks, added in file order."""
 
     starts: Mapping[int, float] = field(default_factory=dict)
-    """Stamps in seconds at which tracks start, where the file says so."""
+    """Start timestamps of tracks in seconds, if the file states them."""
 
     def __post_init__(self) -> None:
         self._now: dict[int, _Run] = {}
@@ -124,7 +126,7 @@ class Timeline:
         """The last byte at which a packet starts."""
 
     def add(self, packet: Packet) -> None:
-        """One more packet; empty ones, which end a track, say nothing."""
+        """Adds a packet; ignores empty ones, which end a track."""
         if not packet.size or not packet.time_base:
             return
         base = float(packet.time_base)
@@ -153,7 +155,7 @@ class Timeline:
         return Clock(tuple(piece for piece, _ in self._pieces()))
 
     def ends(self) -> dict[int, float]:
-        """By a stream's index, where the track ends, in seconds on the file's clock; of tracks with packets."""
+        """Returns the end of each track with packets, by stream index, in seconds on the file's clock."""
         ends: dict[int, float] = {}
         for piece, spans in self._pieces():
             for index, (_, end) in spans.items():
@@ -161,16 +163,16 @@ class Timeline:
         return ends
 
     def _joints(self) -> list[int]:
-        """The first bytes of all pieces, rising."""
+        """Returns the first byte of each piece, in ascending order."""
         joints, explained = [0], set[int]()
         for jump in self._jumps if len(self._jumps) < MOST_JUMPS else []:
             if id(jump.ended) not in explained and jump.is_joint and jump.first > joints[-1]:
                 joints.append(jump.first)
-                explained.update(id(run) for run, _ in jump.others)  # their own jump comes a little later
+                explained.update(id(run) for run, _ in jump.others)  # their own jump follows shortly
         return joints
 
     def _pieces(self) -> list[tuple[Piece, dict[int, tuple[float, float]]]]:
-        """Each piece with the (start, end) of the tracks in it, as stamped."""
+        """Returns each piece with the (start, end) timestamps of its tracks."""
         joints = self._joints()
         found: list[dict[int, list[_Run]]] = [{} for _ in joints]
         for run in self._runs:
@@ -178,7 +180,7 @@ class Timeline:
         pieces, begins = [], 0.0
         for number, (first, tracks) in enumerate(zip(joints, found, strict=True)):
             spans = {index: _span(runs) for index, runs in tracks.items()}
-            if number == 0:  # a decoder may give less than there is: what the file says of it counts
+            if number == 0:  # a decoder may drop the start: the stated start counts
                 spans = {i: (self.starts.get(i, start), end) for i, (start, end) in spans.items()}
             zeros = _zeros(spans)
             pieces.append((Piece(first, begins, zeros), spans))
@@ -187,8 +189,8 @@ class Timeline:
 
 
 def _decoded_seconds(packet: Packet) -> float:
-    """The length of a packet of sound that does not say it. At the joint of two FLAC files, one packet holds all that
-    the parser has not yet parted.
+    """Decodes a sound packet without a stated duration to measure it. At the joint of two FLAC files, one packet holds
+    all data that the parser has not yet split.
     """
     with suppress(*READ_ERRORS):
         frames: list[Frame] = list(packet.decode())
@@ -198,14 +200,14 @@ def _decoded_seconds(packet: Packet) -> float:
 
 
 def _span(runs: list[_Run]) -> tuple[float, float]:
-    """(start, end) of a track in a piece, without what is damage."""
+    """(start, end) of a track in a piece, without damaged runs."""
     longest = max(run.length for run in runs)
     whole = [run for run in runs if run.length >= min(SHORT, longest)]
     return min(run.start for run in whole), max(run.end for run in whole)
 
 
 def _zeros(spans: Mapping[int, tuple[float, float]]) -> dict[int, float]:
-    """By a stream's index, the stamp at which the clock starts: one for all, unless their clocks are not the same."""
+    """Returns the start timestamp of the clock by stream index: one for all tracks unless their clocks differ."""
     earliest = min((start for start, _ in spans.values()), default=0.0)
     first_end = min((end for _, end in spans.values()), default=0.0)
     common = all(start - earliest <= APART or start < first_end for start, _ in spans.values())

@@ -1,4 +1,4 @@
-"""Opening a media file: what stands in it, when it starts, and in what words it is refused."""
+"""Opens media files: their streams, their clock, and the errors for files that cannot be read."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from evacap_cli.media.limits import READ_ERRORS as READ_ERRORS
 from evacap_cli.media.survey import Survey, survey, use_only
 
 LONGEST_MESSAGE = 160  # characters
-SURVEYS = 8  # files that are not surveyed again while they stay as they are: one is opened several times
+SURVEYS = 8  # cached surveys of unchanged files: each file is opened several times
 LAST_TICK = 2**63 - 1
-LARGEST_PICTURE = 8192 * 8192  # pixels; more are not decoded: a small file can claim a frame of gigabytes
+LARGEST_PICTURE = (
+    8192 * 8192
+)  # pixels; larger pictures are not decoded: a small file can claim a frame of gigabytes
 
 DEMUXERS = """
     mov matroska avi asf asf_o flv live_flv mpeg mpegts mpegvideo ogg gif apng nut rm ivr mxf gxf wtv dv dhav nsv ivf
@@ -35,9 +37,9 @@ DEMUXERS = """
     voc ircam sox qcp qoa shn xwma
     png_pipe jpeg_pipe webp_pipe bmp_pipe tiff_pipe
 """
-# Only kinds of file that hold what they show. Playlists (HLS, DASH, concat), session descriptions (SDP), numbered
-# pictures and some subtitles name other files and addresses, which FFmpeg would open: a file may be called clip.mp4 and
-# be one of them.
+# Only formats that contain their own media. Playlists (HLS, DASH, concat), session descriptions (SDP), numbered
+# pictures and some subtitles refer to other files and addresses, which FFmpeg would open, even if the file is called
+# clip.mp4.
 _SAFELY = {
     "format_whitelist": ",".join(DEMUXERS.split()),
     "protocol_whitelist": "file",
@@ -46,7 +48,7 @@ _SAFELY = {
 
 
 class NoAudioError(MediaError):
-    """A file without an audio track: there is nothing to caption."""
+    """The file has no audio track, so there is nothing to caption."""
 
     def __init__(self, message: str = "no audio track") -> None:
         super().__init__(message, "add a sound track: captions are of what is heard")
@@ -54,7 +56,7 @@ class NoAudioError(MediaError):
 
 @dataclass(frozen=True)
 class Media:
-    """An open file. Its `clock` starts (0 s) where the earlier of sound and picture starts."""
+    """An open file. Time 0 s of its `clock` is the start of the earlier of sound and picture."""
 
     path: Path
     container: InputContainer
@@ -62,22 +64,22 @@ class Media:
     video: VideoStream | None
     clock: Clock
     seconds: float | None
-    """Where the later of sound and picture ends: counted by the header, or measured; None where nothing says it."""
+    """End of the later of sound and picture, from the header or measured; None if unknown."""
     heard: float | None
-    """Where the sound ends, likewise."""
+    """End of the sound, likewise."""
     seekable: bool
-    """Whether stamps are right after a seek."""
+    """Whether timestamps are correct after a seek."""
     note: str
-    """Which of several sound tracks is heard; how much is there of a file that was cut. Empty: nothing to say."""
+    """The audio track in use if there are several; the available part of a truncated file. May be empty."""
 
     def use_only(self, stream: Stream) -> None:
-        """Lets the demuxer pass over what belongs to other streams."""
+        """Makes the demuxer discard the packets of other streams."""
         use_only(self.container, stream.index)
 
     def packets(self, *streams: Stream) -> Iterator[Packet]:
-        """The streams' packets, on one clock (`Clock.zero` is its start); a file that breaks off ends there.
+        """Yields the streams' packets on one clock (`Clock.zero` is its start), up to the end or the first read error.
 
-        Sound alone needs no mending: what reads it lets it go on where stamps start again, to the sample.
+        Sound without a picture needs no correction here: its reader continues at restarts, exact to the sample.
         """
         mends = self.clock.restarts and self.video is not None
         with suppress(*READ_ERRORS):
@@ -85,14 +87,12 @@ class Media:
             yield from self.clock.mend(packets) if mends else packets
 
     def rewind(self) -> None:
-        """To where the file starts; one that can be read only once is left where it is."""
+        """Seeks to the start of the file, if it supports seeking."""
         with suppress(*READ_ERRORS):
             self.container.seek(self.container.start_time or 0)
 
     def seek(self, stream: Stream, seconds: float) -> None:
-        """To the last entry point at or before `seconds` on this clock; before the first one: to the
-        first.
-        """
+        """Seeks to the last entry point at or before `seconds` on this clock, or to the first one."""
         assert stream.time_base is not None
         ticks = round((seconds + self.clock.zero(stream)) / float(stream.time_base))
         first = stream.start_time if stream.start_time is not None else ticks
@@ -101,9 +101,8 @@ class Media:
 
 @contextmanager
 def open_media(path: str | Path, track: str | None = None) -> Iterator[Media]:
-    """Opens a file for reading. `track`: the number, from 1 on, or the language of the sound track that is heard; None
-    for what a player takes. Raises MediaError, with one line that says why, when it is not a readable media file, or
-    the track is not in it.
+    """Opens a file for reading. `track`: the number (from 1) or the language of the audio track; None for a player's
+    default. Raises MediaError, with a one-line reason, if it is not a readable media file or lacks the track.
     """
     path = Path(path)
     seen = survey_file(path, track)
@@ -124,8 +123,8 @@ def open_media(path: str | Path, track: str | None = None) -> Iterator[Media]:
 
 
 def survey_file(path: str | Path, track: str | None = None) -> Survey:
-    """How long a file is, by which clock, and which of its tracks are played. `track`: see `open_media`. What was seen
-    last is kept as long as the files stay as they are. Raises MediaError.
+    """Returns a file's length, clock and tracks. `track`: see `open_media`. The last `SURVEYS` results are cached until
+    the file changes. Raises MediaError.
     """
     path = Path(path)
     check_readable(path)
@@ -135,7 +134,7 @@ def survey_file(path: str | Path, track: str | None = None) -> Survey:
 
 @lru_cache(SURVEYS)
 def _survey(path: Path, track: str | None, state: tuple[int, ...]) -> Survey:
-    """`survey` of a file in a certain state."""
+    """Cached `survey`; `state` identifies the version of the file."""
     reopen = partial(open_container, path)
     with reopen() as container:
         return survey(container, track, reopen)
@@ -143,14 +142,14 @@ def _survey(path: Path, track: str | None, state: tuple[int, ...]) -> Survey:
 
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
-    """A file as FFmpeg opens it, with nothing else that it names. Raises MediaError."""
+    """Opens a file with FFmpeg, but no other file that it refers to. Raises MediaError."""
     try:
-        # the prefix keeps a colon in a name from being taken for a protocol
+        # the prefix prevents FFmpeg from reading a colon in the name as a protocol
         container = av.open(f"file:{path}", metadata_errors="replace", options=_SAFELY)
-    except av.error.ArgumentError as error:  # what FFmpeg says of a kind that is not in the list
+    except av.error.ArgumentError as error:  # FFmpeg's error for a format outside the list
         raise MediaError(
-            "not a media file: a playlist, damaged, or of a kind that is not read",
-            "convert it to another kind",
+            "not a media file: a playlist, damaged, or an unsupported format",
+            "convert it to another format",
         ) from error
     except (*READ_ERRORS, UnicodeError) as error:
         raise MediaError(
@@ -168,7 +167,7 @@ def check_readable(path: Path) -> None:
         if path.is_dir():
             raise MediaError("a folder, not a file")
         if path.exists() and not path.is_file():
-            raise MediaError("not a regular file")  # reading a pipe could wait for ever
+            raise MediaError("not a regular file")  # reading a pipe could block forever
         with path.open("rb") as file:
             if not file.read(1):
                 raise MediaError("the file is empty")
@@ -178,7 +177,7 @@ def check_readable(path: Path) -> None:
 
 
 def one_line(error: BaseException | str) -> str:
-    """An error's own words: one printable line of bounded length, without source positions and file names."""
+    """Returns an error's message as one printable line of bounded length, without source positions and file names."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |\[file:.*?\] ?", "", text)  # decord's
     text = "".join(character if character.isprintable() else "?" for character in text)

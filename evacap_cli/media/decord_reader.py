@@ -1,4 +1,4 @@
-"""decord as the first reader of frames, and when it is to be believed."""
+"""Reads frames with decord, the first reader, and checks that its timestamps are right."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ _importing = threading.Lock()
 def read_with_decord(
     path: Path, times: Sequence[float], start: float, first_frame: float, size: tuple[int, int]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(n, frame): the frame, (H, W, 3) uint8, that is shown at the next n of the rising `times` (seconds).
+    """Yields (n, frame): the frame, (H, W, 3) uint8, shown at the next n of the ascending `times` (seconds).
 
-    decord counts packets, and takes the i-th frame that it decodes for the i-th packet. Where packets are
-    decoded but not shown (clips cut without re-encoding) or cannot be decoded (no key frame to begin with),
-    its pictures are seconds away from its timestamps. Hence `start`, the time at which the track starts, and
-    `first_frame`, that of the first frame which is really shown: decord is refused when its own is another.
-    `size`: width and height that frames are brought to, for square pixels; -1 leaves them as they are.
-    Raises RuntimeError, or whatever decord raises.
+    decord counts packets and assigns the i-th decoded frame to the i-th packet. If packets are decoded but not shown
+    (clips cut without re-encoding) or cannot be decoded (no initial key frame), its frames are seconds away from
+    their timestamps. Hence it is rejected if its first frame is not at `first_frame`, the time of the first frame
+    that is really shown. `start`: start of the track. `size`: width and height to which frames are scaled, for square
+    pixels; -1 keeps the coded size. Raises RuntimeError and decord's own errors.
     """
     decord = load_decord()
     reader = decord.VideoReader(f"file:{path}", width=size[0], height=size[1], num_threads=1)
     stamps = np.sort(np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0]) + start
     if abs(stamps[0] - first_frame) > 1e-3:
-        raise RuntimeError(f"its first frame is at {stamps[0]:.3f} s, the file's at {first_frame:.3f} s")
-    # its timestamps are float32: what is meant to be equal differs by less than the 1e-5 of a finer clock
+        raise RuntimeError(f"its first frame is at {stamps[0]:.3f} s, not at {first_frame:.3f} s")
+    # its timestamps are float32: equal times differ by less than 1e-5
     shown = np.maximum(0, np.searchsorted(stamps, np.asarray(times) + 1e-5, side="right") - 1)
     for index, count in zip(*np.unique(shown, return_counts=True), strict=True):
         frame = reader[int(index)].asnumpy()
@@ -52,15 +51,15 @@ def read_with_decord(
 def opens_only_itself(path: Path) -> bool:
     """Whether a file's first bytes are those of a container that holds its own pictures.
 
-    decord cannot be told which kinds of file to read, and FFmpeg, of which it brings a version of its own, would open
-    whatever a playlist names. It knows a playlist by its first bytes: what begins like this is none.
+    decord has no option to restrict formats, and its bundled FFmpeg would open the files that a playlist names. FFmpeg
+    detects a playlist by its first bytes, so a file that starts with one of `HEADS` is not a playlist.
     """
     with path.open("rb") as file:
         return HEADS.match(file.read(12)) is not None
 
 
 def load_decord() -> ModuleType:
-    """decord, imported on first use, quiet, and without the CUDA libraries it would load beside itself."""
+    """Imports decord on first use, without log output and without the CUDA libraries that it would load."""
     with _importing:
         loaded = sys.modules.get("decord")
         if loaded is not None:
@@ -73,10 +72,10 @@ def load_decord() -> ModuleType:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Makes a package not be found for a while.
+    """Hides a package from imports inside the context.
 
-    decord loads every library of the `nvidia` packages, which torch brings along: 0.4 s and 640 MB in each
-    worker, for a GPU decoder that is not used here.
+    decord loads every library of the `nvidia` packages that torch installs: 0.4 s and 640 MB in each worker, for a
+    GPU decoder that is not used here.
     """
     before: Any = sys.modules.get(package)
     sys.modules[package] = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The frames of segments that follow each other, in one pass over the picture."""
+"""Reads the frames of consecutive segments in one pass over the picture."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class _Segment:
 def follow_frames(
     media: Media, segments: Iterable[Sequence[float] | None], transform: Transform
 ) -> Iterator[list[np.ndarray] | str | None]:
-    """For each of the `segments`, which are rising times in seconds, what `transform` makes of the frames shown then,
-    as `read_frames` with PyAV gives them; or, in one line, why there are none.
+    """For each segment (ascending times in seconds), yields the transformed frames shown at these times, as
+    `read_frames` with PyAV returns them; or a one-line error.
 
-    Segments may overlap, but neither begin nor end before the one before them; each is taken when the one before needs
-    to know where it begins. None among them is handed through. A segment that begins when the picture is over has no
-    frames. Memory: the frames of the segments that overlap.
+    Segments may overlap, but must not start or end before the previous one; each is requested as late as possible. A
+    None among them is passed through. A segment that starts after the end of the picture has no frames. Holds the
+    frames of overlapping segments.
     """
     looker = _Looker(media, transform)
     waiting: deque[_Segment] = deque()
@@ -53,11 +53,11 @@ class _Looker:
         try:
             media.use_only(media.video)  # type: ignore[arg-type]
             self.cursor = Cursor(media)
-        except Exception as error:  # whatever it is: all of it can still be heard
+        except Exception as error:  # the sound can still be captioned
             self.error = _undecodable(error)
 
     def look(self, waiting: deque[_Segment]) -> list[np.ndarray] | str:
-        """Takes out the first segment; the others see what is shown until it ends."""
+        """Removes and completes the first segment; adds the frames shown until its end to the others."""
         until = waiting[0].times[-1]
         looks = [
             (time, segment)
@@ -81,7 +81,7 @@ class _Looker:
             if self._shown is None or self._shown[0] is not frame:
                 self._shown = frame, self.transform(upright(frame, self.cursor.shape))
             segment.frames.append(self._shown[1])
-        except Exception as error:  # whatever it is: the segment can still be heard
+        except Exception as error:  # the sound of the segment can still be captioned
             segment.error = _undecodable(error)
 
 

@@ -1,4 +1,4 @@
-"""The frames shown at given times, upright, from any video file."""
+"""Reads the frames shown at given times, upright, from any video file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evacap_cli.media.pyav_reader import Cursor, read_with_pyav, shown_shape, sh
 READERS = ("decord", "pyav")
 LONGEST_FOR_DECORD = 600.0  # seconds
 LARGEST_FOR_DECORD = 3840 * 2160  # pixels
-MOST_FOR_DECORD = 1_000_000  # frames that the file claims: room is made for them
+MOST_FOR_DECORD = 1_000_000  # frames that the file claims: decord allocates memory for them
 
 
 def read_frames(
@@ -25,15 +25,13 @@ def read_frames(
     readers: Sequence[str] = READERS,
     track: str | None = None,
 ) -> list[np.ndarray]:
-    """The frame shown at each of `times`, RGB uint8 (H, W, 3), upright, with square pixels, or what `transform` makes
-    of it.
+    """Reads the frame shown at each of `times`: RGB uint8 (H, W, 3), upright, square pixels; or its `transform`.
 
-    `times`: seconds from where the earlier of sound and picture starts, in any order. Shown is the last
-    frame whose timestamp is not later; before the first frame the first stands in, after the last the last.
-    `transform` sees each frame as it is decoded, so that only a few of full size are held at once; a frame
-    that is shown at several times is transformed once. `readers` are tried in turn. `track`: the sound track
-    that is heard, see `open_media`. Raises MediaError when there is no picture, or, when all readers fail, with
-    what each of them said.
+    `times`: seconds from the start of the earlier of sound and picture, in any order. The frame shown is the last one
+    whose timestamp is not later; before the first frame, the first. `transform` is applied as frames are decoded, so
+    only a few full-size frames are held; a frame shown at several times is transformed once. `readers` are tried in
+    order. `track`: the audio track, see `open_media`. Raises MediaError if there is no picture, or, if all readers
+    fail, with the message of each.
     """
     if unknown := set(readers) - set(READERS):
         raise ValueError(f"no such reader: {', '.join(sorted(unknown))}; there are {', '.join(READERS)}")
@@ -73,7 +71,7 @@ def _cursor(media: Media) -> Cursor | RuntimeError:
 def _read(
     reader: str, media: Media, cursor: Cursor | RuntimeError, times: Sequence[float]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(n, frame): the frame that is shown at the next n of the rising `times`."""
+    """Yields (n, frame): the frame shown at the next n of the ascending `times`."""
     if reader == "decord":
         start = _trust_decord(media, cursor)
         first = start if isinstance(cursor, RuntimeError) else cursor.first_time
@@ -85,39 +83,37 @@ def _read(
 
 
 def _decord_size(media: Media) -> tuple[int, int]:
-    """Width and height of the frames that decord is asked for; -1 is as they are coded."""
+    """Width and height to request from decord; -1 is the coded size."""
     assert media.video is not None
     shape, codec = shown_shape(media.video), media.video.codec_context
     return (-1, -1) if shape == 1 or codec is None else shown_size(codec.width, codec.height, shape)
 
 
 def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
-    """The time in seconds at which the picture track starts. Raises RuntimeError where decord is known to
-    err.
+    """Returns the start of the picture track in seconds. Raises RuntimeError in cases where decord is known to fail.
 
-    Seen with decord2 3.4: it turns pictures by half a turn, but not by a quarter; it counts frames that are
-    decoded and not shown; it reads a file to its end before it shows the first frame; it keeps several frames
-    of full size.
+    Observed with decord2 3.4: it applies rotations of 180 degrees, but not of 90; it counts frames that are decoded
+    and not shown; it reads a whole file before it returns the first frame; it keeps several full-size frames.
     """
     stream = media.video
     assert stream is not None
     if not opens_only_itself(media.path):
-        raise RuntimeError("not asked, the file does not begin as its kind does")
+        raise RuntimeError("not used, the file does not start like a container that holds its own pictures")
     if len(media.container.streams.video) > 1:
-        raise RuntimeError("not asked, the file has several pictures")
+        raise RuntimeError("not used, the file has several picture tracks")
     if media.clock.restarts:
-        raise RuntimeError("not asked, the file's time stamps start again in it")
-    said = media.container.duration or 0  # what decord goes by, right or wrong
+        raise RuntimeError("not used, the timestamps of the file restart")
+    said = media.container.duration or 0  # decord relies on it, right or wrong
     if not 0 < said / 1e6 <= LONGEST_FOR_DECORD:
-        raise RuntimeError("not asked, the file does not say how long it is, or is long")
+        raise RuntimeError("not used, the length of the file is unknown or large")
     if stream.frames > MOST_FOR_DECORD:
-        raise RuntimeError(f"not asked, the file claims {stream.frames} frames")
+        raise RuntimeError(f"not used, the file claims {stream.frames} frames")
     if stream.codec_context and stream.codec_context.width * stream.codec_context.height > LARGEST_FOR_DECORD:
-        raise RuntimeError("not asked, the picture is large")
+        raise RuntimeError("not used, the picture is large")
     if stream.start_time is None or stream.time_base is None:
-        raise RuntimeError("not asked, the file does not say when its picture starts")
+        raise RuntimeError("not used, the start of the picture is unknown")
     if any(entry.is_discard for entry in stream.index_entries):
-        raise RuntimeError("not asked, the file has frames that are not to be shown")
+        raise RuntimeError("not used, the file has hidden frames")
     if isinstance(cursor, Cursor) and not cursor.upright:
-        raise RuntimeError("not asked, the picture is turned or mirrored")
+        raise RuntimeError("not used, the picture is rotated or mirrored")
     return float(stream.start_time * stream.time_base) - media.clock.zero(stream)

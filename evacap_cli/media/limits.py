@@ -1,9 +1,9 @@
-"""What all readers of media share: FFmpeg's errors, and how much of what a file says is believed."""
+"""FFmpeg's errors and the limits on stated times, shared by all media readers."""
 
 from __future__ import annotations
 
 import av
 
-# Failures of FFmpeg as PyAV raises them: most are FFmpegError; some reach Python as its own kinds of error.
+# FFmpeg's failures as PyAV raises them: most are FFmpegError, some are built-in exceptions.
 READ_ERRORS = (av.error.FFmpegError, OSError, ValueError, RuntimeError)
-LONGEST = 7 * 86_400.0  # seconds: what a file says of later times is not believed
+LONGEST = 7 * 86_400.0  # seconds: later times in a file are implausible and rejected

@@ -1,4 +1,4 @@
-"""All channels of a sound to one that has the loudness of what is there."""
+"""Mixes the channels of a sound to mono without losing loudness."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-MOST_PLANES = 8  # from so many planes on, PyAV reads beyond the list of them, and crashes
+MOST_PLANES = 8  # with this many planes or more, PyAV reads past the plane list and crashes
 LEAST = 10 ** (-5.5 / 10)
-"""Of the power of the loudest channel, what the mean must keep: 5.5 dB less. Unrelated channels of a stereo sound lose
-3 dB, a channel beside a silent one 6 dB, channels in antiphase everything."""
+"""Least power of the mean, relative to the loudest channel: -5.5 dB. Averaging uncorrelated stereo channels loses 3 dB,
+a channel and a silent one 6 dB, channels in antiphase everything."""
 
-ROUNDING = 1e-12  # of a constant's power: what is left of it, by rounding, when it is taken off
+ROUNDING = 1e-12  # relative power that rounding leaves after a constant offset is removed
 
 
 def channels_of(frame: AudioFrame) -> np.ndarray:
-    """(S, C) float32, full scale is 1: the channels that carry sound of their own, whatever the sample format.
+    """Returns the main channels of a frame of any sample format: (S, C) float32, full scale is 1.
 
-    Left out are the low-frequency effects, which ITU-R BS.1770-5 does not count either, and of an ambisonic sound all
-    components but the first, W, which is what one microphone would have heard (RFC 8486).
+    Omits low-frequency effects, as ITU-R BS.1770-5 does, and all ambisonic components but the first, W, which is the
+    signal of one omnidirectional microphone (RFC 8486).
     """
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels >= MOST_PLANES:
@@ -36,7 +36,7 @@ def channels_of(frame: AudioFrame) -> np.ndarray:
         ]
         samples = samples[:, heard or slice(None)]
     kind = samples.dtype
-    with np.errstate(invalid="ignore", over="ignore"):  # float files may hold anything
+    with np.errstate(invalid="ignore", over="ignore"):  # float files may hold any value
         samples = samples.astype(np.float32)
         if kind == np.uint8:
             samples = (samples - np.float32(128)) / np.float32(128)
@@ -46,7 +46,7 @@ def channels_of(frame: AudioFrame) -> np.ndarray:
 
 
 def mix(samples: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """(S,) float32: channels (S, C) added up with `weights` (C,), or, if None, their mean."""
+    """(S,) float32: the sum of channels (S, C) with `weights` (C,), or their mean if None."""
     count = samples.shape[1]
     if count == 1:
         return samples[:, 0]
@@ -59,13 +59,13 @@ def mix(samples: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def find_weights(stretches: Iterable[np.ndarray]) -> np.ndarray | None:
-    """(C,) float64, how the channels of `stretches`, each (S, C), are added up; None for their mean.
+    """Returns the mixing weights of the channels of `stretches`, each (S, C): (C,) float64; None for the mean.
 
-    The mean is right as long as it is about as loud as they are: it is what FFmpeg and SoX make of stereo. Where it
-    loses more than 5.5 dB of the loudest channel's power (antiphase, one channel of several in use, dialogue in the
-    centre alone), channels are added with the polarity in which they do not cancel, and scaled so that the sum has the
-    power of the loudest. Loudness is power: ITU-R BS.1770-5 adds the powers of the channels, so that polarity has no
-    part in it. A constant offset is not heard and does not count.
+    The mean, which FFmpeg and SoX use for stereo, is kept while it is about as loud as the channels. If it loses more
+    than 5.5 dB of the loudest channel's power (antiphase, one of several channels in use, dialogue only in the
+    centre), channels are added with the polarity in which they do not cancel, and the sum is scaled to the power of
+    the loudest. Loudness is power: ITU-R BS.1770-5 adds the powers of the channels, so polarity does not affect it. A
+    constant offset is inaudible and is ignored.
     """
     number, total, products = 0, np.zeros(0), np.zeros((0, 0))
     for samples in stretches:
@@ -89,14 +89,14 @@ def find_weights(stretches: Iterable[np.ndarray]) -> np.ndarray | None:
     signs = np.zeros(count)
     for channel in np.argsort(-powers, kind="stable"):
         signs[channel] = 1.0 if float(signs @ covariance[channel]) >= 0 else -1.0
-    # rounded: the same, however the stretches are cut
+    # rounded, so that it does not depend on how the sound is cut into stretches
     gain = round(np.sqrt(loudest / float(signs @ covariance @ signs)), 3)
     return signs * gain
 
 
 def loudness(samples: np.ndarray) -> np.ndarray:
-    """(S,) float64, the power over time of a stretch (S, C): that of the mean, or of the loudest channel where the
-    mean loses more than `find_weights` accepts."""
+    """(S,) float64, the power over time of a stretch (S, C): of the mean, or of the loudest channel if the mean loses
+    more than `find_weights` accepts."""
     mono = mix(samples, None)
     if samples.shape[1] > 1:
         powers = samples.var(axis=0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Decoding in worker processes that may hang or die: a clip that kills its worker costs that clip alone."""
+"""Decodes in worker processes that may hang or die. If a clip kills its worker, only that clip fails."""
 
 from __future__ import annotations
 
@@ -27,17 +27,15 @@ BROKEN = (
     "the decoding workers do not start",
     'call from under `if __name__ == "__main__":`, or use 0 workers',
 )
-POLL_SECONDS = (
-    1.0  # seconds after which a waiting thread looks up: on Windows, a lock keeps Ctrl-C waiting, too
-)
-LEAVE_SECONDS = 15.0  # for a thread to see that its worker was killed
+POLL_SECONDS = 1.0  # seconds between wake-ups of a waiting thread: on Windows, a lock blocks Ctrl-C
+LEAVE_SECONDS = 15.0  # for a thread to notice that its worker was killed
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Value]):
-    """What came of one item: `value`, or, when that is None, the one-line `error`. last: nothing more comes of it.
+    """A result of one item: `value`, or, if that is None, the one-line `error`. last: the item has no further results.
 
-    An item of which nothing came at all has neither.
+    An item without any result has neither.
     """
 
     item: Item
@@ -47,32 +45,31 @@ class Outcome(Generic[Item, Value]):
 
 
 class _Job(Generic[Item, Value]):
-    """An item on its way."""
+    """An item in progress."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
-        self.outcomes: deque[Outcome[Item, Value]] = deque()  # that wait to be taken
-        self.count = 0  # values that came, of more than one ...
+        self.outcomes: deque[Outcome[Item, Value]] = deque()  # not yet taken
+        self.count = 0  # values received so far ...
         self.held: Outcome[Item, Value] | None = None  # ... and the last of them
-        self.loss = ""  # how a worker was lost over it
+        self.loss = ""  # how it lost a worker
         self.unwanted = False
 
 
 class DecodePool(Generic[Item, Value]):
-    """Applies `function` to items in worker processes, some way ahead of whoever takes the results.
+    """Applies `function` to items in worker processes, ahead of the consumer.
 
-    `function` and, with workers, its results must be picklable (arrays rather than tensors: a tensor's memory goes with
-    the worker that made it). Where it is a generator, what it yields comes value by value, each as soon as the next
-    one, or the end, is there; None is no value, but a sign of life. A worker whose values nobody takes waits. `workers`
-    0 runs inline, without limits. `timeout`: seconds for one value, from when a worker takes the item or has made the
-    value before. `memory`: bytes that one worker may hold (on Linux). `ahead`: how many items may be under way or wait
-    to be taken, and how many values, beside one of each item, may wait, whatever the number of items; by default 3 a
-    worker. `rescue`: a more careful function that gets the items on which a worker was lost, once more; of what it
-    yields, as many values as had come before are left out.
+    `function` and, with workers, its results must be picklable (arrays, not tensors: a tensor's memory is freed with
+    its worker). If `function` is a generator, each value is delivered when the next one, or the end, arrives; a None is
+    not a value, but restarts the timeout. A worker waits while its values are not taken. `workers` 0 runs inline,
+    without limits. `timeout`: seconds per value, from when the worker takes the item or yields the previous value.
+    `memory`: bytes that one worker may hold (Linux only). `ahead`: the maximum number of items in progress or not yet
+    taken, and of waiting values beyond one per item; by default 3 per worker. `rescue`: a safer function that is
+    called once for items that lost a worker; values that were already delivered are skipped.
 
-    A context manager: leaving it ends the workers. They are started afresh (spawn), never forked from a
-    process that may hold the locks of torch's threads; a script that uses workers needs `if __name__ ==
-    "__main__":`. They end with the process that started them, however that ends.
+    A context manager; leaving it ends the workers. Workers are spawned, never forked from a process that may hold the
+    locks of torch's threads; a script that uses workers needs `if __name__ == "__main__":`. They end with their parent
+    process, however it ends.
 
         with DecodePool(4, decode, timeout=120) as pool:
             for outcome in pool.imap(paths):
@@ -93,11 +90,11 @@ class DecodePool(Generic[Item, Value]):
         self.workers: list[Worker[Item, Value]] = [
             Worker(function, rescue, timeout, memory) for _ in range(workers)
         ]
-        self._threads: list[threading.Thread] = []  # one a worker, from when there is work
-        self._serving = 0  # of them, those that still have a worker
+        self._threads: list[threading.Thread] = []  # one per worker, started with the first item
+        self._serving = 0  # threads that still have a worker
         self._jobs: deque[_Job[Item, Value]] = deque()
-        self._change = threading.Condition()  # guards all that follows, and tells of every change
-        self._waiting = 0  # values that wait to be taken
+        self._change = threading.Condition()  # guards the attributes below
+        self._waiting = 0  # values not yet taken
         self._room = self.ahead
         self._closed = False
         self._failure: BaseException | None = None
@@ -111,7 +108,7 @@ class DecodePool(Generic[Item, Value]):
         self.close()
 
     def close(self) -> None:
-        """Ends the workers, also in the middle of an item."""
+        """Ends the workers, even during an item."""
         with self._change:
             self._closed = True
             self._jobs.clear()
@@ -122,11 +119,10 @@ class DecodePool(Generic[Item, Value]):
             thread.join(LEAVE_SECONDS)
 
     def imap(self, items: Iterable[Item], ordered: bool = True) -> Iterator[Outcome[Item, Value]]:
-        """One outcome per item or per value that it yields, in the order of the items, which are taken as they are
-        needed.
+        """Yields one outcome per item, or per value of an item, in the order of the items. Reads `items` lazily.
 
-        Not `ordered`: in the order in which they are done, so that nobody waits for an item that hangs or goes on and
-        on. The values of one item are in order always.
+        If not `ordered`, in order of completion, so that a slow or hanging item blocks no other. The values of one item
+        are always in order.
         """
         if not self.workers:
             for item in items:
@@ -142,7 +138,7 @@ class DecodePool(Generic[Item, Value]):
             while pending:
                 yield self._take(pending, ordered)
         finally:
-            with self._change:  # whoever leaves early wants no more of them
+            with self._change:  # the consumer may stop early
                 for job in pending:
                     job.unwanted = True
                     self._waiting -= len(job.outcomes)
@@ -170,7 +166,7 @@ class DecodePool(Generic[Item, Value]):
         return job
 
     def _take(self, pending: deque[_Job[Item, Value]], ordered: bool) -> Outcome[Item, Value]:
-        """Waits for the first job, or, not `ordered`, any, and takes what came of it; the last of it takes it out."""
+        """Waits for the first job (any job, if not `ordered`) and takes an outcome; removes the job after its last."""
         with self._change:
             while True:
                 ready = (job for job in pending if job.outcomes)
@@ -191,7 +187,7 @@ class DecodePool(Generic[Item, Value]):
                 self._change.wait(POLL_SECONDS)
 
     def _serve(self, worker: Worker[Item, Value]) -> None:
-        """Gives jobs to one worker: what one thread of this process does."""
+        """Passes jobs to one worker; runs in a thread of this process."""
         try:
             while (job := self._next_job()) is not None:
                 try:
@@ -203,10 +199,10 @@ class DecodePool(Generic[Item, Value]):
                     with self._change:
                         if not self._closed and not job.unwanted:
                             self._jobs.appendleft(job)  # for another worker ...
-                            self._room = sys.maxsize  # ... which must not wait for this very job
+                            self._room = sys.maxsize  # ... which must not wait for this job
                             self._change.notify_all()
                     return
-        except BaseException as error:  # whoever waits must learn of it
+        except BaseException as error:  # raised again in `_take`
             self._failure = error
         finally:
             worker.end()
@@ -223,8 +219,8 @@ class DecodePool(Generic[Item, Value]):
     def _put(
         self, worker: Worker[Item, Value], job: _Job[Item, Value], outcome: Outcome[Item, Value]
     ) -> bool:
-        """Hands out what came, when there is room; False when nobody wants it. There is always room for one of each
-        job, so that whoever waits for just that job gets it.
+        """Queues an outcome when there is room; returns False if it is no longer wanted. There is always room for one
+        outcome per job, so that a consumer that waits for this job receives it.
         """
         with self._change:
             while self._waiting >= self._room and job.outcomes and not job.unwanted and not self._closed:
@@ -246,7 +242,7 @@ class DecodePool(Generic[Item, Value]):
     def _answers(
         self, worker: Worker[Item, Value], job: _Job[Item, Value]
     ) -> Generator[Answer[Value], None, None]:
-        """What a worker makes of a job, or, when it is lost over it, the rescue makes of the rest."""
+        """Yields the answers of a worker to a job. If the worker is lost, `rescue` continues."""
         while True:
             careful = bool(job.loss)
             with closing(worker.run(job.item, careful, job.count)) as answers:
@@ -267,7 +263,7 @@ class DecodePool(Generic[Item, Value]):
 def _outcomes(
     job: _Job[Item, Value], answers: Iterable[Answer[Value]]
 ) -> Generator[Outcome[Item, Value], None, None]:
-    """Outcomes that know whether they are the last: each value is held until there is the next, or the end."""
+    """Marks the last outcome: holds each value until the next one, or the end, arrives."""
     for answer in answers:
         end = answer.last and answer.value is None and answer.error is None
         held, job.held = job.held, None

@@ -1,4 +1,4 @@
-"""What a media file holds, and which suffixes media have."""
+"""Describes the contents of media files; suffixes of media files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from av.audio.frame import AudioFrame
 from evacap_cli.errors import MediaError
 from evacap_cli.media.container import READ_ERRORS, check_readable, open_container, open_media
 
-# What FFmpeg's demuxers and muxers of the kinds in `container.DEMUXERS` call their files, and names in use beside them,
-# less pictures and what cannot be told by its name (`tests/media/test_probe.py` compares).
+# Suffixes of FFmpeg's demuxers and muxers for the formats in `container.DEMUXERS`, plus other common ones, without
+# pictures and ambiguous suffixes (`tests/media/test_probe.py` compares them).
 _VIDEO = """
     264 265 266 3g2 3gp 3gp2 3gpp amv asf avc avi dav dif divx dv dvd evo f4v flv gxf h261 h263 h264 h265 h266 h26l hevc
     ismv ivf ivr m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mov mp4 mp4v mpe mpeg mpg mpv mts mxf nsv nut obu ogm
@@ -32,8 +32,8 @@ MOST_TRIED = 30  # packets that `holds_sound` decodes
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. `seconds`: to the end of the longer of sound and picture; `heard`: to that of the sound.
-    `width` and `height` are those of the coded picture, before rotation, or 0 without one. `note`: see `Media`.
+    """Contents of a file. `seconds`: end of the later of sound and picture; `heard`: end of the sound. `width` and
+    `height`: size of the coded picture, before rotation, or 0 without a picture. `note`: see `Media`.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class MediaInfo:
     has_video: bool
     width: int = 0
     height: int = 0
-    fps: float = 0.0  # average; nothing here relies on it
+    fps: float = 0.0  # average, for information only
     sample_rate: int = 0
     channels: int = 0
     heard: float = 0.0
@@ -50,8 +50,8 @@ class MediaInfo:
 
 
 def probe(path: str | Path, track: str | None = None) -> MediaInfo:
-    """What a file holds, by its headers; read through once where they do not count its length. `track`: see
-    `open_media`. Raises MediaError.
+    """Reads the contents of a file from its headers; reads the whole file once if they do not state its exact length.
+    `track`: see `open_media`. Raises MediaError.
     """
     with open_media(path, track) as media:
         if media.audio is None and media.video is None:
@@ -75,9 +75,9 @@ def probe(path: str | Path, track: str | None = None) -> MediaInfo:
 
 
 def holds_sound(path: str | Path) -> bool:
-    """Whether a file is media with sound, by its content alone: most of its first packets of sound can be decoded.
+    """Whether a file is media with sound, by its content: most of its first audio packets can be decoded.
 
-    A header is not enough: FFmpeg takes some programs and archives for MP3. False for what cannot be read.
+    A header is not enough: FFmpeg detects some programs and archives as MP3. Returns False for unreadable files.
     """
     path = Path(path)
     good = bad = 0

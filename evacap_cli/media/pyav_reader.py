@@ -1,4 +1,4 @@
-"""PyAV as a reader of frames: by timestamps, upright, and by seeking where the next look is far away."""
+"""Reads frames with PyAV: by timestamp, upright, with seeks over long distances."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from av.video.stream import VideoStream
 
 from evacap_cli.media.container import LARGEST_PICTURE, READ_ERRORS, Media, one_line
 
-LEAP = 3.0  # seconds ahead from which on seeking is tried instead of decoding all in between
-STEPS_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before the goal at which to try when a seek lands after it
+LEAP = 3.0  # seconds: over longer distances, seek instead of decoding every frame
+STEPS_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before the target to try in turn if a seek lands after it
 UPRIGHT = (1, 0, 0, 1)
-WIDEST_PIXEL = 4  # times as wide as high, or as high as wide; others are not believed
-CLOSE = 1e-5  # seconds: what is meant to be equal differs by less
+WIDEST_PIXEL = 4  # largest accepted ratio of a pixel's sides
+CLOSE = 1e-5  # seconds: equal times differ by less
 
 
 class Cursor:
-    """Moves forward through the picture track of an open file and knows which frame is shown.
+    """Moves forward through the picture track of an open file and returns the frame shown at a time.
 
-    Holds two decoded frames: the one shown and the one after it. Decodes on one thread: many files are read
-    side by side. Raises RuntimeError when nothing can be decoded.
+    Holds two decoded frames: the current one and the next. Decodes on one thread, because many files are read in
+    parallel. Raises RuntimeError if nothing can be decoded.
     """
 
     def __init__(self, media: Media) -> None:
@@ -42,15 +42,13 @@ class Cursor:
         self.now: tuple[float, VideoFrame] | None = None
         self.next = next(self.frames, None)
         if self.next is None:
-            raise RuntimeError(one_line(self.error) if self.error else "there is no frame in it")
+            raise RuntimeError(one_line(self.error) if self.error else "it has no frames")
         self.first_time, first = self.next
         self.shape = shown_shape(self.stream)
         self.upright = _orientation(first) == UPRIGHT
 
     def shown_at(self, time: float) -> VideoFrame:
-        """The last frame at or before `time`, or the first of all; `time` must not be before that of the
-        last call.
-        """
+        """Returns the last frame at or before `time`, or the first frame; `time` must not decrease between calls."""
         if self.media.seekable and self.next is not None and time - self.next[0] > self.leap:
             self._seek(time)
         while self.next is not None and (self.now is None or self.next[0] <= time + CLOSE):
@@ -60,25 +58,25 @@ class Cursor:
 
     @property
     def end(self) -> float:
-        """Where the last frame that was seen ends, in seconds: after its own time or, if it does not say, one tick."""
+        """End of the current frame in seconds: after its duration, or one frame interval if that is not stated."""
         assert self.now is not None
         time, frame = self.now
         stays = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
         return time + max(stays, 1 / float(self.stream.average_rate or 25))
 
     def is_over(self, time: float) -> bool:
-        """Whether nothing is shown at `time`, that of the last call, any more: the frame before was not to stay."""
+        """Whether the picture has ended by `time`, the time of the last `shown_at`."""
         if self.next is not None or self.now is None or time <= self.end:
             return False
         if self.error is not None:
             return True
         if self.now[0] == self.first_time:
-            return False  # one picture for all of the sound
+            return False  # one picture for the whole sound
         start, duration, base = self.stream.start_time or 0, self.stream.duration, self.stream.time_base
         return duration is None or base is None or time > float((start + duration) * base) - self.zero
 
     def _seek(self, time: float) -> None:
-        """Goes on from a key frame before `time`; forward only, unless the file's index is wrong."""
+        """Continues from a key frame before `time`; moves only forward, unless the file's index is wrong."""
         assert self.next is not None
         reached = self.next[0]
         for back in STEPS_BACK:
@@ -92,14 +90,14 @@ class Cursor:
             self.media.rewind()
             self.frames = self._decode()
             landed = next(self.frames, None)
-        if landed is None:  # a file that can be read once only ends here
+        if landed is None:  # a file that cannot be rewound ends here
             return
         if landed[0] <= reached:
-            self.leap *= 4  # key frames are far apart: seeking gained nothing
+            self.leap *= 4  # key frames are far apart: the seek saved nothing
         self.next = landed
 
     def _decode(self) -> Iterator[tuple[float, VideoFrame]]:
-        """(seconds, frame) in order of display; damaged packets are passed over."""
+        """Yields (seconds, frame) in display order; skips damaged packets."""
         tick = 1 / float(self.stream.average_rate or 25)
         time = -tick
         for frame in self._frames():
@@ -120,14 +118,12 @@ class Cursor:
             if frames:
                 self.error = None
             yield from frames
-        with suppress(*READ_ERRORS):  # what the decoder still holds where the file broke off
+        with suppress(*READ_ERRORS):  # flush the decoder after a truncated file
             yield from self.stream.codec_context.decode(None)
 
 
 def read_with_pyav(cursor: Cursor, times: Sequence[float]) -> Iterator[tuple[int, np.ndarray]]:
-    """(n, frame): the frame, (H, W, 3) uint8 and upright, that is shown at the next n of the rising
-    `times`.
-    """
+    """Yields (n, frame): the upright frame, (H, W, 3) uint8, shown at the next n of the ascending `times`."""
     count, shown = 0, None
     for time in times:
         frame = cursor.shown_at(time)
@@ -140,26 +136,24 @@ def read_with_pyav(cursor: Cursor, times: Sequence[float]) -> Iterator[tuple[int
 
 
 def shown_shape(stream: VideoStream) -> Fraction:
-    """Width over height of a pixel as a player shows it, of the coded picture before it is turned.
+    """Returns the displayed width over height of a pixel of the coded picture, before rotation.
 
-    1 where the file does not say, or says what no camera has (DVD 8:9 to 16:11, HDV 4:3, half-width pictures 2 to 3).
+    1 if it is not stated or implausible (real values: DVD 8:9 to 16:11, HDV 4:3, half-width pictures 2 to 3).
     """
     ratio = stream.sample_aspect_ratio
     return ratio if ratio and 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL else Fraction(1)
 
 
 def shown_size(width: int, height: int, shape: Fraction) -> tuple[int, int]:
-    """Width and height with square pixels: the picture is made larger, as players do it; smaller where it would exceed
-    `LARGEST_PICTURE`."""
+    """Width and height with square pixels: enlarges one side, as players do, or reduces the other if the picture would
+    exceed `LARGEST_PICTURE`."""
     if (shape > 1) == (width * height * max(shape, 1 / shape) <= LARGEST_PICTURE):
         return max(1, round(width * shape)), height
     return width, max(1, round(height / shape))
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Signs of the display matrix' upper left 2 x 2, rows (a, b) and (c, d): x' = a x + c y, y' = b x + d
-    y.
-    """
+    """Signs of the upper left 2 x 2 of the display matrix, rows (a, b) and (c, d): x' = a x + c y, y' = b x + d y."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return UPRIGHT
@@ -170,7 +164,7 @@ def _orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def upright(frame: VideoFrame, shape: Fraction) -> np.ndarray:
-    """(H, W, 3) uint8, with square pixels, turned and mirrored as the file says it is to be shown.
+    """(H, W, 3) uint8 with square pixels, rotated and mirrored by the file's display matrix.
 
     `shape`: width over height of the coded pixels.
     """

@@ -1,7 +1,7 @@
-"""What a file really holds: how long it is, by which clock, and which tracks are played.
+"""Determines a file's length, clock and tracks.
 
-What a header says is believed where it counts samples and they are there; everything else is measured by reading all
-packets once, without decoding.
+A header is trusted if it counts samples and the samples exist; everything else is measured by reading all packets once,
+without decoding.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from evacap_cli.media.clock import APART, BACK, Clock, Timeline, simple_clock
 from evacap_cli.media.limits import LONGEST, READ_ERRORS
 from evacap_cli.media.tracks import Open, choose_audio, choose_video
 
-# Kinds of file (names of FFmpeg's demuxers) that say exactly how long they are. Others have no such field (raw streams,
-# MPEG-TS, Ogg) or one that is only an estimate (MP3).
+# Formats (FFmpeg's demuxer names) that state their exact length. Others have no such field (raw streams, MPEG-TS, Ogg)
+# or only an estimate (MP3).
 EXACT = frozenset({"mov", "matroska", "avi", "flac", "w64", "aiff", "caf", "au", "iff", "dsf", "tta", "ape"})
-# Of these, kinds that FFmpeg reads on beyond the end that the header counts, so that only reading shows another file
-# joined to the first. (MP4, AVI, WAV, AIFF and others end where the first file ends, for players as well.)
+# Of these, formats that FFmpeg reads past the end that the header states; only reading detects a second file appended
+# to the first. (MP4, AVI, WAV, AIFF and others end where the first file ends, in players as well.)
 JOINED = frozenset({"flac"})
-# Kinds with stamps on all packets, or an index of them, so that a place is found again. In the others FFmpeg goes to a
-# place by the average rate, and counts on from what it should be.
+# Formats with timestamps on all packets, or an index, so that seeks are exact. In other formats FFmpeg seeks by the
+# average bit rate and assumes the requested time.
 SOUGHT = EXACT | {"asf", "flv", "mpegts", "mpeg", "nut", "mxf", "mp3"}
-PARSED = ("opus", "vorbis")  # codecs of which every packet in Ogg says how long it is
-ENDING = 1.0  # seconds before the end in which there must be packets, and by which the end may be another
-UNREAD = 0.05  # of a file, behind its last packet, is more than an index
-MOST_AT_END = 5000  # packets of the last second
+PARSED = ("opus", "vorbis")  # codecs whose packets in Ogg state their duration
+ENDING = 1.0  # seconds before the stated end that must contain packets; also the tolerance of the end
+UNREAD = 0.05  # share of a file after its last packet that is too large for an index
+MOST_AT_END = 5000  # packets in the last second
 
 
 @dataclass(frozen=True)
 class Survey:
-    """audio, video: indices of the streams that are played. seconds: to the end of the longer one; heard: to that of
-    the sound; None where that is not known. seekable: whether reading may begin anywhere. note: what is worth knowing:
-    which of several tracks is heard, how much is there of a file that was cut.
+    """audio, video: indices of the selected streams. seconds: end of the later one; heard: end of the sound; None if
+    unknown. seekable: whether reading may start anywhere. note: the audio track in use if there are several, the
+    available part of a truncated file.
     """
 
     audio: int | None
@@ -51,7 +51,7 @@ class Survey:
 
 
 def survey(container: InputContainer, track: str | None, reopen: Open) -> Survey:
-    """Looks at an open file, which has moved on afterwards. `track`: see `choose_audio`. Raises MediaError."""
+    """Surveys an open file and changes its read position. `track`: see `choose_audio`. Raises MediaError."""
     chosen = choose_audio(container, track, reopen)
     audio = None if chosen.index is None else container.streams[chosen.index]
     video = choose_video(container)
@@ -107,7 +107,7 @@ def _is_exact(container: InputContainer, audio: Stream | None) -> bool:
 
 
 def _is_plain_wav(container: InputContainer, audio: Stream | None) -> bool:
-    """PCM in WAV at the rate that its header says: FFmpeg goes to a place by the header's bytes a second."""
+    """Whether a WAV file holds PCM at the byte rate in its header, which FFmpeg uses for seeks."""
     context = audio.codec_context if isinstance(audio, AudioStream) else None
     if context is None or _kind(container) != "wav":
         return False
@@ -131,21 +131,21 @@ def _start(stream: Stream) -> float | None:
 
 
 def _header_end(container: InputContainer) -> float | None:
-    """The stamp in seconds at which a file ends, by its header."""
+    """End timestamp of a file in seconds, from its header."""
     if not container.duration or not 0 < container.duration / 1e6 <= LONGEST:
         return None
     return ((container.start_time or 0) + container.duration) / 1e6
 
 
 def _track_end(stream: Stream) -> float | None:
-    """The same of one track, where it has a length of its own."""
+    """End timestamp of a track in seconds, if the header states its length."""
     if not stream.duration or stream.time_base is None:
         return None
     return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
 
 
 def _reaches_end(container: InputContainer, stream: Stream, end: float) -> bool:
-    """Whether there are packets up to where a track ends by its header, and none after it, or of another file."""
+    """Whether a track's packets reach the end in its header, with none after it and none of a second file."""
     end = min(end, _track_end(stream) or end)
     if stream.time_base is None:
         return False
@@ -175,7 +175,7 @@ def _read_all(container: InputContainer, indices: Sequence[int], timeline: Timel
 
 
 def use_only(container: InputContainer, *indices: int) -> None:
-    """Lets the demuxer pass over what belongs to other streams."""
+    """Makes the demuxer discard the packets of other streams."""
     for stream in container.streams:
         if stream.index not in indices:
             stream.discard = Discard.all

@@ -1,4 +1,4 @@
-"""Which track of a file is heard and which is seen: what a player would choose, if there is something in it."""
+"""Selects the audio and picture tracks of a file: those that a player would select, unless they are silent or empty."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from evacap_cli.errors import MediaError
 from evacap_cli.media.limits import READ_ERRORS
 
 Open = Callable[[], AbstractContextManager[InputContainer]]
-QUIETEST = 2.0**-15  # of full scale: what stays below is less than one step of 16 bits, and counts as silence
-NAMED = 12  # tracks that a message lists
-MOST_TRIED = 16  # tracks that are looked into: a file can claim thousands
+QUIETEST = 2.0**-15  # of full scale: a peak below one 16-bit step counts as silence
+NAMED = 12  # tracks that a message lists at most
+MOST_TRIED = 16  # tracks that are decoded at most: a file can claim thousands
 
 _NOT_THE_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 _NOT_THE_SOUND = (
@@ -36,8 +36,8 @@ _NOT_THE_SOUND = (
 
 @dataclass(frozen=True)
 class Heard:
-    """The track that is heard. index: of its stream, or None if the file has no sound. note: which of several tracks it
-    is, and why earlier ones are passed over.
+    """The selected audio track. index: of its stream, or None if the file has no sound. note: which of several tracks
+    it is, and why others were skipped.
     """
 
     index: int | None
@@ -45,8 +45,8 @@ class Heard:
 
 
 def choose_video(container: InputContainer) -> VideoStream | None:
-    """The default picture track that can be decoded, or the largest, or the first; never album art, or the pictures of
-    chapters: they do not show what happens while the sound plays.
+    """Returns the default picture track that can be decoded, or the largest, or the first. Album art and chapter
+    pictures are excluded: they do not show what happens while the sound plays.
     """
 
     def preference(stream: VideoStream) -> tuple[bool, bool, int, int]:
@@ -62,16 +62,16 @@ TRACKS = "a number, from 1 on, or a language as the file names it, such as eng"
 
 
 def is_track(name: str) -> bool:
-    """Whether a file can have a track of that name; see `TRACKS`."""
+    """Whether `name` is a valid track number or language; see `TRACKS`."""
     return int(name) > 0 if name.isdecimal() else name[:1].isalpha()
 
 
 def choose_audio(container: InputContainer, track: str | None, reopen: Open) -> Heard:
-    """The sound track that is heard; `track`: its number, from 1 on, or its language; None for a player's choice.
+    """Selects the audio track; `track`: its number (from 1) or its language; None for a player's choice.
 
-    A player takes a track that can be decoded, is no commentary, is the default, has most channels, in this order, or
-    the first. Of several, those without samples, or with nothing but digital silence, are passed over if another has
-    sound; for that, `reopen` opens the file once more. Raises MediaError when `track` is not there.
+    A player prefers, in this order, a track that can be decoded, is not a commentary, is the default, has the most
+    channels, or is the first. Tracks without samples, or with only digital silence, are skipped if another one has
+    sound; to check, `reopen` opens the file again. Raises MediaError if `track` does not exist.
     """
     streams = list(container.streams.audio)
     order = sorted(streams, key=_preference)
@@ -94,7 +94,7 @@ def choose_audio(container: InputContainer, track: str | None, reopen: Open) -> 
 
 
 def _with_sound(order: Sequence[AudioStream], reopen: Open) -> tuple[AudioStream, dict[AudioStream, str]]:
-    """The first in which something is heard, and why those before it are not taken."""
+    """Returns the first track with sound, and why the tracks before it were skipped."""
     passed: dict[AudioStream, str] = {}
     for stream in order[:MOST_TRIED]:
         with reopen() as container:
@@ -107,7 +107,7 @@ def _with_sound(order: Sequence[AudioStream], reopen: Open) -> tuple[AudioStream
 
 
 def _peak(container: InputContainer, index: int) -> float | None:
-    """The loudest sample of a track, of full scale, or the first that is no silence; None without samples."""
+    """Returns the peak of a track relative to full scale, up to the first packet with sound; None without samples."""
     for stream in container.streams:
         if stream.index != index:
             stream.discard = av.stream.Discard.all
@@ -124,7 +124,7 @@ def _peak(container: InputContainer, index: int) -> float | None:
 
 
 def _peak_of(frame: AudioFrame) -> float:
-    """Over all channels: their mean may be silent where they are not."""
+    """Peak over all channels: their mean may be silent although they are not."""
     (packed,) = av.AudioResampler(format="flt").resample(frame)
     return float(np.nan_to_num(np.abs(packed.to_ndarray()), nan=0.0, posinf=1.0).max())
 
@@ -145,7 +145,7 @@ def _channels(stream: AudioStream) -> int:
 
 
 def _is_meant(stream: Stream, number: int, track: str) -> bool:
-    """Whether a track is the one of that number, or of that language, `en` being `en-GB`, too."""
+    """Whether a track has this number or language; `en` also matches `en-GB`."""
     if track.isdecimal():
         return number == int(track)
     spoken, wanted = _language(stream).lower(), track.lower()
@@ -164,7 +164,7 @@ def _listed(streams: Sequence[AudioStream]) -> str:
 
 
 def _described(stream: AudioStream) -> str:
-    """In brackets: language, channels, whether a player takes it by default, and what it is called."""
+    """Language, channels and flags of a track, in brackets."""
     count = _channels(stream)
     parts = (
         _language(stream)[:20],

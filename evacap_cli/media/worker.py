@@ -1,8 +1,8 @@
-"""One worker process that may hang, die or grow at any moment, and is replaced when it did.
+"""A worker process that is replaced if it hangs, dies or exceeds its memory limit.
 
-Each has a pipe of its own, so that what dies in the middle of a message spoils nobody else's. The worker says when it
-is ready and when it has taken an item, before it looks at it: a death before that is not the item's doing. What a
-function yields is sent value by value; a pipe that nobody reads makes it wait.
+Each worker has its own pipe, so that a death in the middle of a message corrupts no other worker's. The worker reports
+when it is ready and when it has received an item, before it unpickles it: an earlier death is not caused by the item.
+Yielded values are sent one by one; the worker blocks while its pipe is full.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from evacap_cli.media.container import one_line
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
-ITEMS_PER_PROCESS = 500  # then a fresh one takes its place: damaged files make some decoders leak
-STARTS = 3  # times in a row that a process may die, for reasons of its own, before it is given up
-START_SECONDS = 600.0  # for a process to import all it needs, on a machine that is busy
-LOOK_SECONDS = 0.2  # between looks at a worker's memory
-DEATH_SECONDS = 5.0  # in which a process that was killed is gone, unless the system holds it
+ITEMS_PER_PROCESS = 500  # then the process is replaced: some decoders leak memory on damaged files
+STARTS = 3  # attempts to start a process before giving up
+START_SECONDS = 600.0  # for a process to import its modules, on a busy machine
+LOOK_SECONDS = 0.2  # between checks of a worker's memory
+DEATH_SECONDS = 5.0  # for a killed process to end
 READY, TAKEN, ALIVE = b"ready", b"taken", b"alive"
 
 Function = Callable[[Item], Value | Iterator[Value | None]]
 Message = tuple[Value | None, str | None, bool]
 
 _STARTING = threading.Lock()  # multiprocessing starts and reaps processes one thread at a time
-_AHEAD: list[tuple[SpawnProcess, Connection]] = []  # that nobody wanted yet
+_AHEAD: list[tuple[SpawnProcess, Connection]] = []  # started, not yet used
 
 
 def start_ahead(module: str) -> None:
-    """Starts a process for the next worker that wants one: it imports `module` while this one gets ready, too.
+    """Starts a process for the next worker; it imports `module` while the caller continues.
 
-    It ends with this process, wanted or not. Where none can be started, the worker that needs one will say so.
+    It ends with this process, used or not. If it cannot be started, the worker that needs it raises the error.
     """
     with _STARTING, suppress(Exception):
         _AHEAD.append(_spawn(module))
@@ -69,12 +69,12 @@ def _spawn(module: str = "") -> tuple[SpawnProcess, Connection]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """What is started meanwhile does not hear Ctrl-C, not even before it comes to ignoring it; this process does,
-    afterwards at the latest."""
+    """Blocks SIGINT for processes started inside the context, even before they can ignore it. This process receives
+    Ctrl-C at the end of the context."""
     if os.name != "posix":
         yield
         return
-    resource_tracker.ensure_running()  # its start would let them in again
+    resource_tracker.ensure_running()  # its start would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -87,25 +87,25 @@ class NoWorkerError(Exception):
 
 
 class _LostError(Exception):
-    """The process is gone; the message says why."""
+    """The process has ended; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Answer(Generic[Value]):
-    """One thing that a function made of an item: `value`, or, when that is None, the one-line `error`, or neither."""
+    """One result of a function for an item: `value`, or, if that is None, the one-line `error`, or neither."""
 
     value: Value | None = None
     error: str | None = None
-    last: bool = True  # whether nothing follows
-    lost: bool = False  # whether the process was lost over it
+    last: bool = True
+    lost: bool = False  # whether the item lost the process
 
 
 class Worker(Generic[Item, Value]):
-    """Runs `function`, or `rescue`, on one item at a time in a process of its own.
+    """Runs `function`, or `rescue`, on one item at a time in its own process.
 
-    `timeout`: seconds for one value, counted from when the process took the item or made the value before. `memory`:
-    bytes that the process may hold (where /proc tells). A lost process is replaced when the next item comes. One thread
-    at a time may call `run`; any may call `end`.
+    `timeout`: seconds per value, from when the process received the item or sent the previous value. `memory`: bytes
+    that the process may hold (needs /proc). A lost process is replaced at the next item. One thread at a time may call
+    `run`; any thread may call `end`.
     """
 
     def __init__(
@@ -121,14 +121,14 @@ class Worker(Generic[Item, Value]):
         self._ended = False
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
-        self._items = 0  # that this process was given
-        self._grown = False  # whether `watch` ended it
+        self._items = 0  # sent to this process
+        self._grown = False  # whether `watch` killed it
 
     def run(self, item: Item, careful: bool = False, passed: int = 0) -> Generator[Answer[Value], None, None]:
-        """What comes of one item: a value, or all that the function yields, as it is made, and at last an end.
+        """Yields the result of one item, or each value that the function yields and then an end.
 
-        `careful` asks the rescue. A None that is yielded is no value, but a sign of life, from which time is counted
-        afresh. The first `passed` values are left out. Left early, it ends the process. Raises NoWorkerError.
+        `careful` calls `rescue` instead of `function`. A yielded None is not a value, but restarts the timeout. The
+        first `passed` values are skipped. Closing the generator early ends the process. Raises NoWorkerError.
         """
         try:
             message = pickle.dumps((careful, item, passed), pickle.HIGHEST_PROTOCOL)
@@ -142,7 +142,7 @@ class Worker(Generic[Item, Value]):
             try:
                 self._send(pipe, message)
                 self._receive(pipe, START_SECONDS, "")
-            except _LostError as loss:  # it died while it waited for work: another one shall try
+            except _LostError as loss:  # it died while idle: try another one
                 reason = str(loss)
                 continue
             yield from self._answers(pipe)
@@ -156,7 +156,7 @@ class Worker(Generic[Item, Value]):
                 reply = self._receive(pipe, self.timeout, "decoding")
                 try:
                     answer: Answer[Value] | None = None if reply == ALIVE else Answer(*pickle.loads(reply))
-                except Exception as error:  # who knows what follows it
+                except Exception as error:  # the rest of the pipe cannot be trusted
                     self._drop(kill=True)
                     answer = Answer(error=_words(error))
                 done = answer is not None and answer.last
@@ -174,20 +174,20 @@ class Worker(Generic[Item, Value]):
                 self._drop(pipe, kill=True)
 
     def watch(self) -> None:
-        """Ends a process that has grown too large while nobody took its values."""
+        """Kills the process if it exceeds its memory limit while its values are not taken."""
         if self._too_large() and self._process is not None:
             self._grown = True
             self._process.kill()
 
     def end(self) -> None:
-        """Ends the process, also in the middle of an item, and for good."""
+        """Ends the process permanently, even during an item."""
         with self._lock:
             self._ended = True
             if self._process is not None:
                 self._process.kill()
 
     def _ready(self) -> Connection:
-        """The pipe to a process that waits for an item."""
+        """Returns the pipe of a process that waits for an item."""
         for _ in range(STARTS):
             if self._pipe is not None:
                 return self._pipe
@@ -213,7 +213,7 @@ class Worker(Generic[Item, Value]):
             try:
                 with _STARTING:
                     self._process, pipe = _AHEAD.pop() if _AHEAD else _spawn()
-            except Exception as error:  # no more processes, a script in a worker
+            except Exception as error:  # process limit reached, or a script without a main guard
                 raise NoWorkerError from error
         return pipe
 
@@ -224,7 +224,7 @@ class Worker(Generic[Item, Value]):
             raise _LostError(self._drop(pipe)) from None
 
     def _receive(self, pipe: Connection, seconds: float | None, what: str) -> bytes:
-        """The next message. Raises _LostError when the process dies, takes too long or grows too large first."""
+        """Receives a message. Raises _LostError if the process dies or exceeds its time or memory limit first."""
         process = self._process
         assert process is not None
         until = None if seconds is None else time.monotonic() + seconds
@@ -257,7 +257,7 @@ class Worker(Generic[Item, Value]):
         return f"decoding took more than {(self.memory or 0) / 2**30:.3g} GiB of memory"
 
     def _drop(self, pipe: Connection | None = None, kill: bool = False) -> str:
-        """Forgets a process, which is gone or goes now, and says how it ended."""
+        """Ends and forgets the process; returns how it ended."""
         pipe, process = pipe or self._pipe, self._process
         self._pipe = self._process = None
         self._grown = False
@@ -266,16 +266,16 @@ class Worker(Generic[Item, Value]):
         if process is None:
             return ""
         if not kill and process.pid is not None:
-            process.join(DEATH_SECONDS)  # the pipe closes a moment before the process is gone
+            process.join(DEATH_SECONDS)  # the pipe closes just before the process ends
         process.kill()
         process.join(DEATH_SECONDS)
-        with _STARTING:  # another thread may just be reaping it
+        with _STARTING:  # another thread may be reaping it
             code = process.exitcode
         return f"decoding ended its process ({_cause(code)})"
 
 
 def resident_bytes(pid: int | None) -> int | None:
-    """Memory that a process holds, or None where the system does not say."""
+    """Resident memory of a process in bytes, or None if the system does not report it."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -286,8 +286,8 @@ def resident_bytes(pid: int | None) -> int | None:
 def values_of(
     function: Function[Item, Value], item: Item, passed: int = 0
 ) -> Generator[Message[Value], None, None]:
-    """(value, error, last): what a function returns, or what it yields and then an end. Errors are one line each: not
-    every exception can be sent between processes. Instead of the first `passed` values it yields None.
+    """Yields (value, error, last): a function's return value, or each value that it yields and then an end. Errors are
+    one line each: not every exception can be pickled. None replaces the first `passed` values.
     """
     try:
         result = function(item)
@@ -307,9 +307,9 @@ def values_of(
 
 
 def _work(pipe: Connection, module: str) -> None:
-    """What the process does, until its pipe is closed."""
-    # Ctrl-C reaches all processes of the group: it is left to the parent, and so is the terminal, on which decord
-    # prints complaints past all of its settings; what matters comes back as an error.
+    """Main loop of the process, until its pipe is closed."""
+    # Ctrl-C reaches all processes of the group; only the parent handles it. stderr is discarded: decord prints
+    # to it regardless of its settings. Errors are sent through the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.name == "posix":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `_without_interrupts`
@@ -325,7 +325,7 @@ def _work(pipe: Connection, module: str) -> None:
             pipe.send_bytes(TAKEN)
             for reply in _replies(functions, message):
                 pipe.send_bytes(reply)
-    except (OSError, EOFError):  # nobody is there any more
+    except (OSError, EOFError):  # the parent is gone
         pass
 
 
@@ -352,7 +352,7 @@ def _replies(
 
 
 def _end_with_parent() -> None:
-    """A process in the middle of an item does not outlive whoever wants its answer."""
+    """Ends the process with its parent, even during an item."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

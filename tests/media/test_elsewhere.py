@@ -102,5 +102,5 @@ def test_what_decord_may_open(tmp_path: Path, suffix: str) -> None:
 def test_decord_is_not_asked_about_other_beginnings(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nut", 0.5, video="mpeg4", audio=None)
     assert len(read_frames(path, [0.1])) == 1
-    with pytest.raises(MediaError, match="decord: not asked, the file does not begin as its kind does"):
+    with pytest.raises(MediaError, match="decord: not used, the file does not start like a container"):
         read_frames(path, [0.1], readers=["decord"])

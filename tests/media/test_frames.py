@@ -163,7 +163,7 @@ def test_turned_and_mirrored_pictures_are_shown_upright(
     if signs == (1, 0, 0, 1):
         assert np.abs(read_frames(path, [1.05], readers=["decord"])[0].astype(int) - expected).mean() < 8
     else:
-        with pytest.raises(MediaError, match="decord: not asked, the picture is turned or mirrored"):
+        with pytest.raises(MediaError, match="decord: not used, the picture is rotated or mirrored"):
             read_frames(path, [1.05], readers=["decord"])
 
 
