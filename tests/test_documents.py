@@ -46,8 +46,8 @@ SHORTENED = {
     "evacap score captions.csv sample_data/captions.csv -o scores": "--metrics BLEU",
     "evacap speed --frames 0,1,4,8,18": "--model evacap-tiny --warmup 0 --runs 1 --words 2",
 }
-"""Commands that take long, and the arguments added to them here. Of an option given twice the last one counts. The first
-command of the README runs as it is: in worker processes."""
+"""Commands that take long, and the arguments added to them here. Of an option given twice the last one counts. The
+README's first command runs unchanged, in worker processes."""
 
 
 def blocks(path: Path, language: str) -> list[str]:
