@@ -67,7 +67,7 @@ def test_json_alone_on_stdout(evacap: Evacap, files: tuple[Path, Path], no_java:
     assert result.exit_code == 3
     assert found["ROUGE_L"] == pytest.approx(KNOWN["corpus"]["ROUGE_L"], abs=1e-9)
     assert found["SPICE"] is None
-    assert "no Java" in found["unavailable"]["SPICE"]
+    assert "no working Java" in found["unavailable"]["SPICE"]
 
 
 def test_another_system(evacap: Evacap, files: tuple[Path, Path], no_java: None, tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def test_a_full_disk_keeps_what_was_finished(captioner: Captioner, small_disk: P
     out, options = small_disk / "o.csv", CaptionOptions(workers=0, beam=1, max_words=2)
     with pytest.raises(EvacapError, match="No space left") as caught:
         run(captioner, folder, out, options)
-    assert "goes on" in caught.value.cure
+    assert "to continue" in caught.value.cure
     assert os.listdir(small_disk) == ["o.csv.journal"]
     journal = (small_disk / "o.csv.journal").read_bytes()
     kept = journal.count(b"\n") - 1

@@ -227,7 +227,7 @@ def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path: Path, monkeypatch: p
         journal._file = Full(journal._file)  # type: ignore[assignment]
         with pytest.raises(EvacapError, match="No space left") as caught:
             journal.append(0, SOURCES[0], rows(0))
-        assert "goes on" in caught.value.cure
+        assert "to continue" in caught.value.cure
     assert path.read_bytes() == before
 
 
