@@ -21,6 +21,8 @@ from evacap_cli.cli.common import (
     summary,
 )
 from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.report import ReportPage, add_page, check_report
+from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from evacap_cli.tasks.evaluation import Evaluated
@@ -69,6 +71,7 @@ def evaluate(
             show_default="table on stdout only",
         ),
     ] = None,
+    report_page: ReportPage = None,
     beam: Beam = 4,
     max_words: MaxWords = 20,
     metrics: Metrics = None,
@@ -97,6 +100,9 @@ def evaluate(
         beam, max_words, batch_size, device, precision, Settings(choose_metrics(metrics), java)
     )
     check_place(out)
+    check_report(report_page)
+    if report_page is not None and out is None:
+        raise UsageError(f"--report {report_page}: is of a folder of results", "name one with -o")
     say_precision(precision, device, quiet)
     with Meter("captioning", quiet=quiet) as meter:
         found = run(model, data, options, stages(meter))
@@ -108,6 +114,11 @@ def evaluate(
         summary({"models": [each.row() for each in found]})
     else:
         print_table(header, rows, notes)
+    if report_page is not None and out is not None:
+        from evacap_cli.tasks.reporting.pages import command_fact
+        from evacap_cli.tasks.reporting.results import report_folders
+
+        add_page(lambda meter: report_folders([out], report_page, [command_fact()]), quiet, debug)
     if _unavailable(found, quiet):
         raise typer.Exit(SOME_FAILED)
 

@@ -38,11 +38,14 @@ EmbedMedia = Annotated[
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(help="A caption table (.csv, .jsonl, .parquet)."),
+        typer.Argument(
+            help="A caption table (.csv, .jsonl, .parquet), or the folder of evaluate, robustness, speed or train. "
+            "Several of a kind are compared."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The page.", show_default="beside the table"),
+        typer.Option("-o", "--out", help="The page.", show_default="TABLE.html or FOLDER/report.html"),
     ] = None,
     embed_media: EmbedMedia = False,
     pictures: Annotated[
@@ -82,7 +85,10 @@ def report(
 ) -> None:
     """Write an HTML page of a result: sort, filter, look, listen, copy. It needs no network and no other program.
 
-    Example: evacap report out.csv -o report.html
+    Examples:
+    evacap report out.csv -o report.html
+    evacap report ours.csv theirs.csv -o compared.html
+    evacap report table3
     """
     from evacap_cli.tasks.reporting.results import report_results
 
@@ -106,6 +112,14 @@ def picture_options(
 
     count = max(1, (os.cpu_count() or 2) - 1) if workers is None else workers
     return PictureOptions(pictures, copies, int(inline * 1e6), count, timeout)
+
+
+def check_report(page: Path | None) -> None:
+    """Raises UsageError where no page can be written."""
+    if page is not None:
+        from evacap_cli.tasks.reporting.pages import check_page
+
+        check_page(page)
 
 
 def add_page(make: Callable[[Meter], dict[str, object]], quiet: bool, debug: bool) -> None:

@@ -21,6 +21,7 @@ from evacap_cli.cli.common import (
 )
 from evacap_cli.cli.evaluate import BatchSize, Beam, JavaProgram, MaxWords, Metrics, stages
 from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.report import ReportPage, add_page, check_report
 from evacap_cli.errors import UsageError
 
 DEMOS = ("demo", "entropy-demo", "avcap-demo", "audio-demo")
@@ -64,6 +65,7 @@ def robustness(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for robustness.csv, .json, .md and .png.")
     ] = Path("robustness"),
+    report_page: ReportPage = None,
     beam: Beam = 4,
     max_words: MaxWords = 20,
     metrics: Metrics = None,
@@ -104,6 +106,7 @@ def robustness(
         EvaluateOptions(beam, max_words, batch_size, device, precision, scoring),
     )
     check_place(out)
+    check_report(report_page)
     say_precision(precision, device, quiet)
     names = model or list(DEMOS)
     with Meter("built-in benchmark", quiet=quiet) as meter:
@@ -125,6 +128,11 @@ def robustness(
         print(f"{len(store)} clips, hash of their names {made.id_hash}, {len(options.seeds)} seeds")
     if not quiet:
         say(f"table, every pairing and figure: {out}")
+    if report_page is not None:
+        from evacap_cli.tasks.reporting.pages import command_fact
+        from evacap_cli.tasks.reporting.results import report_folders
+
+        add_page(lambda meter: report_folders([out], report_page, [command_fact()]), quiet, debug)
     why = {name: text for each in made.models for name, text in each.unavailable.items()}
     for name, text in why.items():
         say(f"{name}: n/a: {text}")

@@ -22,6 +22,7 @@ from evacap_cli.cli.common import (
 )
 from evacap_cli.cli.evaluate import stages
 from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.report import ReportPage, add_page, check_report
 from evacap_cli.errors import UsageError
 
 PROTOCOL = "Measurement"
@@ -55,6 +56,7 @@ def speed(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for speed.csv, .json, .md and .png.")
     ] = Path("speed"),
+    report_page: ReportPage = None,
     batch_size: Annotated[int, typer.Option(help="Clips per batch.", rich_help_panel=PROTOCOL)] = 1,
     beam: Annotated[int, typer.Option(help="Beam width.", rich_help_panel=PROTOCOL)] = 4,
     words: Annotated[
@@ -121,6 +123,7 @@ def speed(
     if audio_track is not None and end_to_end is None:
         raise UsageError("--audio-track is of files: give --end-to-end, too")
     check_place(out)
+    check_report(report_page)
     say_precision(precision, device, quiet)
     names = model or list(PRESETS)
     with Meter("speed", quiet=quiet) as meter:
@@ -142,3 +145,8 @@ def speed(
         print_table(header, rows, notes)
     if not quiet:
         say(f"table, all times and figure: {out}")
+    if report_page is not None:
+        from evacap_cli.tasks.reporting.pages import command_fact
+        from evacap_cli.tasks.reporting.results import report_folders
+
+        add_page(lambda meter: report_folders([out], report_page, [command_fact()]), quiet, debug)

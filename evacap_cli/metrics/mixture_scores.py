@@ -36,7 +36,8 @@ class ModelSweep:
     """A model's sweep. followed: for pairs that do not belong together, the metrics of their captions against the
     sound's references and against the picture donor's. told_apart: AUROC of own against changed clips, of each number
     that the model gives. by_kind: of clips whose kind is known, what the gate does and the metrics are, by kind.
-    seconds: of captioning and of scoring, all seeds."""
+    seconds: of captioning and of scoring, all seeds. clips: of every clip, its captions as it is and changed (by the
+    first seed, at the last level), references and numbers, by column."""
 
     name: str
     preset: str
@@ -46,6 +47,7 @@ class ModelSweep:
     by_kind: dict[str, dict[str, float]]
     unavailable: dict[str, str]
     seconds: dict[str, float]
+    clips: list[dict[str, str]] = field(default_factory=list)
 
 
 def sweep_points(

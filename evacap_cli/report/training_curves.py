@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_PANELS: tuple[tuple[str, dict[str, str]], ...] = (
+PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("loss a word", {"caption": "training", "validation": "validation"}),
     ("CIDEr", {"validation_cider": "validation"}),
     ("learning rate", {"lr": ""}),
@@ -23,7 +23,7 @@ _PANELS: tuple[tuple[str, dict[str, str]], ...] = (
 
 def draw_curves(log: Sequence[dict[str, Any]], path: Path) -> None:
     """Draws a run's log (lines of `metrics.jsonl`) over its steps, as a PNG that replaces an older one when whole."""
-    panels = [(title, lines) for title, lines in _PANELS if any(name in row for row in log for name in lines)]
+    panels = [(title, lines) for title, lines in PANELS if any(name in row for row in log for name in lines)]
     if not panels:
         return
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):

@@ -170,7 +170,36 @@ def _sweep_one(
         _by_kind(captioner.store, own, plain),
         plain.unavailable,
         {"captioning": captioning, "scoring": time.monotonic() - began - captioning},
+        _clips(keys, references, pairings[0], (own, changed[0][-1]), (plain, marks[0][-1])),
     )
+
+
+def _clips(
+    keys: Sequence[str],
+    references: list[list[str]],
+    pairing: Pairing,
+    said: tuple[Captions, Captions],
+    scores: tuple[Scores, Scores],
+) -> list[dict[str, str]]:
+    """The rows of `clips.csv`."""
+    numbers = {}
+    for when, captions, found in zip(("as it is", "changed"), said, scores, strict=True):
+        for name in ("gate", "score"):
+            if (values := getattr(captions, name)) is not None:
+                numbers[f"{name}, {when}"] = values
+        if "CIDEr" in found.per_clip:
+            numbers[f"CIDEr, {when}"] = found.per_clip["CIDEr"]
+    return [
+        {
+            "key": key,
+            "donor": keys[pairing.donor[i]],
+            "own": said[0].captions[i],
+            "changed": said[1].captions[i],
+            "references": " | ".join(references[i]),
+            **{name: "" if np.isnan(values[i]) else f"{values[i]:.6f}" for name, values in numbers.items()},
+        }
+        for i, key in enumerate(keys)
+    ]
 
 
 def _describe(
@@ -263,7 +292,8 @@ def open_data(
 
 
 def write_sweep(made: Sweep, folder: Path, page: str) -> None:
-    """`robustness.csv` (method x share x metrics, with intervals), `.json` with every pairing, `.md` (`page`)."""
+    """`robustness.csv` (method x share x metrics, with intervals), `.json` with every pairing, `.md` (`page`), and
+    `clips.csv` with every clip's captions."""
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / "robustness.md") as aside:
         aside.write_text(page, "utf-8")
@@ -300,6 +330,12 @@ def write_sweep(made: Sweep, folder: Path, page: str) -> None:
                     ]
                     cells = ["" if number is None else f"{number:.6f}" for number in numbers]
                     table.writerow([model.name, made.options.perturb, f"{point.at:g}", name, *cells])
+    rows = [{"model": model.name, **row} for model in made.models for row in model.clips]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with written_whole(folder / "clips.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        clips = csv.DictWriter(file, columns, restval="")
+        clips.writeheader()
+        clips.writerows(rows)
     with written_whole(folder / "robustness.json") as aside:
         aside.write_text(json.dumps(as_dict(made), indent=1), "utf-8")
 

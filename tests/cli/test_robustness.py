@@ -37,7 +37,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_evaluate_makes_a_row_a_model(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     models = ("--model", world / "entropy-gate", "--model", world / "audio-only")
-    result = evacap("evaluate", *models, "--data", world / "store", *QUICK, "-o", tmp_path / "out")
+    result = evacap("evaluate", *models, "--data", world / "store", *QUICK, "-o", tmp_path / "out",
+                    "--report", tmp_path / "page.html")  # fmt: skip
+    assert "paper&#39;s Proposed (AudioCaps)" in (tmp_path / "page.html").read_text("utf-8")
     assert result.exit_code == 0, result.output
     assert "entropy-gate" in result.stdout
     assert "paper's Proposed (AudioCaps)" in result.stdout
@@ -78,7 +80,7 @@ def test_a_sweep_can_be_repeated(evacap: Evacap, world: Path, tmp_path: Path) ->
     assert ours["followed"].keys() == {"sound", "picture", "share nearer the picture"}
     assert 0 <= ours["told_apart"]["gate"] <= 1
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
-        "robustness.csv", "robustness.json", "robustness.md", "robustness.png",
+        "clips.csv", "robustness.csv", "robustness.json", "robustness.md", "robustness.png",
     ]  # fmt: skip
     evaluated = evacap("evaluate", "--model", world / "concat", "--data", world / "store", *QUICK, "--json")
     (row,) = json.loads(evaluated.stdout)["models"]

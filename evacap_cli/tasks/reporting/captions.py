@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from evacap_cli.report.pages import Clip, ClipList, Column, Figure, Page
 from evacap_cli.report.pages.figures import histogram
+from evacap_cli.tasks.reporting.measurements import word_change
 from evacap_cli.tasks.reporting.pages import link, save_page, setting_facts, version_facts
 from evacap_cli.tasks.reporting.pictures import PictureFiles, PictureJob, PictureOptions, Progress, draw_all
 from evacap_cli.tasks.reporting.tables import Row, number, table_rows, tags, text
@@ -173,3 +174,55 @@ def _settings(table: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def compare_captions(
+    tables: Sequence[Path], out: Path, options: PictureOptions, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Writes a page with the captions of several tables side by side, by file and start; those first that differ most.
+
+    Pictures are of the first table. A clip that a table does not have has an empty caption there. All tables but the
+    first are held in memory.
+    """
+    first, *rest = tables
+    titles = [str(path) for path in tables]
+    others = [{(text(row, "video"), number(row, "start")): row for row in table_rows(path)} for path in rest]
+    survey = _survey(first, out)
+    pictures = PictureFiles(out, options.inline)
+    unseen = 0
+    if options.make:
+        unseen = draw_all(_jobs(first, out, options.copies), survey.jobs, pictures, options,
+                          progress or (lambda done, total: None))  # fmt: skip
+    columns = [NUMBERS[name] for name in survey.values]
+    numbers = [Column("different words", 2, "largest share of words that only one of two captions has")]
+    numbers += [
+        Column(f"{column.name} ({title})", column.digits, column.help)
+        for title in titles
+        for column in columns
+    ]
+
+    def clips() -> Iterator[Clip]:
+        for index, row in enumerate(table_rows(first)):
+            key = text(row, "video"), number(row, "start")
+            rows = [row, *(other.get(key, {}) for other in others)]
+            said = tuple(text(each, "caption") for each in rows)
+            change = max(word_change(said[0], caption) for caption in said[1:])
+            values = (number(each, column.name) for each in rows for column in columns)
+            made = _clip(
+                row, columns, link(text(row, "video"), out, first.parent)[1], {}, pictures.urls(index)
+            )
+            yield replace(made, captions=said, numbers=(change, *values))
+
+    save_page(
+        Page(
+            title="Captions compared",
+            lead=" | ".join(titles),
+            counts=[("clips", f"{survey.rows:,}")],
+            facts=[fact for path in tables for fact in setting_facts(_settings(path), f"{path}: ")]
+            + version_facts(),
+            clips=ClipList(clips, tuple(numbers), tuple(titles), numbers[0].name),
+        ),
+        out,
+    )
+    pictures.clean()
+    return {"report": str(out), "clips": survey.rows, "without_pictures": unseen, "bytes": out.stat().st_size}

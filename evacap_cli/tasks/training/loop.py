@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from evacap_cli.model.modality_shuffling import shuffle_partners
 from evacap_cli.report.training_curves import draw_curves
 from evacap_cli.tasks.batches import Batch, Batches
 from evacap_cli.tasks.devices import pick_precision
+from evacap_cli.tasks.reporting.results import report_folders
 from evacap_cli.tasks.training.caption_tokens import encode_captions
 from evacap_cli.tasks.training.distributed import ALONE, Ranks
 from evacap_cli.tasks.training.loading import Plan, load_batches
@@ -214,6 +215,8 @@ class _Run:
                 self.save()
             if epoch_ended and self.ranks.first:
                 draw_curves(read_log(self.out / "metrics.jsonl"), self.out / "curves.png")
+                with suppress(EvacapError):  # the log is kept: `evacap report RUN` makes the page later
+                    report_folders([self.out], self.out / "report.html")
         batches.close()  # type: ignore[attr-defined]
         self.ranks.wait()
         best = None if math.isinf(self.best) else self.best if settings.stop_on == "cider" else -self.best
