@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from evacap_cli.report.pages.model import Figure, Table
 
 WIDE, HIGH = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36  # margins of the plot
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 10, 36  # margins of the plot
 COLOURS = 6  # that the CSS has, s0 to s5
 BINS = 24
 BAR, GAP = 16, 8

@@ -217,6 +217,7 @@
   // ---- the list: blocks of clips, of which those near the window are built
 
   const list = $("list");
+  list.classList.toggle("plain", rows.every((row) => !row[PICTURES] && !row[HREF] && !row[CURVES].length)); // nothing to look at
   let view = rows.map((_, i) => i), page = 0, current = -1, blocks = [];
 
   const watcher = new IntersectionObserver((entries) => {
