@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Precision, Quiet, say, summary
+from evacap_cli.cli.common import INTERRUPTED, MACHINE, Debug, Device, Json, Precision, Quiet, say, summary
 from evacap_cli.cli.meter import Meter
 from evacap_cli.errors import UsageError
 
@@ -112,6 +112,7 @@ def train(
     evacap train evacap-base --dry-run
     torchrun --nproc-per-node 4 -m evacap_cli train evacap-base --data train.store -o runs/base
     """
+    from evacap_cli.tasks.training.distributed import started_first
     from evacap_cli.tasks.training.loop import Progress
     from evacap_cli.tasks.training.run import RunCallbacks, RunOptions, plan_run
     from evacap_cli.tasks.training.run import train as train_run
@@ -142,7 +143,9 @@ def train(
         return
     if out is None:
         raise UsageError("--out is missing", "name the run's folder with -o")
-    training, stop = False, _Stop()
+    first = started_first()
+    quiet, json = quiet or not first, json and first
+    training, stop = False, _Stop(first)
     with stop.heard(), Meter("prepare", quiet=quiet) as meter:
 
         def show(now: Progress) -> None:
@@ -158,9 +161,13 @@ def train(
         try:
             result = train_run(config, changes, out, options, told)
         except KeyboardInterrupt:
+            if not first:
+                raise typer.Exit(INTERRUPTED) from None
             saved = (out / FILE).exists()
             raise KeyboardInterrupt(*["the same command goes on from the last save"] * saved) from None
     if result["stopped"]:
+        if not first:
+            raise typer.Exit(INTERRUPTED)
         raise KeyboardInterrupt(
             f"saved at step {result['step']} of {result['steps']}; the same command goes on"
         )
@@ -176,7 +183,8 @@ class _Stop:
     """Ctrl-C and SIGTERM while steps are taken: the step is finished and saved. Before, and the second time, they end
     the command at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, speaks: bool) -> None:
+        self.speaks = speaks
         self.stepping = False
         self.asked = 0.0  # when
 
@@ -210,5 +218,5 @@ class _Stop:
             raise KeyboardInterrupt
         if not self.asked:
             self.asked = now
-            # not by print, in the middle of which the signal may have come
-            os.write(2, b"interrupted; saving after this step, once more ends it at once\n")
+            if self.speaks:  # not by print, in the middle of which the signal may have come
+                os.write(2, b"interrupted; saving after this step, once more ends it at once\n")

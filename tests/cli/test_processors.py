@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import platform
@@ -46,6 +47,28 @@ def test_bf16_without_its_instructions_says_so_once(clip: Path, tiny: Path) -> N
     assert "no fast bf16 products on this CPU (AVX2" in notes[0]
     assert "warning" not in done.stderr.lower()
     assert len(done.stdout.splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_captions_with_a_home_that_cannot_be_written(clip: Path, tiny: Path, tmp_path: Path) -> None:
+    """Below a file no folder can be made, not even by root. Curves are drawn, too: matplotlib keeps a cache."""
+    (tmp_path / "file").touch()
+    home = str(tmp_path / "file" / "home")
+    places = ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR",
+              "EVACAP_CACHE", "TORCH_HOME", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR")  # fmt: skip
+    out = tmp_path / "captions.csv"
+    done = subprocess.run(
+        [sys.executable, "-m", "evacap_cli", "caption", clip, "--model", tiny, "-o", out, "--curves", tmp_path / "curves",
+         "--workers", "1"],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **dict.fromkeys(places, home)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert home not in done.stderr
+    (row,) = csv.DictReader(out.read_text().splitlines())
+    assert row["status"] == "ok"
+    assert row["caption"]
+    assert list((tmp_path / "curves").rglob("*.png"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

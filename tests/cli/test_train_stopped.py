@@ -73,3 +73,41 @@ def test_told_to_end_it_saves_and_goes_on(
     assert again.exit_code == 0, again.output
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent to a process group")
+def test_two_processes_told_to_end_save_once_and_go_on(manifest: Path, tmp_path: Path) -> None:
+    """Of a job's end every process hears, torchrun's own too, which passes it on. Only the first process speaks."""
+    out, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--log-dir",
+             tmp_path / name, "--redirects", "3", "-m", "evacap_cli", "train", "evacap-tiny", *SMALL,
+             "--data", manifest, "-o", out, "--workers", "0"],
+            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def said(name: str, rank: int) -> str:
+        (path,) = (tmp_path / name).rglob(f"{rank}/stderr.log")
+        return path.read_text()
+
+    process = start("stopped")
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+    step = torch.load(out / "training.pt", weights_only=True)["step"]
+    assert 0 < step < STEPS
+    assert [line for line in said("stopped", 0).splitlines() if "interrupted" in line] == [
+        "interrupted; saving after this step, once more ends it at once",
+        f"interrupted; saved at step {step} of {STEPS}; the same command goes on",
+    ]
+    assert "interrupted" not in said("stopped", 1)
+    assert all("Traceback" not in said("stopped", rank) for rank in (0, 1))
+    assert start("again").wait() == 0
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, STEPS + 1))
+    assert f"{STEPS} steps in " in said("again", 0)
+    assert "steps in " not in said("again", 1)

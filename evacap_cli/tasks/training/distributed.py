@@ -58,6 +58,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def started_first() -> bool:
+    """Whether `Ranks.first` will be true of this process: known before the processes have met."""
+    return world_size() == 1 or os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     """Joins the processes of `torchrun`, if it started this one; yields the place and this process's device."""
