@@ -57,10 +57,10 @@ def test_captions_with_a_home_that_cannot_be_written(clip: Path, tiny: Path, tmp
     places = ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "EVACAP_CACHE")
     out = tmp_path / "captions.csv"
     done = subprocess.run(
-        [sys.executable, "-m", "evacap_cli", "caption", clip, "--model", tiny, "-o", out, "--curves", tmp_path / "curves",
-         "--workers", "1"],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **dict.fromkeys(places, home)},
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "evacap_cli", "caption", clip, "--model", tiny, "-o", out,
+         "--curves", tmp_path / "curves", "--workers", "1"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **dict.fromkeys(places, home)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
