@@ -140,7 +140,7 @@ def test_the_settings_of_a_dry_run_are_a_run(evacap: Evacap, manifest: Path, tmp
     )
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "clips", "curves.png", "last", "metrics.jsonl", "training.pt",
+        "clips", "curves.png", "last", "metrics.jsonl", "report.html", "training.pt",
     ]  # fmt: skip
 
 

@@ -250,8 +250,9 @@ def training_page(folders: Sequence[Path], facts: Facts = ()) -> Page:
     last = [log[-1] for log in logs.values() if log]
     settings: list[tuple[str, str]] = []
     for prefix, folder in zip(_prefixes(folders), folders, strict=True):
-        if (folder / "config.yaml").is_file():
-            settings += setting_facts(yaml.safe_load((folder / "config.yaml").read_text("utf-8")), prefix)
+        config = folder / "last" / "config.yaml"
+        if config.is_file():
+            settings += setting_facts(yaml.safe_load(config.read_text("utf-8")), prefix)
     checked = [
         row for log in logs.values() for row in log if any(name.startswith("validation") for name in row)
     ]

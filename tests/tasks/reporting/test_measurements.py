@@ -114,7 +114,8 @@ def test_speed_has_stages_and_the_paper(tmp_path: Path) -> None:
 def test_training_has_curves_and_settings(tmp_path: Path) -> None:
     log = [{"step": 1, "caption": 4.0, "lr": 0.1}, {"step": 2, "caption": 3.0, "lr": 0.1, "validation": 3.5}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
-    (tmp_path / "config.yaml").write_text("training: {lr: 0.1}\n")
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "config.yaml").write_text("training: {lr: 0.1}\n")
     page = training_page([tmp_path])
     assert [figure.title for figure in page.figures] == ["loss a word", "learning rate"]
     assert ("training.lr", "0.1") in page.facts
