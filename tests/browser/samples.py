@@ -39,7 +39,7 @@ def clip(number: int, **changes: object) -> Clip:
         end=10.0,
         status=("ok", "ok", "ok", "audio-only")[number % 4],
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def many(count: int) -> ClipList:

@@ -22,7 +22,7 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def order(page: Any) -> list[str]:
     """The numbers of the clips that are built, from the top."""
-    return page.eval_on_selector_all("article", "all => all.map(a => a.id)")  # type: ignore[no-any-return]
+    return page.eval_on_selector_all("article", "all => all.map(a => a.id)")
 
 
 def shown(page: Any, text: str) -> None:

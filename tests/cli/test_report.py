@@ -27,7 +27,7 @@ def films(clip: Path, tmp_path: Path) -> Path:
 
 def rows_of(page: Path) -> list[list[object]]:
     text = page.read_text("utf-8")
-    return json.loads(text.partition('class="rows">')[2].partition("</script>")[0])  # type: ignore[no-any-return]
+    return json.loads(text.partition('class="rows">')[2].partition("</script>")[0])
 
 
 def test_caption_makes_a_page_of_its_table(evacap: Evacap, tiny: Path, films: Path, tmp_path: Path) -> None:
@@ -40,8 +40,8 @@ def test_caption_makes_a_page_of_its_table(evacap: Evacap, tiny: Path, films: Pa
     shown, failed = rows_of(page)
     assert shown[1] == "./../films/a%20%231%3F.mp4"
     assert shown[6] == [good["caption"]]
-    assert shown[7][:2] == [float(good["score"]), float(good["gate"])]  # type: ignore[index]
-    assert all(0 <= value <= 1 for curve in shown[10] for value in curve)  # type: ignore[attr-defined]
+    assert shown[7][:2] == [float(good["score"]), float(good["gate"])]
+    assert all(0 <= value <= 1 for curve in shown[10] for value in curve)
     assert shown[11] == 1  # its pictures are in the page
     assert (failed[4], failed[5], failed[11]) == ("failed", bad["error"], 0)
     text = page.read_text("utf-8")

@@ -80,7 +80,7 @@ def test_stretched_before_it_is_turned(
             check(frame[:, ::-1], expected)
         else:  # what was on the left is on top, with its top on the right
             check(frame[:, ::-1].transpose(1, 0, 2), (128, 72))
-    with pytest.raises(MediaError, match="turned or mirrored"):
+    with pytest.raises(MediaError, match="rotated or mirrored"):
         read_frames(path, [0.25], readers=["decord"])
 
 

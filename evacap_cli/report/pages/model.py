@@ -24,10 +24,10 @@ class Column:
 class Clip:
     """One row of a clip list.
 
-    name: of its file, as people know it. captions, numbers: one for each of the list's; None is a number that it does
-    not have. start, end: seconds. href: relative URL of its file, empty where there is none. heard, seen: tags.
-    curves: gate and entropy over time, 0 to 1, None where there is none. pictures: URLs of frame strip, spectrogram and
-    player's copy; empty where there is none, `data:` where they are in the page.
+    name: the file as the table names it. captions, numbers: one for each column of the list; None for a missing
+    number. start, end: seconds. href: relative URL of the file, or "" if it is missing. heard, seen: tags.
+    curves: gate and entropy over time, 0 to 1, or None. pictures: URLs of the frame strip, the spectrogram and the
+    player's copy: `data:` URLs for pictures inside the page, "" for missing ones.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The model's words for clips, in batches that fit into memory; a clip that the model fails on costs itself alone."""
+"""Captions clips in batches that fit into memory. If the model fails on a clip, only that clip is marked `failed`."""
 
 from __future__ import annotations
 

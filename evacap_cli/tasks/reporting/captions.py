@@ -167,7 +167,7 @@ def _clip(
 
 
 def _settings(table: Path) -> dict[str, Any]:
-    """What the journal beside a table says of how it was made; nothing where there is none."""
+    """The settings that the journal next to a table records. Empty if there is no journal."""
     try:
         with table.with_name(table.name + ".journal").open("rb") as file:
             settings = json.loads(file.readline())["settings"]

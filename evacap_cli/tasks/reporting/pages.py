@@ -32,7 +32,7 @@ def check_page(out: Path) -> None:
 
 
 def save_page(page: Page, out: Path) -> None:
-    """Writes a page that is whole or not there. Raises EvacapError where the disk refuses."""
+    """Writes a page completely or not at all. Raises EvacapError if it cannot be written."""
     with disk_errors(out, "name another file for the page"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(out) as aside, aside.open("wb") as file:
@@ -40,8 +40,8 @@ def save_page(page: Page, out: Path) -> None:
 
 
 def link(name: str, page: Path, near: Path) -> tuple[str, str]:
-    """(path, URL relative to the page) of a file by its name in a table, relative to here or to the table in `near`;
-    empty where there is no such file. A web address is its own URL, and no path."""
+    """(path, URL relative to the page) of a file that a table names relative to the working directory or to the table's
+    folder `near`. Both are "" if the file is missing. A web address has a URL and no path."""
     if is_url(name):
         safe = re.match(r"https?://", name, re.I) is not None
         return "", quote(without_password(name), safe=":/?#[]@!$&'()*+,;=%~") if safe else ""

@@ -48,7 +48,7 @@ class PictureJob:
 
 
 Drawn = tuple[bytes, bytes, bytes]
-"""Files of frame strip, spectrogram and copy; empty where there is none."""
+"""Files of the frame strip, the spectrogram and the copy. Empty bytes mean that one is missing."""
 
 
 @dataclass(frozen=True)

@@ -55,15 +55,16 @@ def tags(row: Row, column: str) -> Tags:
     """Tags as tables have them: `Dog .91; Bark .77`, or what JSON lines have."""
     value = row.get(column)
     if isinstance(value, list):
-        pairs = [(str(tag.get("class", "")), tag.get("confidence")) for tag in value if isinstance(tag, dict)]
+        found_tags = (tag for tag in value if isinstance(tag, dict))
+        pairs = [(str(tag.get("class", "")), str(tag.get("confidence"))) for tag in found_tags]
     else:
         parts = (part.strip().rpartition(" ") for part in str(value or "").split(";") if part.strip())
         pairs = [(name or share, share) for name, _, share in parts]
     found = []
     for name, share in pairs:
         try:
-            found.append((name, float(share)))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+            found.append((name, float(share)))
+        except ValueError:
             found.append((name, math.nan))
     return tuple((name, share if math.isfinite(share) else 0.0) for name, share in found)
 

@@ -147,7 +147,7 @@ def test_a_stalled_drive_is_left_after_one_wait(tmp_path: Path, monkeypatch: pyt
         sources.append(Source(name, str(path), None, None, 7, mtime))
     drives = [1, 1, 1, 2, 2]
     assert find_duplicates(sources, [(drive, i) for i, drive in enumerate(drives)]) == {4: 3}
-    # A pipe opens for writing at once where a reader waits, and is refused where there is none.
+    # Opening a pipe for writing succeeds if a reader waits, and fails with ENXIO otherwise.
     os.close(os.open(sources[0].path, os.O_WRONLY | os.O_NONBLOCK))
     for source in sources[1:3]:
         with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
