@@ -1,4 +1,4 @@
-"""What the gate did in one clip, in one picture: frames, gate and entropy over time, spectrogram."""
+"""A figure of one clip: its frames, the gate and entropy over time, and the spectrogram."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ from PIL import Image
 from evacap_cli.features.audio import LOW_HZ
 from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS
 
-WIDE, HIGH, DPI = 8.0, 4.3, 100  # inches, dots an inch
-LEFT, RIGHT = 0.065, 0.885  # where time begins and ends, as shares of the width
+WIDTH, HEIGHT, DPI = 8.0, 4.3, 100  # inches, inches, pixels per inch
+LEFT, RIGHT = 0.065, 0.885  # edges of the time axis, as fractions of the width
 TITLE_SIZE, NAME_SIZE = 11.0, 7.5  # points
 KILOHERTZ = (0.25, 0.5, 1, 2, 4, 8)
-SLACK, MOST = 0.98, 1000  # of a line's room, as letters are fitted to pixels; characters that are looked at
-FAMILY = "DejaVu Sans"  # comes with matplotlib
-FURTHER = (
+LINE_FILL = 0.98  # used fraction of a line's width: rendering rounds the width of each glyph to pixels
+MAX_CHARACTERS = 1000  # longer text is cut before it is measured
+FAMILY = "DejaVu Sans"  # part of matplotlib
+FALLBACK_FAMILIES = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
     "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS",
     "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Nirmala UI",
 )  # fmt: skip
-"""Asked, where they are installed, for what the first one has not."""
+"""Used, if installed, for characters that `FAMILY` lacks."""
 
 
 @dataclass(frozen=True, eq=False)
 class GateView:
-    """What is drawn of a clip. Times in seconds on the clock of its file.
+    """The data of a figure. Times are in seconds from the start of the file.
 
-    gate, entropy: (columns,) at `times`, NaN or None where there is none. fbank: (T, F) from `start` on; low,
-    high: Hz that its bins span, evenly in mel. frames: uint8 (N, 3, S, S) seen at `frame_times`, or None,
-    and then `note` may say why.
+    title, name: the two lines of text above the figure. start, end: the clip. gate, entropy: float (columns,) at
+    `times`; NaN where the model has no value, entropy None if the model has none. fbank: (T, F), its first frame at
+    `start`. low, high: the range of its bins in Hz; the bins are equally spaced in mel. frames: uint8 (N, 3, S, S) at
+    `frame_times`, or None without a picture; `note` gives the reason.
     """
 
     title: str
@@ -57,18 +59,18 @@ class GateView:
 
 
 def draw_gates(view: GateView, path: Path) -> None:
-    """Writes the picture as a PNG, of 256 colours: a quarter of the bytes, in half the time."""
+    """Writes the figure to `path` as a PNG with a palette of 256 colours, which is four times smaller than RGB."""
     figure = gate_figure(view)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     colours = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     colours.quantize(256, Image.Quantize.FASTOCTREE).save(path, "png")
-    figure.clear()  # a figure is a knot of references; what is heavy in it goes now, not at the next collection
+    figure.clear()  # a figure holds reference cycles: this frees its arrays before the next garbage collection
 
 
 def gate_figure(view: GateView) -> Figure:
-    """Three axes, from the top: `frames`, `gate`, `spectrogram` (their labels), over the same seconds."""
-    figure = Figure(figsize=(WIDE, HIGH), dpi=DPI, facecolor="white")
+    """Builds the figure. Its axes are labelled `frames`, `gate` and `spectrogram`, top to bottom, and share time."""
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor="white")
     title = drawable(view.title, TITLE_SIZE, "bold", lines=2)
     figure.text(LEFT, 0.905, title, family=_families(title), size=TITLE_SIZE, weight="bold", va="bottom",
                 linespacing=1.1, parse_math=False, usetex=False)  # fmt: skip
@@ -78,11 +80,11 @@ def gate_figure(view: GateView) -> Figure:
     width = RIGHT - LEFT
     frames = figure.add_axes((LEFT, 0.575, width, 0.265), label="frames")
     gate = figure.add_axes((LEFT, 0.38, width, 0.165), label="gate")
-    heard = figure.add_axes((LEFT, 0.10, width, 0.255), label="spectrogram")
+    spectrogram = figure.add_axes((LEFT, 0.10, width, 0.255), label="spectrogram")
     _draw_frames(frames, view)
     _draw_gate(gate, view)
-    _draw_spectrogram(heard, view)
-    for axes in (frames, gate, heard):
+    _draw_spectrogram(spectrogram, view)
+    for axes in (frames, gate, spectrogram):
         axes.set_xlim(view.start, max(view.end, view.start + 1e-3))
     return figure
 
@@ -91,20 +93,20 @@ def _draw_frames(axes: Axes, view: GateView) -> None:
     axes.set_axis_off()
     axes.set_ylim(0, 1)
     if view.frames is None or not len(view.frames):
-        words = drawable(f"no picture{f': {view.note}' if view.note else ''}", NAME_SIZE)
-        axes.text(0.5, 0.5, words, family=_families(words), size=NAME_SIZE, color="0.4", ha="center", va="center",
+        text = drawable(f"no picture{f': {view.note}' if view.note else ''}", NAME_SIZE)
+        axes.text(0.5, 0.5, text, family=_families(text), size=NAME_SIZE, color="0.4", ha="center", va="center",
                   transform=axes.transAxes, parse_math=False, usetex=False)  # fmt: skip
         return
     box = axes.get_position()
     seconds = max(view.end - view.start, 1e-3)
-    side = seconds * (box.height * HIGH) / (box.width * WIDE)  # seconds under a square as high as the axes
+    side = seconds * (box.height * HEIGHT) / (box.width * WIDTH)  # seconds covered by one square frame
     times = view.frame_times
-    early, late = view.start + side / 2, view.end - side / 2
-    whole = [i for i, t in enumerate(times) if early - 1e-6 <= t <= late + 1e-6] or [len(times) // 2]
+    first, last = view.start + side / 2, view.end - side / 2
+    inside = [i for i, t in enumerate(times) if first - 1e-6 <= t <= last + 1e-6] or [len(times) // 2]
     stride = math.ceil(side / (times[1] - times[0]) - 1e-6) if len(times) > 1 and times[1] > times[0] else 1
-    shown = whole[(len(whole) - 1) % stride // 2 :: stride]  # evenly spaced, none over another
+    shown = inside[(len(inside) - 1) % stride // 2 :: stride]  # equally spaced, without overlap
     for i in shown:
-        centre = min(max(times[i], early), late)
+        centre = min(max(times[i], first), last)
         axes.imshow(
             view.frames[i].transpose(1, 2, 0),
             extent=(centre - side / 2, centre + side / 2, 0, 1),
@@ -127,28 +129,28 @@ def _draw_gate(axes: Axes, view: GateView) -> None:
     lines = sorted(
         (line for line in lines if np.isfinite(line[1]).any()), key=lambda line: np.nanmean(line[1])
     )
-    at = -1.0
+    label_height = -1.0
     for label, values, color, width in lines:
         axes.plot(view.times, values, color=color, linewidth=width, label=label,
                   marker="o" if len(values) < 3 else "", markersize=3)  # fmt: skip
-        at = max(float(np.nanmean(values)), at + 0.36)  # so that the words of one stand above the other's
-        words = f"{label} {np.nanmean(values):.3f}\n{np.nanmin(values):.3f}-{np.nanmax(values):.3f}"
-        axes.annotate(words, (1, at), (6, 0), "axes fraction", "offset points", size=7, color=color, family=FAMILY,
-                      va="center", annotation_clip=False)  # fmt: skip
+        label_height = max(float(np.nanmean(values)), label_height + 0.36)  # the two labels must not overlap
+        text = f"{label} {np.nanmean(values):.3f}\n{np.nanmin(values):.3f}-{np.nanmax(values):.3f}"
+        axes.annotate(text, (1, label_height), (6, 0), "axes fraction", "offset points", size=7, color=color,
+                      family=FAMILY, va="center", annotation_clip=False)  # fmt: skip
     axes.set_ylabel("gate", size=8, family=FAMILY)
 
 
 def _draw_spectrogram(axes: Axes, view: GateView) -> None:
-    # windows that begin in the clip and end in it; what follows is padding
+    # number of windows that lie inside the clip; the later ones contain padding
     inside = max(
         1, min(len(view.fbank), int((view.end - view.start - WINDOW_SECONDS) / HOP_SECONDS + 1e-6) + 1)
     )
-    heard = np.nan_to_num(np.asarray(view.fbank[:inside], np.float32).T)
-    low, high = np.quantile(heard[:, ::4], (0.02, 0.998))
+    bins = np.nan_to_num(np.asarray(view.fbank[:inside], np.float32).T)
+    low, high = np.quantile(bins[:, ::4], (0.02, 0.998))
     axes.imshow(
-        heard,
+        bins,
         origin="lower",
-        extent=(view.start, view.start + inside * HOP_SECONDS, 0, len(heard)),
+        extent=(view.start, view.start + inside * HOP_SECONDS, 0, len(bins)),
         aspect="auto",
         cmap="magma",
         vmin=low,
@@ -157,7 +159,7 @@ def _draw_spectrogram(axes: Axes, view: GateView) -> None:
     )
     ticks = [hertz for hertz in KILOHERTZ if view.low < hertz * 1000 <= view.high]
     bottom, top = _mel(view.low), _mel(view.high)
-    places = [len(heard) * (_mel(hertz * 1000) - bottom) / (top - bottom) for hertz in ticks]
+    places = [len(bins) * (_mel(hertz * 1000) - bottom) / (top - bottom) for hertz in ticks]
     axes.set_yticks(places, [f"{hertz:g}" for hertz in ticks], size=7)
     axes.set_ylabel("kHz", size=8, family=FAMILY)
     axes.set_xlabel("seconds", size=8, family=FAMILY, labelpad=1)
@@ -166,25 +168,27 @@ def _draw_spectrogram(axes: Axes, view: GateView) -> None:
 
 
 def _mel(hertz: float) -> float:
-    """Kaldi's scale, as the fbank's."""
+    """Hz to mel by Kaldi's formula, which the fbank uses."""
     return 1127.0 * math.log1p(hertz / 700.0)
 
 
 def drawable(text: str, size: float, weight: str = "normal", lines: int = 1) -> str:
-    """`text` in letters of `size` points on at most `lines` lines of the picture; the rest is cut. What no font here
-    has, and what would not be drawn but obeyed, stands there as an escape."""
-    room = (1 - LEFT) * WIDE * 72 / size * SLACK
+    """Wraps `text` in `size` points to at most `lines` lines of the figure's width and cuts the rest.
+
+    Control characters, and characters that no installed font has, become Python escapes such as `\\u200b`.
+    """
+    width = (1 - LEFT) * WIDTH * 72 / size * LINE_FILL  # in em
     text = "".join(
         c if c.isprintable() and _font_of(ord(c)) else c.encode("unicode_escape").decode()
-        for c in " ".join(text[:MOST].split())
+        for c in " ".join(text[:MAX_CHARACTERS].split())
     )
     rows: list[str] = []
     while text:
-        fits = _fitting(text, room, weight)
+        fits = _fitting(text, width, weight)
         if fits == len(text):
             return "\n".join([*rows, text])
         if len(rows) == lines - 1:
-            fits = _fitting(text, room - _ems("…", weight), weight)
+            fits = _fitting(text, width - _character_width("…", weight), weight)
             return "\n".join([*rows, text[:fits].rstrip() + "…"])
         space = text.rfind(" ", 1, fits + 1)
         cut = space if space > fits // 2 else fits
@@ -193,37 +197,38 @@ def drawable(text: str, size: float, weight: str = "normal", lines: int = 1) -> 
     return "\n".join(rows)
 
 
-def _fitting(text: str, room: float, weight: str) -> int:
-    """How many of its characters fit into so many ems."""
+def _fitting(text: str, width: float, weight: str) -> int:
+    """The number of leading characters that fit into `width` em."""
     for i, c in enumerate(text):
-        room -= _ems(c, weight)
-        if room < 0:
+        width -= _character_width(c, weight)
+        if width < 0:
             return i
     return len(text)
 
 
 @lru_cache(maxsize=4096)
-def _ems(character: str, weight: str) -> float:
-    """How wide a character is, of its own height."""
+def _character_width(character: str, weight: str) -> float:
+    """The advance width of a character in em."""
     font = _font(_font_of(ord(character)) or FAMILY, weight)
     font.set_size(72, 72)
     return float(font.load_char(ord(character)).linearHoriAdvance / 65536 / 72)
 
 
 def _families(text: str) -> list[str]:
-    """The fonts that a text needs, as matplotlib looks for them."""
+    """The font families that a text needs, in matplotlib's order of search."""
     return list(dict.fromkeys([FAMILY, *(_font_of(ord(c)) or FAMILY for c in text if c != "\n")]))
 
 
 @lru_cache(maxsize=4096)
 def _font_of(code: int) -> str | None:
+    """The first family that has a character, None if no installed one has it."""
     return next((family for family in (FAMILY, *_installed()) if code in _characters(family)), None)
 
 
 @cache
 def _installed() -> tuple[str, ...]:
     known = {font.name for font in font_manager.fontManager.ttflist}
-    return tuple(family for family in FURTHER if family in known)
+    return tuple(family for family in FALLBACK_FAMILIES if family in known)
 
 
 @cache
@@ -233,5 +238,6 @@ def _characters(family: str) -> frozenset[int]:
 
 @cache
 def _font(family: str, weight: str) -> FT2Font:
-    """One of our own: those that matplotlib draws with have its sizes."""
+    """A font object of this module: setting a size on matplotlib's own objects would change its drawings."""
+
     return FT2Font(font_manager.findfont(font_manager.FontProperties(family=[family], weight=weight)))

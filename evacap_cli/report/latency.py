@@ -1,4 +1,4 @@
-"""Times by number of frames, as a table and in the shape of the paper's Figure 2."""
+"""Inference times by number of frames: a table, and a figure like the paper's Figure 2."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ _COLUMNS = ("decode", "encode audio", "encode video", "fuse", "generate", "all")
 
 @dataclass
 class TimingRow:
-    """One model at one number of frames. seconds: medians of all stages and of `all`; p95 and spread (longest less
-    shortest, over the median) of `all`; outliers: runs over 1.5 medians. raw: every timed run. note: why it was not
-    timed."""
+    """The times of one model at one number of frames.
+
+    seconds: the median of each stage and of their sum, `all`. p95 and spread ((max - min) / median) are of `all`.
+    outliers: the number of runs that took more than 1.5 times the median. raw: the seconds of every run. peak_bytes:
+    peak memory of the GPU, or of the process on a CPU; None if unknown. to_audio_only and paper: the time divided by
+    that of the audio-only model, measured and in the paper. note: why there are no times.
+    """
 
     model: str
     fusion: str
@@ -37,7 +41,7 @@ class TimingRow:
 
 @dataclass
 class Timings:
-    """All rows, and what they were measured with and on."""
+    """All rows with the options of the benchmark and its environment (device, versions, date)."""
 
     options: dict[str, Any]
     environment: dict[str, Any]
@@ -45,7 +49,7 @@ class Timings:
 
 
 def times_table(timed: Timings) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, rows and notes; seconds are medians."""
+    """The header, the rows and the notes of the table. Times are medians in seconds."""
     stages = [stage for stage in _COLUMNS if any(stage in row.seconds for row in timed.rows)]
     shares = "decode" in stages
     header = [
@@ -73,7 +77,7 @@ def times_table(timed: Timings) -> tuple[list[str], list[list[str]], list[str]]:
     notes = [f"{row.model}, {row.frames} frames: {row.note}" for row in timed.rows if row.note]
     notes += [
         f"{row.model}, {row.frames} frames, {row.decoding}: {row.outliers} of {len(row.raw)} runs took over 1.5 times "
-        "the median: the machine was busy, or is not even"
+        "the median: the machine was busy or its speed varies"
         for row in timed.rows
         if row.outliers
     ]
@@ -103,9 +107,11 @@ def _number(seconds: float | None) -> str:
 
 
 def draw_times(timed: Timings, path: Path) -> None:
-    """Draws time over audio-only's against frames: a line a model and decoding, the paper's dotted between its ends.
+    """Plots the time relative to the audio-only model against the number of frames and writes a PNG to `path`.
 
-    Nothing is drawn where nothing was timed without frames."""
+    There is one line per model and decoding, and a dotted one for the values that the paper gives. Without a time of
+    the audio-only model, no file is written. An existing file is replaced once the new one is complete.
+    """
     lines: dict[tuple[str, str], list[TimingRow]] = {}
     for row in timed.rows:
         if row.to_audio_only is not None:
@@ -126,11 +132,11 @@ def draw_times(timed: Timings, path: Path) -> None:
             if len(paper) > 1:
                 axes.plot(*zip(*paper, strict=True), ":", color=colors[model], label=f"{model}, paper")
         axes.set_xlabel("frames")
-        axes.set_ylabel("time, of audio-only's")
+        axes.set_ylabel("time relative to audio-only")
         axes.set_xticks(sorted({row.frames for rows in lines.values() for row in rows}))
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
         axes.legend(fontsize=7)
-        aside = path.with_name(path.name + ".tmp")
-        figure.savefig(aside, format="png")
-    aside.replace(path)
+        temporary = path.with_name(path.name + ".tmp")
+        figure.savefig(temporary, format="png")
+    temporary.replace(path)

@@ -1,9 +1,9 @@
-"""The numbers that the paper prints (Tables 1 and 3, AudioCaps test, 18 frames), to stand beside ours."""
+"""Results of the EVACap paper: Tables 1, 3 and 4 (AudioCaps test set, 18 frames) and the times of Section 3.5."""
 
 from __future__ import annotations
 
 NAMES = ("BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
-ROWS = {  # Tables 1 and 4, by our preset
+ROWS = {  # Tables 1 and 4, by the method of our presets
     "audio": ("Audio Only", (0.645, 0.476, 0.337, 0.231, 0.225, 0.474, 0.635, 0.162, 0.398)),
     "avcap": ("AVCap", (0.666, 0.491, 0.349, 0.240, 0.230, 0.479, 0.646, 0.170, 0.408)),
     "evacap": ("Proposed", (0.670, 0.500, 0.361, 0.258, 0.228, 0.474, 0.649, 0.170, 0.410)),
@@ -12,7 +12,7 @@ ROWS = {  # Tables 1 and 4, by our preset
     "evacap-no-sms-no-entropy": ("w/o S&E", (0.664, None, None, 0.245, 0.224, 0.469, 0.644, 0.169, None)),
     "evacap-no-gate": ("w/o G", (0.654, None, None, 0.248, 0.226, 0.475, 0.643, 0.168, None)),
 }
-SHUFFLED = {  # Table 3, by our preset and the share of shuffled clips
+SHUFFLED = {  # Table 3, by method and the fraction of shuffled clips
     "avcap": {
         0.0: (0.666, 0.491, 0.349, 0.240, 0.230, 0.479, 0.646, 0.170),
         0.05: (0.663, 0.487, 0.342, 0.232, 0.223, 0.474, 0.651, 0.158),
@@ -29,12 +29,12 @@ SHUFFLED = {  # Table 3, by our preset and the share of shuffled clips
 
 
 def method_of(preset: str) -> str:
-    """A preset's method, whatever its size: `evacap-base` and `evacap-tiny` are the same."""
+    """The method of a preset, its name without the size: `evacap` for `evacap-base` and `evacap-tiny`."""
     return preset.removesuffix("-base").removesuffix("-tiny")
 
 
 def printed_row(preset: str) -> tuple[str, dict[str, float]] | None:
-    """The paper's name of a preset's method and its values at 0 %; None where the paper has none."""
+    """The paper's name of a preset's method and its metrics without shuffling; None if the paper lacks the method."""
     found = ROWS.get(method_of(preset))
     if found is None:
         return None
@@ -43,16 +43,17 @@ def printed_row(preset: str) -> tuple[str, dict[str, float]] | None:
 
 
 def printed_shuffled(preset: str, share: float) -> dict[str, float]:
-    """Table 3's values of a preset's method; empty where it has none."""
+    """The metrics of a preset's method at a `share` of shuffled clips in Table 3; empty if the table lacks them."""
     values = SHUFFLED.get(method_of(preset), {}).get(share)
     return {} if values is None else dict(zip(NAMES, values, strict=False))
 
 
 SECONDS = {"audio": {0: 2.351}, "evacap": {1: 2.369, 18: 2.733}, "avcap": {1: 3.416, 18: 15.029}}
-"""Section 3.5, by our preset and the number of frames; of the ranges it gives, the ends."""
+"""Seconds in Section 3.5, by method and number of frames: the ends of the ranges that the section gives."""
 
 
 def printed_ratio(preset: str, frames: int) -> float | None:
-    """The paper's seconds over those of its audio-only model; None where it prints none."""
+    """The paper's time divided by that of its audio-only model; None if the paper gives no time."""
+
     found = SECONDS.get(method_of(preset), {}).get(frames)
     return None if found is None else found / SECONDS["audio"][0]

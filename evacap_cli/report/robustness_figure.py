@@ -1,4 +1,4 @@
-"""A shuffle sweep as a picture and as a page: what the metrics keep as pictures are taken from other clips."""
+"""Results of `evacap robustness`: the metrics over the level of a perturbation, as a figure and as tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
 
 
 def axis_label(perturb: str) -> str:
-    """What the sweep goes over, with its unit."""
+    """The label of the figure's x axis: the quantity that a perturbation changes, with its unit."""
     if perturb == "noise-audio":
         return "signal to noise, dB"
     if perturb == "shift":
@@ -25,8 +25,12 @@ def axis_label(perturb: str) -> str:
 
 
 def draw_sweep(models: Sequence[ModelSweep], perturb: str, graded: bool, path: Path) -> None:
-    """Draws every metric over the sweep's points, a line a model with its interval; the paper's, where it has one,
-    dotted. A PNG that replaces an older one when whole."""
+    """Plots each metric over the levels of a perturbation and writes a PNG to `path`.
+
+    models: one line each, with 95 % intervals, and a dotted line for the paper's values (full-size presets only).
+    perturb: the perturbation. graded: levels are strengths (dB or seconds); otherwise, they are fractions of the clips
+    that are perturbed. An existing file is replaced once the new one is complete.
+    """
     metrics = [
         name for name in SHOWN if any(name in point.values for model in models for point in model.points)
     ]
@@ -50,13 +54,12 @@ def draw_sweep(models: Sequence[ModelSweep], perturb: str, graded: bool, path: P
                     label=model.name,
                 )
                 axes.fill_between(at, low, high, color=f"C{color}", alpha=0.12, linewidth=0)
-                own_size = model.preset.endswith(
-                    "-base"
-                )  # beside a small model the paper's would only stretch the axis
+                # A small model scores far below the paper's: its line would be squeezed into the bottom of the axes.
+                full_size = model.preset.endswith("-base")
                 paper = [
                     (point.at * scale, point.paper[name])
                     for point in points
-                    if own_size and name in point.paper
+                    if full_size and name in point.paper
                 ]
                 if paper:
                     axes.plot(
@@ -67,28 +70,30 @@ def draw_sweep(models: Sequence[ModelSweep], perturb: str, graded: bool, path: P
             axes.grid(alpha=0.25)
             if not place:
                 axes.legend(fontsize=7)
-        aside = path.with_name(path.name + ".tmp")
-        figure.savefig(aside, format="png")
-    aside.replace(path)
+        temporary = path.with_name(path.name + ".tmp")
+        figure.savefig(temporary, format="png")
+    temporary.replace(path)
 
 
 def tables(
     models: Sequence[ModelSweep], perturb: str, graded: bool
 ) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, header, rows) of all that a sweep found, for people."""
+    """All results as tables for a terminal or a page: a list of (title, header, rows). Arguments as in `draw_sweep`."""
     names = list(dict.fromkeys(name for model in models for point in model.points for name in point.values))
-    what = {"noise-audio": "signal to noise", "shift": "sound late by"}.get(perturb, "share changed")
+    level = {"noise-audio": "signal to noise", "shift": "sound late by"}.get(perturb, "share changed")
     unit = {"noise-audio": " dB", "shift": " s"}.get(perturb, "")
 
-    def place(at: float) -> str:
+    def format_level(at: float) -> str:
         return f"{at:g}{unit}" if unit else f"{at * 100:.4g} %"
 
     values, kept = [], []
     for model in models:
         for point in model.points:
-            values.append([model.name, place(point.at), *(number(point.values.get(n), 3) for n in names)])
-            between = (point.intervals.get(n) for n in names)
-            values.append(["  95 %", "", *("" if b is None else f"{b[0]:.3f}-{b[1]:.3f}" for b in between)])
+            values.append(
+                [model.name, format_level(point.at), *(number(point.values.get(n), 3) for n in names)]
+            )
+            ranges = (point.intervals.get(n) for n in names)
+            values.append(["  95 %", "", *("" if r is None else f"{r[0]:.3f}-{r[1]:.3f}" for r in ranges)])
             if point.paper:
                 cells = (number(point.paper[n], 3) if n in point.paper else "" for n in names)
                 values.append(["  paper (AudioCaps)", "", *cells])
@@ -96,44 +101,47 @@ def tables(
                 kept.append(
                     [
                         model.name,
-                        place(point.at),
+                        format_level(point.at),
                         *(f"{point.kept[n]:.1%}" if n in point.kept else "" for n in names),
                     ]
                 )
-                ends = (point.kept_intervals.get(n) for n in names)
+                ranges = (point.kept_intervals.get(n) for n in names)
                 kept.append(
                     [
                         "  95 %",
                         "",
-                        *("" if e is None else f"{e[0] * 100:.0f}-{e[1] * 100:.0f}%" for e in ends),
+                        *("" if r is None else f"{r[0] * 100:.0f}-{r[1] * 100:.0f}%" for r in ranges),
                     ]
                 )
-    found = [
-        (f"Perturbation: {perturb}", ["model", what, *names], values),
-        ("Kept of the value at 0, with 95 % of draws of seeds and clips", ["model", what, *names], kept),
+    result = [
+        (f"Perturbation: {perturb}", ["model", level, *names], values),
+        (
+            "Share of the value at 0 that is kept (95 %: bootstrap over seeds and clips)",
+            ["model", level, *names],
+            kept,
+        ),
     ]
     followed = [
-        [model.name, whose, *(number(row.get(n), 3) for n in names)]
+        [model.name, source, *(number(row.get(n), 3) for n in names)]
         for model in models
-        for whose, row in model.followed.items()
+        for source, row in model.followed.items()
     ]
     if followed:
-        title = "Whom captions of mismatched pairs follow: the sound's references or the picture donor's"
-        found.append((title, ["model", "references", *names], followed))
-    told = [
+        title = "Captions of mismatched pairs, scored against the references of the sound and of the picture"
+        result.append((title, ["model", "references", *names], followed))
+    detection = [
         [model.name, *(number(model.told_apart.get(n), 3) for n in NUMBERS)]
         for model in models
         if model.told_apart
     ]
-    if told:
-        found.append(
-            ("Clips as they are told from changed ones, AUROC (0.5 is chance)", ["model", *NUMBERS], told)
-        )
+    if detection:
+        title = "Detection of perturbed clips by each number, AUROC (0.5 is chance)"
+        result.append((title, ["model", *NUMBERS], detection))
     kinds = [
         [model.name, kind, f"{row['clips']:.0f}", *(number(row.get(n), 3) for n in (*NUMBERS, *names))]
         for model in models
         for kind, row in model.by_kind.items()
     ]
     if kinds:
-        found.append(("As they are, by kind of clip", ["model", "kind", "clips", *NUMBERS, *names], kinds))
-    return found
+        result.append(("Unperturbed clips, by kind", ["model", "kind", "clips", *NUMBERS, *names], kinds))
+    return result

@@ -1,4 +1,4 @@
-"""A training run in one picture."""
+"""A figure of a training run: its losses, learning rate and other logged numbers over the steps."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("own pair or not", {"match": "cross-entropy"}),
     ("regularisers", {"gate_stability": "gate stability", "consistency": "consistency"}),
 )
-"""Title -> the log's names and their labels; a panel without a number is left out."""
+"""The panels: title -> names in the log and their labels. A panel without any number in the log is left out."""
 
 
 def draw_curves(log: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws a run's log (lines of `metrics.jsonl`) over its steps, as a PNG that replaces an older one when whole."""
+    """Plots the log of a run and writes a PNG to `path`.
+
+    log: the rows of `metrics.jsonl`. If they contain no number of a panel, no file is written. An existing file is
+    replaced once the new one is complete.
+    """
     panels = [(title, lines) for title, lines in PANELS if any(name in row for row in log for name in lines)]
     if not panels:
         return
@@ -30,9 +34,9 @@ def draw_curves(log: Sequence[dict[str, Any]], path: Path) -> None:
         figure = Figure(figsize=(4.2 * len(panels), 3.2), dpi=120, layout="constrained")
         for place, (title, lines) in enumerate(panels):
             _draw_panel(figure.add_subplot(1, len(panels), place + 1), title, lines, log)
-        aside = path.with_name(path.name + ".tmp")
-        figure.savefig(aside, format="png")
-    aside.replace(path)
+        temporary = path.with_name(path.name + ".tmp")
+        figure.savefig(temporary, format="png")
+    temporary.replace(path)
 
 
 def _draw_panel(axes: Axes, title: str, lines: dict[str, str], log: Sequence[dict[str, Any]]) -> None:

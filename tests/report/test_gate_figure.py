@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_broken_then_cut() -> None:
 def test_a_font_is_asked_for_what_the_first_one_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_installed", lambda: ("Some CJK",))
     own = module._characters
-    monkeypatch.setattr(module, "_ems", lambda *_: 0.5)
+    monkeypatch.setattr(module, "_character_width", lambda *_: 0.5)
     monkeypatch.setattr(
         module, "_characters", lambda f: frozenset(map(ord, "犬")) if f == "Some CJK" else own(f)
     )
