@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from evacap_cli.model import CaptionModel
 from evacap_cli.model.attention import entropy_attention
-from evacap_cli.model.fusion import EntropyGate, Fused
+from evacap_cli.model.fused import Fused
+from evacap_cli.model.fusion import EntropyGate
 
 
 class EntropyGatePerHead(EntropyGate):

@@ -137,7 +137,7 @@ class CachedDecoding:
         self, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings
     ) -> None:
         (B, P), K, device = memory.shape[:2], settings.beams, memory.device
-        self.decoder = decoder
+        self.decoder, self.prefix = decoder, P
         slots = (settings.max_length - 1) * K
         self.cache: KeysValues = [
             (_extend(k, slots), _extend(v, slots)) for k, v in decoder.encode_prefix(memory, mask)
@@ -150,7 +150,9 @@ class CachedDecoding:
 
     def step(self, tokens: Tensor, t: int) -> Tensor:
         self.visible.index_copy_(3, self.slots, self.own)
-        logits = self.decoder.step(self.cache, self.slots, self.visible, tokens[..., -1], self.position)
+        logits = self.decoder.step(
+            self.cache, self.slots, self.visible, tokens[..., -1], self.position, self.prefix
+        )
         self.slots += tokens.shape[1]
         self.position += 1
         return logits

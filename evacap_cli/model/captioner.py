@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from evacap_cli.model.adaptive import AdaptiveDecoder, AdaptiveFusion
 from evacap_cli.model.beam import BeamSettings, CachedDecoding, Hypotheses, RecomputedDecoding, beam_search
 from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
 from evacap_cli.model.encoder import Block, TwoTowerEncoder
 from evacap_cli.model.evidence import shows_something
-from evacap_cli.model.fusion import EvidenceSwitch, Fused, Tags, build_fusion
+from evacap_cli.model.fused import Fused
+from evacap_cli.model.fusion import EvidenceSwitch, Tags, build_fusion
 from evacap_cli.model.lexicon import Lexicon
 from evacap_cli.model.losses import gate_stability, semantic_consistency, smoothed_cross_entropy
 from evacap_cli.model.tag_encoder import TagEncoder, pooled_frames
@@ -55,6 +57,8 @@ class Generation:
     (B, rows * columns of `encoder.curve_grid`), what the means are of. evidence: (B,), how likely sound and picture
     belong together (the mean over windows that show something), and cues: (B, K), what it is made of, NaN for a clip
     without a picture; None for models that do not compare. heard and seen: of tag towers, the clip's tags; see `Fused`.
+    confidences: of `adaptive`, (B, L - 1), how much of each token after the first comes from the picture, NaN after the
+    last word; `gate` is then their mean.
     """
 
     tokens: Tensor
@@ -68,6 +72,7 @@ class Generation:
     cues: Tensor | None = None
     heard: Tensor | None = None
     seen: Tensor | None = None
+    confidences: Tensor | None = None
 
 
 class CaptionModel(nn.Module):
@@ -80,7 +85,7 @@ class CaptionModel(nn.Module):
         self.unified = config.fusion == "concat"
         self.encoder = _build_encoder(config, self.has_picture, self.unified)
         self.fusion = build_fusion(config)
-        self.decoder = TextDecoder(config.decoder, config.encoder.width)
+        self.decoder = _build_decoder(config)
         self.picture_decoder: TextDecoder | None = None
         """Of `evidence`: speaks where the picture is in, so that `decoder` speaks of sounds alone."""
         if self.compares and config.evidence.decoders == 2:
@@ -228,6 +233,9 @@ class CaptionModel(nn.Module):
             fused = Fused(audio)
         elif self.compares:
             fused = self.fusion(audio, picture, mask, tags)
+        elif isinstance(self.fusion, AdaptiveFusion) and isinstance(self.encoder, TwoTowerEncoder):
+            head = self.encoder.tag_head if self.fusion.tags else None
+            fused = self.fusion(audio, picture, mask, None if head is None else head(audio))
         elif not self.unified:
             fused = self.fusion(audio, picture, mask)
         else:
@@ -421,12 +429,24 @@ class CaptionModel(nn.Module):
             found = Hypotheses.joined(parts, rows)
         gates, entropies = (self._over_time(x, memory) for x in (memory.gate, memory.entropy))
         gate, entropy = (None if x is None else x.float().mean(dim=1) for x in (memory.gate, memory.entropy))
+        confidences = None
+        if isinstance(self.decoder, AdaptiveDecoder):
+            confidences = self._confidences(self.decoder, memory, found)
+            gate = confidences.nanmean(dim=1)
         score = found.logprob / (found.length - 1).clamp(min=1)
         evidence = None if memory.evidence is None else memory.evidence.nanmean(dim=1)
         return Generation(
             found.tokens, score, found.score, gate, entropy, gates, entropies, evidence, memory.cues,
-            memory.heard, memory.seen,
+            memory.heard, memory.seen, confidences,
         )  # fmt: skip
+
+    @staticmethod
+    def _confidences(decoder: AdaptiveDecoder, memory: Fused, found: Hypotheses) -> Tensor:
+        """Of the tokens that were found, in one pass; of a caption without words, that of its end."""
+        values = decoder.confidences(memory.tokens, memory.mask, found.tokens[:, :-1])
+        place = torch.arange(values.shape[1], device=values.device)
+        words = (found.length - 2).clamp(min=1)  # without bos and eos
+        return values.masked_fill(place >= words[:, None], torch.nan)
 
     def _allowed(self, memory: Fused) -> Tensor | None:
         """bool (B, V): the words that each clip has earned."""
@@ -451,6 +471,13 @@ def _build_encoder(config: ModelConfig, picture: bool, unified: bool) -> TwoTowe
     if isinstance(config.encoder, TagEncoderConfig):
         return TagEncoder(config.encoder, picture, unified)
     return TwoTowerEncoder(config.encoder, picture, unified)
+
+
+def _build_decoder(config: ModelConfig) -> TextDecoder:
+    width = config.encoder.width
+    if config.fusion == "adaptive":
+        return AdaptiveDecoder(config.decoder, width, config.encoder.audio_tokens + config.adaptive.tags)
+    return TextDecoder(config.decoder, width)
 
 
 def build_model(config: ModelConfig) -> CaptionModel:

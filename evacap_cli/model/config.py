@@ -7,7 +7,7 @@ from typing import Any
 
 from evacap_cli.errors import UsageError
 
-FUSIONS = ("entropy-gate", "gate", "cross-attention", "concat", "audio-only", "evidence")
+FUSIONS = ("entropy-gate", "gate", "cross-attention", "concat", "audio-only", "evidence", "adaptive")
 TOWERS = ("cav-mae", "tags")
 
 
@@ -243,6 +243,17 @@ class EvidenceConfig:
 
 
 @dataclass(frozen=True)
+class AdaptiveConfig:
+    """Of `fusion: adaptive`; other kinds have none."""
+
+    tags: int = 0
+    """The sound's best AudioSet tags that the text sees as tokens, by the encoder's tagging head."""
+
+    def problems(self) -> list[str]:
+        return [f"adaptive.tags: {self.tags} must not be below 0"] if self.tags < 0 else []
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A captioner: what the towers, the fusion and the decoder are."""
 
@@ -251,6 +262,7 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     lexicon: LexiconConfig = field(default_factory=LexiconConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
 
     @property
     def towers(self) -> str:
@@ -259,8 +271,9 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         values = _plain(asdict(self))
-        if self.fusion != "evidence":
-            del values["evidence"]
+        for section in ("evidence", "adaptive"):
+            if self.fusion != section:
+                del values[section]
         if self.towers == "tags":
             return {"towers": "tags", **values}
         del values["lexicon"]
@@ -278,6 +291,7 @@ class ModelConfig:
         decoder = _fill(DecoderConfig, values.get("decoder") or {}, "decoder", problems)
         evidence = _fill(EvidenceConfig, values.get("evidence") or {}, "evidence", problems)
         lexicon = _fill(LexiconConfig, values.get("lexicon") or {}, "lexicon", problems)
+        adaptive = _fill(AdaptiveConfig, values.get("adaptive") or {}, "adaptive", problems)
         unknown = sorted(set(values) - {f.name for f in fields(cls)} - {"towers"})
         problems += [f"model.{name}: no such setting" for name in unknown]
         fusion = values.get("fusion", "entropy-gate")
@@ -287,9 +301,13 @@ class ModelConfig:
             problems.append(f"evidence.windows: tag towers compare whole clips (1), got {evidence.windows}")
         if towers != "tags" and values.get("lexicon"):
             problems.append("model.lexicon: only for towers: tags")
+        if adaptive.tags > encoder.tag_classes:
+            problems.append(
+                f"adaptive.tags: {adaptive.tags} is more than the encoder's {encoder.tag_classes} classes"
+            )
         if problems:
             raise UsageError("the model configuration is wrong:\n  " + "\n  ".join(problems))
-        return cls(fusion=fusion, encoder=encoder, decoder=decoder, evidence=evidence, lexicon=lexicon)
+        return cls(fusion, encoder, decoder, evidence, lexicon, adaptive)
 
 
 def _fill(kind: Any, values: Any, where: str, problems: list[str]) -> Any:

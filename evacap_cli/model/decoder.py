@@ -48,6 +48,8 @@ class DecoderLayer(nn.Module):
 class TextDecoder(nn.Module):
     """Memory tokens to word logits. Word embedding and output share their weight."""
 
+    layer: type[DecoderLayer] = DecoderLayer
+
     def __init__(self, config: DecoderConfig, memory_width: int) -> None:
         super().__init__()
         self.config = config
@@ -58,7 +60,7 @@ class TextDecoder(nn.Module):
         self.positions = nn.Embedding(config.positions, config.width)
         self.embedding_norm = nn.LayerNorm(config.width, eps=config.embedding_norm_eps)
         self.drop = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(self.layer(config) for _ in range(config.layers))
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.vocabulary: nn.Module | None = None
         """The product of `logits`, where weights are packed."""
@@ -115,12 +117,13 @@ class TextDecoder(nn.Module):
         return self.logits(self.hidden(self.encode_prefix(memory, mask), mask, tokens))
 
     def step(
-        self, cache: KeysValues, slots: Tensor, visible: Tensor, tokens: Tensor, position: Tensor
+        self, cache: KeysValues, slots: Tensor, visible: Tensor, tokens: Tensor, position: Tensor, prefix: int
     ) -> Tensor:
         """One word further for K beams of every clip: logits (B, K, vocab) of the next.
 
         cache: buffers (B, h, S, d_head), of which `slots`, int64 (K,), receive this step's keys and values; visible:
-        bool (B, 1, K, S), the slots each beam may see; tokens: int64 (B, K), the beams' last words, at `position` ().
+        bool (B, 1, K, S), the slots each beam may see; tokens: int64 (B, K), the beams' last words, at `position` ();
+        prefix: how many slots, the first, hold the memory (this decoder sees all slots alike).
         """
         x = self.embed(tokens, position.expand_as(tokens))
         for layer, (keys, values) in zip(self.stack, cache, strict=True):

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from evacap_cli.model.adaptive import AdaptiveFusion
 from evacap_cli.model.attention import entropy_attention
 from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.evidence import Evidence, pooled_tags
+from evacap_cli.model.fused import Fused
 from evacap_cli.model.tag_evidence import TagEvidence
-
-
-@dataclass
-class Fused:
-    """What fusion hands to the decoder.
-
-    tokens: (B, P, d). mask: bool (B, P), None when every token exists. gate and entropy: (B, T_a) in [0, 1] per audio
-    token, None for kinds without them; clips without a picture have gate 0 and entropy NaN. evidence: (B, W), how
-    likely sound and picture belong together in every window, and cues: (B, K), what the clip's is made of; both NaN for
-    clips without a picture, None for kinds that do not compare. open: bool (B,), clips whose picture is
-    in, likewise. heard and seen: of tag towers, the clip's tags of sound (B, T_a, 2 + windows) and picture
-    (B, T_v, 3, None without one); see `tags`.
-    """
-
-    tokens: Tensor
-    mask: Tensor | None = None
-    gate: Tensor | None = None
-    entropy: Tensor | None = None
-    evidence: Tensor | None = None
-    cues: Tensor | None = None
-    open: Tensor | None = None
-    heard: Tensor | None = None
-    seen: Tensor | None = None
-
-    def some(self, rows: Tensor) -> Fused:
-        """What the decoder needs of some clips, bool (B,)."""
-        return Fused(self.tokens[rows], None if self.mask is None else self.mask[rows])
 
 
 class CrossAttention(nn.Module):
@@ -266,10 +241,14 @@ _KINDS: dict[str, type[nn.Module]] = {
     "concat": Concatenation,
     "audio-only": AudioOnly,
 }
+_CONFIGURED: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "evidence": EvidenceSwitch,
+    "adaptive": AdaptiveFusion,
+}
 
 
 def build_fusion(config: ModelConfig) -> nn.Module:
     """The module for a `fusion` setting."""
-    if config.fusion == "evidence":
-        return EvidenceSwitch(config)
+    if config.fusion in _CONFIGURED:
+        return _CONFIGURED[config.fusion](config)
     return _KINDS[config.fusion](config.encoder.width, config.encoder.heads)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from evacap_cli.model import CaptionModel, DecoderConfig, EncoderConfig, ModelConfig
+from evacap_cli.model.adaptive import AdaptiveLayer
 from evacap_cli.model.config import EvidenceConfig
 from evacap_cli.model.fusion import EvidenceSwitch
 
@@ -18,7 +19,7 @@ ENCODER = EncoderConfig(
 )
 """8 tokens of sound, 4 a frame."""
 DECODER = DecoderConfig(vocab_size=23, width=32, layers=2, heads=2, feedforward=64, positions=64)
-PICTURES = ("entropy-gate", "gate", "cross-attention", "concat", "evidence")
+PICTURES = ("entropy-gate", "gate", "cross-attention", "concat", "evidence", "adaptive")
 """The kinds of fusion that look."""
 
 
@@ -44,7 +45,17 @@ def random_model(fusion: str, seed: int = 0, decoders: int = 2, **encoder: Any) 
             decoder.words.weight.mul_(30)
             decoder.positions.weight.mul_(60)
             for layer in decoder.stack:
-                for part in (layer.qkv, layer.out, layer.widen, layer.narrow):
+                parts = [layer.qkv, layer.out, layer.widen, layer.narrow]
+                if isinstance(layer, AdaptiveLayer):
+                    parts += [
+                        layer.query,
+                        layer.hear,
+                        layer.see,
+                        layer.hear_out,
+                        layer.see_out,
+                        layer.confidence,
+                    ]
+                for part in parts:
                     part.weight.mul_(8)
                 # words and output are tied: without this every word is its own likeliest successor
                 layer.output_norm.weight.mul_(torch.randint(0, 2, (DECODER.width,), generator=g) * 2 - 1)

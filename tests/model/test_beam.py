@@ -11,7 +11,7 @@ from torch import Tensor
 from evacap_cli.model import FUSIONS
 from evacap_cli.model.beam import BeamSettings, CachedDecoding, beam_search
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
-from evacap_cli.model.fusion import Fused
+from evacap_cli.model.fused import Fused
 
 from .samples import DECODER, PICTURES, random_clips, random_model
 

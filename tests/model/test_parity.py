@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from evacap_cli.model import load_checkpoint
 from evacap_cli.model.captioner import CaptionModel
-from evacap_cli.model.fusion import Fused
+from evacap_cli.model.fused import Fused
 from evacap_cli.model.losses import smoothed_cross_entropy
 from evacap_cli.tasks.importing import import_avcap, import_cav_mae
 

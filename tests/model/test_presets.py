@@ -53,6 +53,7 @@ def test_the_names() -> None:
         "evacap-no-sms-base",
         "evacap-no-sms-no-entropy-base",
         "evidence-base",
+        "vact-base",
     }
     assert {load_preset(name).model.fusion for name in BASE} == set(FUSIONS)
     assert {name.replace("-tags", "-base") for name in TAGS} == set(BASE)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evacap_cli.model import build_model, load_preset
-from evacap_cli.model.fusion import Fused
+from evacap_cli.model.fused import Fused
 from evacap_cli.tasks.training import TrainSettings
 from evacap_cli.tasks.training.memory import estimate_memory
 
