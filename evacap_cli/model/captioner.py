@@ -17,6 +17,7 @@ from evacap_cli.model.fused import Fused
 from evacap_cli.model.fusion import EvidenceSwitch, Tags, build_fusion
 from evacap_cli.model.lexicon import Lexicon
 from evacap_cli.model.losses import gate_stability, semantic_consistency, smoothed_cross_entropy
+from evacap_cli.model.optimal_transport import OptimalTransport
 from evacap_cli.model.tag_encoder import TagEncoder, pooled_frames
 from evacap_cli.model.tag_evidence import TagEvidence
 
@@ -134,7 +135,9 @@ class CaptionModel(nn.Module):
 
     @property
     def cues(self) -> tuple[str, ...]:
-        """The names of what `evidence` is made of; none for other kinds."""
+        """The names of the numbers that compare sound and picture; none for kinds that do not compare."""
+        if isinstance(self.fusion, OptimalTransport):
+            return self.fusion.cues
         return self.fusion.evidence.cues if isinstance(self.fusion, EvidenceSwitch) else ()
 
     def frames_of(self, picture: Tensor) -> int:
@@ -329,7 +332,11 @@ class CaptionModel(nn.Module):
             result["caption"] = result["caption"] + 0 * sum(
                 p.sum() for p in self.picture_decoder.parameters()
             )
-        if isinstance(self.fusion, EvidenceSwitch) and objective.match and seen is not None:
+        if (
+            isinstance(self.fusion, EvidenceSwitch | OptimalTransport)
+            and objective.match
+            and seen is not None
+        ):
             audio_tokens, picture_tokens, mask, tags = self._tokens(heard, seen, frame_mask)
             assert picture_tokens is not None
             result["match"] = self.fusion.match_loss(audio_tokens, picture_tokens, mask, tags)

@@ -7,7 +7,9 @@ from typing import Any
 
 from evacap_cli.errors import UsageError
 
-FUSIONS = ("entropy-gate", "gate", "cross-attention", "concat", "audio-only", "evidence", "adaptive")
+FUSIONS = (
+    "entropy-gate", "gate", "cross-attention", "concat", "audio-only", "evidence", "adaptive", "optimal-transport",
+)  # fmt: skip
 TOWERS = ("cav-mae", "tags")
 
 
@@ -254,6 +256,20 @@ class AdaptiveConfig:
 
 
 @dataclass(frozen=True)
+class TransportConfig:
+    """Of `fusion: optimal-transport`; other kinds have none."""
+
+    epsilon: float = 0.1
+    """Of the entropic regularisation: the smaller, the sharper the plan."""
+    iterations: int = 50
+    """Of Sinkhorn's algorithm."""
+
+    def problems(self) -> list[str]:
+        found = _too_small("transport", self, ("iterations",))
+        return found if self.epsilon > 0 else [*found, f"transport.epsilon: {self.epsilon} must be above 0"]
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A captioner: what the towers, the fusion and the decoder are."""
 
@@ -263,6 +279,7 @@ class ModelConfig:
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     lexicon: LexiconConfig = field(default_factory=LexiconConfig)
     adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
+    transport: TransportConfig = field(default_factory=TransportConfig)
 
     @property
     def towers(self) -> str:
@@ -271,8 +288,8 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         values = _plain(asdict(self))
-        for section in ("evidence", "adaptive"):
-            if self.fusion != section:
+        for fusion, section in _SECTIONS.items():
+            if self.fusion != fusion:
                 del values[section]
         if self.towers == "tags":
             return {"towers": "tags", **values}
@@ -292,6 +309,7 @@ class ModelConfig:
         evidence = _fill(EvidenceConfig, values.get("evidence") or {}, "evidence", problems)
         lexicon = _fill(LexiconConfig, values.get("lexicon") or {}, "lexicon", problems)
         adaptive = _fill(AdaptiveConfig, values.get("adaptive") or {}, "adaptive", problems)
+        transport = _fill(TransportConfig, values.get("transport") or {}, "transport", problems)
         unknown = sorted(set(values) - {f.name for f in fields(cls)} - {"towers"})
         problems += [f"model.{name}: no such setting" for name in unknown]
         fusion = values.get("fusion", "entropy-gate")
@@ -307,7 +325,11 @@ class ModelConfig:
             )
         if problems:
             raise UsageError("the model configuration is wrong:\n  " + "\n  ".join(problems))
-        return cls(fusion, encoder, decoder, evidence, lexicon, adaptive)
+        return cls(fusion, encoder, decoder, evidence, lexicon, adaptive, transport)
+
+
+_SECTIONS = {"evidence": "evidence", "adaptive": "adaptive", "optimal-transport": "transport"}
+"""The section that only one kind of fusion has."""
 
 
 def _fill(kind: Any, values: Any, where: str, problems: list[str]) -> Any:

@@ -14,9 +14,9 @@ class Fused:
     tokens: (B, P, d). mask: bool (B, P), None when every token exists. gate and entropy: (B, T_a) in [0, 1] per audio
     token, None for kinds without them; clips without a picture have gate 0 and entropy NaN. evidence: (B, W), how
     likely sound and picture belong together in every window, and cues: (B, K), what the clip's is made of; both NaN for
-    clips without a picture, None for kinds that do not compare. open: bool (B,), clips whose picture is
-    in, likewise. heard and seen: of tag towers, the clip's tags of sound (B, T_a, 2 + windows) and picture
-    (B, T_v, 3, None without one); see `tags`.
+    clips without a picture, None for kinds that do not compare. Of `optimal-transport`, cues are (B, 1), the plan's
+    value. open: bool (B,), clips whose picture is in, None for kinds without a switch. heard and seen: of tag towers,
+    the clip's tags of sound (B, T_a, 2 + windows) and picture (B, T_v, 3, None without one); see `tags`.
     """
 
     tokens: Tensor

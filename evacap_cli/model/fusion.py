@@ -13,6 +13,7 @@ from evacap_cli.model.attention import entropy_attention
 from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.evidence import Evidence, pooled_tags
 from evacap_cli.model.fused import Fused
+from evacap_cli.model.optimal_transport import OptimalTransport
 from evacap_cli.model.tag_evidence import TagEvidence
 
 
@@ -113,6 +114,7 @@ class EvidenceSwitch(CrossAttention):
     they do not. In training the picture is always in, and `match_loss` teaches the evidence to tell."""
 
     has_gate = True
+    taught_by_match = ("fusion.evidence",)
 
     def __init__(self, config: ModelConfig) -> None:
         encoder = config.encoder
@@ -244,6 +246,7 @@ _KINDS: dict[str, type[nn.Module]] = {
 _CONFIGURED: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "evidence": EvidenceSwitch,
     "adaptive": AdaptiveFusion,
+    "optimal-transport": OptimalTransport,
 }
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from evacap_cli.metrics.mixture_scores import ModelSweep
 from evacap_cli.report.tables import number
 
-NUMBERS = ("gate", "entropy", "evidence", "score")
+NUMBERS = ("gate", "entropy", "evidence", "transport", "score")
 SHOWN = ("BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
 
 

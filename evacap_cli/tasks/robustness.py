@@ -258,6 +258,7 @@ NUMBERS: dict[str, Callable[[Captions], np.ndarray]] = {  # the higher, the like
     "gate": lambda said: _or_nan(said.gate, said),
     "entropy": lambda said: -_or_nan(said.entropy, said),
     "evidence": lambda said: _or_nan(said.evidence, said),
+    "transport": lambda said: _or_nan(said.cues.get("transport"), said),
     "score": lambda said: said.score,
 }
 

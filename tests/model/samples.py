@@ -19,7 +19,7 @@ ENCODER = EncoderConfig(
 )
 """8 tokens of sound, 4 a frame."""
 DECODER = DecoderConfig(vocab_size=23, width=32, layers=2, heads=2, feedforward=64, positions=64)
-PICTURES = ("entropy-gate", "gate", "cross-attention", "concat", "evidence", "adaptive")
+PICTURES = ("entropy-gate", "gate", "cross-attention", "concat", "evidence", "adaptive", "optimal-transport")
 """The kinds of fusion that look."""
 
 

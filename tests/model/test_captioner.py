@@ -57,11 +57,12 @@ def test_a_masked_picture_is_no_picture(fusion: str) -> None:
     everywhere = model.generate(fbank, pixels, torch.zeros_like(mask))
     assert torch.equal(mixed.tokens[1], none.tokens[0])
     assert torch.equal(everywhere.tokens, model.generate(fbank).tokens)
-    assert model.has_gate == (fusion in ("entropy-gate", "gate", "evidence"))
+    assert model.has_gate == (fusion in ("entropy-gate", "gate", "evidence", "adaptive"))
     for out, row in ((mixed, 1), (none, 0), (everywhere, 2)):
         assert (out.gate is not None) == model.has_gate
         assert (out.entropy is not None) == (fusion == "entropy-gate")
-        assert (out.evidence is not None) == (out.cues is not None) == (fusion == "evidence")
+        assert (out.evidence is not None) == (fusion == "evidence")
+        assert (out.cues is not None) == (fusion in ("evidence", "optimal-transport"))
         if out.gate is not None:
             assert out.gate[row] == 0
         if out.entropy is not None:
@@ -119,7 +120,7 @@ def test_shuffling_moves_pictures_only(fusion: str) -> None:
     assert other > 1e-4
     assert result["shuffled"] == 2
     assert untouched["shuffled"] == 0
-    if model.has_gate:
+    if model.has_gate and fusion != "adaptive":  # whose confidences are of words
         assert {"gate_matched", "gate_shuffled"} <= set(result)
         assert "gate_shuffled" not in untouched
 

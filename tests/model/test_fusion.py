@@ -171,7 +171,11 @@ def test_the_kinds_hand_over_as_many_tokens_as_they_should(fusion: str) -> None:
     fbank, pixels = random_clips(2)
     picture = model.encode_picture(pixels) if model.has_picture else None
     memory = model.fuse(model.encode_audio(fbank), picture)
-    assert memory.tokens.shape == (2, 8 + 12 if fusion == "concat" else 8, 32)
+    assert memory.tokens.shape == (
+        2,
+        {"concat": 8 + 12, "adaptive": 8 + 3, "optimal-transport": 4 + 3}.get(fusion, 8),
+        32,
+    )
     assert memory.mask is None
 
 

@@ -54,6 +54,7 @@ def test_the_names() -> None:
         "evacap-no-sms-no-entropy-base",
         "evidence-base",
         "vact-base",
+        "lavcap-base",
     }
     assert {load_preset(name).model.fusion for name in BASE} == set(FUSIONS)
     assert {name.replace("-tags", "-base") for name in TAGS} == set(BASE)
@@ -84,7 +85,7 @@ def test_every_base_preset_has_a_small_one_of_its_kind(name: str) -> None:
     for setting in ("sms", "smoothing", "gate_stability", "consistency"):
         assert base.training[setting] == tiny.training[setting]
     assert base.training.get("match") == tiny.training.get("match")
-    assert ("match" in base.training) == (base.model.fusion == "evidence")
+    assert ("match" in base.training) == (base.model.fusion in ("evidence", "optimal-transport"))
     assert replace(base.model.evidence, width=1) == replace(tiny.model.evidence, width=1)
     with torch.device("meta"):
         assert parameter_counts(build_model(tiny.model))["total"] < 12e6

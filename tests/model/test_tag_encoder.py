@@ -187,7 +187,7 @@ def test_shapes_of_every_fusion(fusion: str) -> None:
             assert seen.shape == (2, ENCODER.tokens_for(3), 3)
             assert model.frames_of(seen) == 3
         memory = model.fuse(heard, seen)
-    tokens = ENCODER.heard + (ENCODER.seen if fusion == "concat" else 0)
+    tokens = ENCODER.heard + (ENCODER.seen if fusion in ("concat", "adaptive", "optimal-transport") else 0)
     assert memory.tokens.shape == (2, tokens, ENCODER.width)
     assert memory.heard is not None
     assert torch.equal(memory.heard, heard)

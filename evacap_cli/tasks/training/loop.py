@@ -99,7 +99,7 @@ class _Run:
         )
         self.dtype = pick_precision(settings.precision, device)
         # parameters that nothing teaches would make processes wait for one another
-        untaught = ("fusion.evidence",) if model.compares and not settings.match else ()
+        untaught = () if settings.match else getattr(model.fusion, "taught_by_match", ())
         freeze(model, (*settings.freeze, *untaught))
         self.model = model.to(device)
         self.model.set_checkpointing(settings.checkpointing)

@@ -50,7 +50,8 @@ class TrainSettings:
     gate_stability: float = 0.01
     consistency: float = 0.1
     match: float = 1.0
-    """Weight of telling which pairs of a batch belong together, for `evidence`; other kinds do not have it."""
+    """Weight of telling which pairs of a batch belong together, for `evidence` and `optimal-transport`; other kinds do
+    not have it."""
     modality_dropout: float = 0.0
     """Share of clips that are captioned without their picture."""
     max_words: int = 40
