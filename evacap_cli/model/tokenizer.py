@@ -105,13 +105,20 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Up to the first eos, without bos and pad."""
+        return self.engine.decode(self._said(tokens))
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """The tokens that `decode` joins; those that continue a word begin with `##`."""
+        return [self.engine.id_to_token(token) or "" for token in self._said(tokens)]
+
+    def _said(self, tokens: Sequence[int]) -> list[int]:
         words = []
         for token in tokens:
             if token == self.eos:
                 break
             if token not in (self.bos, self.pad):
                 words.append(int(token))
-        return self.engine.decode(words)
+        return words
 
 
 def _engine(model: models.WordPiece) -> Engine:

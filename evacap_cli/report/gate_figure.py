@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -40,7 +41,8 @@ class GateView:
     title, name: the two lines of text above the figure. start, end: the clip. gate, entropy: float (columns,) at
     `times`; NaN where the model has no value, entropy None if the model has none. fbank: (T, F), its first frame at
     `start`. low, high: the range of its bins in Hz; the bins are equally spaced in mel. frames: uint8 (N, 3, S, S) at
-    `frame_times`, or None without a picture; `note` gives the reason.
+    `frame_times`, or None without a picture; `note` gives the reason. words: of a model that decides word by word,
+    words with how much of each comes from the picture; they are then drawn instead of the gate.
     """
 
     title: str
@@ -56,6 +58,7 @@ class GateView:
     note: str = ""
     low: float = LOW_HZ
     high: float = 8000.0
+    words: Sequence[tuple[str, float]] = ()
 
 
 def draw_gates(view: GateView, path: Path) -> None:
@@ -123,6 +126,9 @@ def _draw_gate(axes: Axes, view: GateView) -> None:
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+    if view.words:
+        _draw_words(axes, view)
+        return
     lines = [("gate", view.gate, "tab:blue", 1.8)]
     if view.entropy is not None:
         lines.append(("entropy", view.entropy, "0.6", 1.0))
@@ -138,6 +144,25 @@ def _draw_gate(axes: Axes, view: GateView) -> None:
         axes.annotate(text, (1, label_height), (6, 0), "axes fraction", "offset points", size=7, color=color,
                       family=FAMILY, va="center", annotation_clip=False)  # fmt: skip
     axes.set_ylabel("gate", size=8, family=FAMILY)
+
+
+def _draw_words(axes: Axes, view: GateView) -> None:
+    """A bar a word, as wide as all others: words have no place in time."""
+    width = max(view.end - view.start, 1e-3) / len(view.words)
+    points = (RIGHT - LEFT) * WIDTH * 72 / len(view.words)
+    size = min(
+        7.0, points / (0.6 * max(len(word) for word, _ in view.words))
+    )  # a letter is about 0.6 em wide
+    for place, (word, value) in enumerate(view.words):
+        middle = view.start + (place + 0.5) * width
+        axes.bar(middle, value, 0.9 * width, color="tab:blue", alpha=0.35)
+        text = drawable(word, size)
+        axes.text(middle, 0.04, text, family=_families(text), size=size, ha="center", parse_math=False,
+                  usetex=False)  # fmt: skip
+    mean = sum(value for _, value in view.words) / len(view.words)
+    axes.annotate(f"words\n{mean:.3f}", (1, 0.5), (6, 0), "axes fraction", "offset points", size=7,
+                  color="tab:blue", family=FAMILY, va="center", annotation_clip=False)  # fmt: skip
+    axes.set_ylabel("picture", size=8, family=FAMILY)
 
 
 def _draw_spectrogram(axes: Axes, view: GateView) -> None:

@@ -134,6 +134,10 @@ def test_nothing_hostile_runs_or_is_lost(open_page: Open, tmp_path: Path) -> Non
     assert r"\u202egpj.exe" in page.eval_on_selector_all(
         "article .caption", "all => all.map(a => a.textContent)"
     )
+    looked = page.eval_on_selector_all(
+        "article:first-child .tags", "all => all.map(a => a.innerText.replace(/\\s+/g, ' '))"
+    )
+    assert any(text.startswith("from the picture") and text.endswith("0.13") for text in looked)
     page.hover("article >> nth=4")
     page.keyboard.press("j")
     assert page.evaluate("typeof hacked") == "undefined"

@@ -2,7 +2,7 @@
 // The clips of a page: rows of text are read at once, built when they are near the window, and let go when they are not.
 (() => {
   const NAME = 0, HREF = 1, START = 2, END = 3, STATUS = 4, ERROR = 5, CAPTIONS = 6, NUMBERS = 7, HEARD = 8, SEEN = 9,
-    CURVES = 10, PICTURES = 11;
+    CURVES = 10, LOOKED = 11, PICTURES = 12;
   const BLOCK = 20, PAGE = 10000, GUESS = 200; // clips built together, clips on one page, pixels of a clip not built yet
   const FORMULA = /^[=+\-@|\t\r\n]/, UNSEEN = /^[\s\p{Cc}\p{Cf}]+/u;
   const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff]/g;
@@ -204,6 +204,7 @@
     text.append(line);
     if (row[HEARD].length) text.append(tags(row[HEARD], "heard"));
     if (row[SEEN].length) text.append(tags(row[SEEN], "seen"));
+    if (row[LOOKED].length) text.append(tags(row[LOOKED], "from the picture"));
     const numbers = make("dl", "numbers");
     head.numbers.forEach(({ name, digits }, i) => {
       if (row[NUMBERS][i] !== null) numbers.append(make("div", "", make("dt", "", name), make("dd", "", number(row[NUMBERS][i], digits))));

@@ -13,7 +13,12 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings, normalize_frames, same_frames
 from evacap_cli.model import Checkpoint, Generation
 from evacap_cli.model.lexicon import audioset_classes, imagenet_classes
-from evacap_cli.tasks.captioning.outputs.results import CaptionResult, column_seconds, mean_over_frequency
+from evacap_cli.tasks.captioning.outputs.results import (
+    CaptionResult,
+    column_seconds,
+    mean_over_frequency,
+    word_means,
+)
 from evacap_cli.tasks.captioning.outputs.tags import Tag, heard_tags, seen_tags
 from evacap_cli.tasks.clips import Clip
 
@@ -100,10 +105,18 @@ class BatchCaptioner:
         doubt = None if out.evidence is None else 1 - out.evidence
         numbers = [_numbers(values, len(clips)) for values in (out.gate, out.entropy, doubt)]
         curves = [self._curves(values, clips) for values in (out.gates, out.entropies)]
-        tags = self._heard(out, clips), self._seen(out, clips)
+        tags = self._heard(out, clips), self._seen(out, clips), self._confidences(out, clips)
         return [
             CaptionResult(*values)
             for values in zip(captions, out.score.tolist(), *numbers, *curves, *tags, strict=True)
+        ]
+
+    def _confidences(self, out: Generation, clips: Sequence[Clip]) -> list[tuple[tuple[str, float], ...]]:
+        if out.confidences is None or clips[0].frames is None:
+            return [()] * len(clips)
+        return [
+            word_means(self.checkpoint.tokenizer.pieces(tokens), values)
+            for tokens, values in zip(out.tokens.tolist(), out.confidences.tolist(), strict=True)
         ]
 
     def _heard(self, out: Generation, clips: Sequence[Clip]) -> list[tuple[Tag, ...]]:

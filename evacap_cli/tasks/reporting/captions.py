@@ -31,6 +31,7 @@ STATUSES = ("ok", "audio-only", "failed")
 POINTS = 64  # of a curve in a page
 Key = tuple[str, float | None, float | None]
 Curve = tuple[tuple[float | None, ...], ...]
+Looked = tuple[tuple[str, float], ...]
 
 
 @dataclass
@@ -106,13 +107,18 @@ def report_captions(
     return {"report": str(out), "clips": survey.rows, "without_pictures": unseen, "bytes": out.stat().st_size}
 
 
-def read_curves(folder: Path) -> dict[Key, Curve]:
-    """Gate and entropy of every clip in a folder of `--curves`, by its file, start and end."""
-    found: dict[Key, Curve] = {}
+def read_curves(folder: Path) -> dict[Key, tuple[Curve, Looked]]:
+    """Gate and entropy of every clip in a folder of `--curves`, by its file, start and end, and the confidence of each
+    word where the model has it."""
+    found: dict[Key, tuple[Curve, Looked]] = {}
     for path in folder.rglob("*.npz"):
         with suppress(Exception), np.load(path, allow_pickle=False) as kept:  # a damaged one is a curve less
             key = str(kept["video"]), round(float(kept["start"]), 3), round(float(kept["end"]), 3)
-            found[key] = tuple(_curve(kept[name]) for name in ("gate", "entropy"))
+            looked: Looked = ()
+            if "words" in kept:
+                values = (round(float(value), 2) for value in kept["confidences"])
+                looked = tuple(zip(map(str, kept["words"]), values, strict=True))
+            found[key] = tuple(_curve(kept[name]) for name in ("gate", "entropy")), looked
     return found
 
 
@@ -147,9 +153,14 @@ def _jobs(table: Path, out: Path, copies: bool) -> Iterator[PictureJob]:
 
 
 def _clip(
-    row: Row, columns: Sequence[Column], href: str, curves: dict[Key, Curve], pictures: tuple[str, str, str]
+    row: Row,
+    columns: Sequence[Column],
+    href: str,
+    curves: dict[Key, tuple[Curve, Looked]],
+    pictures: tuple[str, str, str],
 ) -> Clip:
     start, end = number(row, "start"), number(row, "end")
+    curve, looked = curves.get((text(row, "video"), start, end), ((), ()))
     return Clip(
         name=text(row, "video"),
         captions=(text(row, "caption"),),
@@ -161,7 +172,8 @@ def _clip(
         href=href,
         heard=tags(row, "heard"),
         seen=tags(row, "seen"),
-        curves=curves.get((text(row, "video"), start, end), ()) if curves else (),
+        curves=curve,
+        looked=looked,
         pictures=pictures,
     )
 

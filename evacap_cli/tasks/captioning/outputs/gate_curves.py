@@ -41,8 +41,9 @@ class GateCurves:
     `.START-END` in seconds.
 
     The npz holds `times` (seconds on the file's clock, the middle of each column of audio tokens), `gate` and `entropy`
-    (float32, as long; NaN where there is none), `caption`, `video`, `start` and `end`. Raises UsageError for a model
-    without a gate. `log` gets words for people.
+    (float32, as long; NaN where there is none), `caption`, `video`, `start` and `end`. Of `fusion: adaptive` it also
+    holds `words` (of the caption) and `confidences` (float32, as many: how much of each word comes from the picture).
+    Raises UsageError for a model without a gate. `log` gets words for people.
     """
 
     def __init__(
@@ -78,7 +79,15 @@ class GateCurves:
         numbers = self.numbers(clip, result)
         with disk_errors(base_path, CURE):
             base_path.parent.mkdir(parents=True, exist_ok=True)
-            about = {"caption": result.caption, "video": row.video, "start": clip.start, "end": clip.end}
+            about: dict[str, object] = {
+                "caption": result.caption,
+                "video": row.video,
+                "start": clip.start,
+                "end": clip.end,
+            }
+            if result.confidences:
+                words, values = zip(*result.confidences, strict=True)
+                about |= {"words": np.array(words), "confidences": np.array(values, np.float32)}
             _write(base_path, ".npz", lambda aside: _save(aside, {**numbers, **about}))
             try:
                 _write(base_path, ".png", lambda aside: self._draw(aside, source, clip, result, numbers))
@@ -126,6 +135,7 @@ class GateCurves:
             times=numbers["times"],
             gate=numbers["gate"],
             entropy=numbers["entropy"],
+            words=result.confidences,
         )
         draw_gates(view, path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,8 @@ class CaptionResult:
 
     gate_curve, entropy_curve: float32 (columns,), the means over frequency of gate and entropy, one for every column of
     the sound's tokens that is within the clip; None for models without them, or a clip without a picture. heard, seen:
-    of models with tag towers.
+    of models with tag towers. confidences: of `adaptive`, the caption's words with how much of each comes from the
+    picture, 0 to 1.
     """
 
     caption: str
@@ -33,6 +35,20 @@ class CaptionResult:
     entropy_curve: np.ndarray | None = None
     heard: tuple[Tag, ...] = ()
     seen: tuple[Tag, ...] = ()
+    confidences: tuple[tuple[str, float], ...] = ()
+
+
+def word_means(pieces: Sequence[str], values: Sequence[float]) -> tuple[tuple[str, float], ...]:
+    """Words with the means of the values of their pieces; a piece that continues a word begins with `##`. Values
+    beyond the pieces are of no word."""
+    words: list[tuple[str, list[float]]] = []
+    for piece, value in zip(pieces, values, strict=False):
+        if piece.startswith("##") and words:
+            word, of_pieces = words[-1]
+            words[-1] = word + piece.removeprefix("##"), [*of_pieces, value]
+        else:
+            words.append((piece, [value]))
+    return tuple((word, sum(of_pieces) / len(of_pieces)) for word, of_pieces in words)
 
 
 def mean_over_frequency(tokens: np.ndarray, grid: tuple[int, int], frames: int, seconds: float) -> np.ndarray:

@@ -14,17 +14,19 @@ from PIL import Image
 
 from evacap_cli import Captioner
 from evacap_cli.errors import EvacapError, UsageError
+from evacap_cli.features import FeatureSettings, normalize_frames
 from evacap_cli.report import gate_figure
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.options import CaptionOptions
 from evacap_cli.tasks.captioning.outputs import gate_curves as module
 from evacap_cli.tasks.captioning.outputs.gate_curves import GateCurves, check_gate
-from evacap_cli.tasks.captioning.outputs.results import CaptionResult, mean_over_frequency
+from evacap_cli.tasks.captioning.outputs.results import CaptionResult, mean_over_frequency, word_means
 from evacap_cli.tasks.captioning.outputs.rows import Row
 from evacap_cli.tasks.clips import Clip
 from evacap_cli.tasks.mismatch import probability
-from tests.conftest import Evacap
+from evacap_cli.tasks.reporting.captions import read_curves
+from tests.conftest import Evacap, save_tiny
 from tests.media.clips import write
 
 Described = tuple[Source, Clip, Row, CaptionResult]
@@ -238,6 +240,55 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
     monkeypatch.undo()
     with pytest.raises(EvacapError, match="cannot be written"):
         GateCurves(tmp_path / "file", demo.checkpoint).add(*one)
+
+
+def test_pieces_of_a_word_have_one_value() -> None:
+    pieces, values = ["a", "dog", "bark", "##ing", "##s"], [0.1, 0.2, 0.3, 0.6, 0.9, float("nan")]
+    assert word_means(pieces, values) == (("a", 0.1), ("dog", 0.2), ("barkings", pytest.approx(0.6)))
+    assert word_means(["##s"], [0.5]) == (("##s", 0.5),)
+    assert word_means([], values) == ()
+
+
+@pytest.mark.slow
+def test_confidences_of_words_are_kept_and_drawn(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = Captioner.load(save_tiny(tmp_path, "vact-tiny"), device="cpu", precision="fp32")
+    views = []
+    draw = gate_figure.draw_gates
+    monkeypatch.setattr(gate_figure, "draw_gates", lambda view, path: (views.append(view), draw(view, path)))
+    curves = GateCurves(tmp_path / "curves", captioner.checkpoint)
+    told = described(captioner, [films])
+    for each in told:
+        curves.add(*each)
+    _, clip, row, words = told[0]
+    checkpoint = captioner.checkpoint
+    out = checkpoint.model.generate(
+        torch.from_numpy(clip.fbank)[None],
+        normalize_frames(torch.from_numpy(clip.frames)[None], FeatureSettings.from_dict(checkpoint.features)),
+    )
+    assert out.confidences is not None
+    pieces = checkpoint.tokenizer.pieces(out.tokens[0].tolist())
+    assert " ".join(pieces).replace(" ##", "") == " ".join(word for word, _ in words.confidences)
+    assert words.confidences == word_means(pieces, out.confidences[0].tolist())
+    values = [value for _, value in words.confidences]
+    assert all(0 < value < 1 for value in values)
+    assert row.gate == pytest.approx(float(out.gate[0]))
+    with np.load(tmp_path / "curves" / "film.mp4.npz") as kept:
+        assert list(kept["words"]) == [word for word, _ in words.confidences]
+        assert kept["confidences"] == pytest.approx(values)
+    with np.load(tmp_path / "curves" / "film.wav.npz") as heard:  # no picture, no confidence in it
+        assert "words" not in heard
+    assert [len(view.words) for view in views] == [len(values), 0]
+    axes = next(a for a in gate_figure.gate_figure(views[0]).axes if a.get_label() == "gate")
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(values)
+    looked = {
+        Path(video).name: words for (video, _, _), (_, words) in read_curves(tmp_path / "curves").items()
+    }
+    assert looked["film.wav"] == ()
+    assert looked["film.mp4"] == tuple(
+        (word, pytest.approx(value, abs=0.006)) for word, value in words.confidences
+    )
 
 
 @pytest.mark.slow
