@@ -169,7 +169,7 @@ def _part(seen: Survey, start: float, end: float | None, seconds: float) -> tupl
     """(start, end) of what is taken of the part that was asked for. Raises MediaError where the file has none of it."""
     start, total = max(0.0, start), seen.heard or seen.seconds or 0.0
     if end is not None and end <= start:
-        raise MediaError(f"the part from {start:g} to {end:g} s has no length")
+        raise MediaError(f"the part from {start:g} to {end:g} s is empty")
     if start >= total:
         raise MediaError(f"the part from {start:g} s on is not in it: it ends at {total:.2f} s")
     return start, min(start + seconds, total, total if end is None else end)

@@ -81,7 +81,7 @@ def captioned_bad(bad: Path, tiny: Path) -> tuple[int, dict[str, dict[str, str]]
         ("empty.mp4", "failed", "empty"),
         ("text.mp4", "failed", "not a media file"),
         ("truncated.mp4", "failed", "not a media file"),
-        ("gone.mp4", "failed", "a link to nowhere"),
+        ("gone.mp4", "failed", "a broken link"),
         ("shortest.wav", "failed", "25 ms"),
     ],
 )

@@ -166,7 +166,7 @@ def test_a_model_without_tags_is_refused(
     result = evacap("caption", films, *out, "--tags", "--model", tiny, *FAST)
     assert result.exit_code == 2
     assert "--tags: evacap-tiny names no classes (its towers are cav-mae)" in result.stderr
-    assert "leave --tags out" in result.stderr
+    assert "omit --tags" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -174,4 +174,4 @@ def test_a_model_without_tags_is_refused(
 def test_subtitles_are_refused(evacap: Evacap, films: Path, tmp_path: Path, kind: str) -> None:
     result = evacap("caption", films / "film.mp4", "-o", tmp_path / f"o.{kind}", "--tags", *FAST)
     assert result.exit_code == 2
-    assert f"--tags are columns: .{kind} has none" in result.stderr
+    assert f"--tags adds columns, but .{kind} has none" in result.stderr

@@ -304,8 +304,8 @@ def test_begins_with_what_a_checkpoint_of_another_fusion_has(
     assert run.model.config.fusion == "evidence"
     told = " ".join(result.stderr.split())
     both = len(was) + len(before.model.decoder.state_dict())
-    assert f"its fusion is audio-only; {both} of {len(now)} tensors taken over" in told
-    assert "fusion.evidence" in told.split("taken over, afresh:")[1]
+    assert f"its fusion is audio-only; {both} of {len(now)} tensors copied" in told
+    assert "fusion.evidence" in told.split("copied, new:")[1]
 
 
 @pytest.mark.slow
@@ -316,7 +316,7 @@ def test_what_is_taken_over_learns_on(evacap: Evacap, manifest: Path, hears: Pat
     assert first.exit_code == 0, first.output
     second = evacap("train", "audio-tiny", "--init", tmp_path / "a" / "last", "-o", tmp_path / "b", *args)
     assert second.exit_code == 0, second.output
-    assert "taken over, afresh: none" in " ".join(second.stderr.split())
+    assert "copied, new: none" in " ".join(second.stderr.split())
     states = [load_checkpoint(path).model.state_dict() for path in (hears, tmp_path / "b" / "last")]
     assert states[0].keys() == states[1].keys()
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -347,12 +347,12 @@ def test_settings_that_a_checkpoint_of_the_same_fusion_does_not_take_are_told(
     args = ("train", "audio-tiny", "--init", hears, "--data", manifest, *SMALL)
     same = evacap(*args, "-o", tmp_path / "same")
     assert same.exit_code == 0, same.output
-    assert "goes on as it is" not in " ".join(same.stderr.split())
+    assert "keeps its own sizes" not in " ".join(same.stderr.split())
     other = evacap(*args, "-o", tmp_path / "other", "model.decoder.feedforward=48")
     assert other.exit_code == 0, other.output
     has = load_checkpoint(hears).model.config.decoder.feedforward
     told = " ".join(other.stderr.split())
-    assert f"goes on as it is, without model.decoder.feedforward 48 (it has {has})" in told
+    assert f"keeps its own sizes, ignoring model.decoder.feedforward 48 (it has {has})" in told
     assert load_checkpoint(tmp_path / "other" / "last").model.config.decoder.feedforward == has
 
 
@@ -371,7 +371,7 @@ def test_a_checkpoint_of_another_fusion_and_size_is_refused(
     assert result.exit_code == 2, result.output
     told = " ".join(result.stderr.split())
     assert f"--init {hears}" in told.replace(" ", "").replace("--init", "--init ")
-    assert "of its parts are of another size, the first is " + part in told
+    assert "of its tensors have other sizes, the first is " + part in told
     assert "it was audio-tiny" in told
     assert not (tmp_path / "run" / "last").exists()
 

@@ -231,7 +231,7 @@ def _row(outcome: Outcome[Path, Clip], before: Row | None) -> Row:
         lost = error.startswith(("decoding took more than", "decoding ended its process"))
         return Row(path, "lost" if lost else "failed", error)
     if clip is None:
-        return before or Row(path, "failed", "nothing came of it")
+        return before or Row(path, "failed", "no clip was read from it")
     check(clip)
     if clip.frames is None and clip.picture_error:
         return Row(path, "heard", clip.picture_error)

@@ -1,1 +1,1 @@
-"""Files to captions: what is in a folder, its decoding, the model, and the tables and subtitles that come of it."""
+"""Captions files: finds inputs, decodes them, runs the model, and writes tables and subtitles."""

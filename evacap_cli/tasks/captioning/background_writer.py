@@ -1,4 +1,4 @@
-"""What keeps results works in a thread of its own, so that the model waits for no disk."""
+"""Writes results in a background thread, so that the model does not wait for the disk."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-QUEUE_SIZE = 32  # jobs that may wait
-POLL_SECONDS = 0.2  # seconds between looks at whether the other side is still there
-INTERRUPT_SECONDS = 3.0  # for what waits when this is interrupted
+QUEUE_SIZE = 32  # waiting jobs
+POLL_SECONDS = 0.2  # seconds between checks whether the thread still runs
+INTERRUPT_SECONDS = 3.0  # seconds for the waiting jobs after an interrupt
 
 
 class BackgroundWriter:
-    """Does jobs one after another, in the order given. A context manager; leaving it waits for the last one.
+    """Runs jobs one after another, in order. A context manager; its exit waits for the last job.
 
-    The first that raises is the last: `put`, or leaving, raises its error. Left by an interrupt, it does what it can in
-    a few seconds.
+    If a job raises, no further job runs, and `put` or the exit raises its error. After an interrupt, the exit waits
+    only `INTERRUPT_SECONDS`.
     """
 
     def __init__(self) -> None:

@@ -23,13 +23,14 @@ from evacap_cli.tasks.captioning.outputs.tags import Tag, heard_tags, seen_tags
 from evacap_cli.tasks.clips import Clip
 
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "alloc_failed")
-"""What errors of a full memory say that have no type of their own: CUDA's libraries, MPS and torch's CPU allocator."""
+"""Texts of out-of-memory errors that are plain RuntimeErrors: CUDA libraries, MPS and PyTorch's CPU allocator."""
 
 
 class BatchCaptioner:
-    """A model at work. `size`: clips at once, less as soon as memory says so. `log` is given words for people.
+    """Captions clips with a model. `size`: clips per batch, halved when memory runs out. `log` gets messages for the
+    user.
 
-    same_frames: levels of 255 by which following frames may differ, in the mean, and be looked at once.
+    same_frames: if consecutive frames differ by at most this much on average (0-255), the second is not encoded again.
     """
 
     def __init__(
@@ -49,24 +50,28 @@ class BatchCaptioner:
         self.log = log or (lambda _: None)
 
     def caption(self, clips: Sequence[Clip]) -> list[CaptionResult | str]:
-        """The words for each clip or, in one line, why there are none. Clips all have a picture, or none has.
+        """Returns the result of each clip or, as one line of text, why there is none. Either all clips have a picture
+        or none has.
 
-        Raises EvacapError when the device is of no use any more.
+        Raises EvacapError if the device stops working.
         """
         if len(clips) > self.size:
             halves = clips[: self.size], clips[self.size :]
-            return [words for part in halves for words in self.caption(part)]
+            return [result for part in halves for result in self.caption(part)]
         try:
             return list(self._results(self._generate(clips), clips))
         except Exception as error:
-            tight, cause = _out_of_memory(error), f"{type(error).__name__}: {' '.join(str(error).split())}"
-        # only now is what the attempt held free again
-        if tight:
+            no_memory, cause = (
+                _out_of_memory(error),
+                f"{type(error).__name__}: {' '.join(str(error).split())}",
+            )
+        # outside the except block, where the traceback no longer holds the tensors of the attempt
+        if no_memory:
             return self._retry_smaller(clips, cause)
         self._check_device(cause)
         if len(clips) == 1:
             return [f"the model failed on it: {cause}"]
-        return [words for clip in clips for words in self.caption([clip])]
+        return [result for clip in clips for result in self.caption([clip])]
 
     def _retry_smaller(self, clips: Sequence[Clip], cause: str) -> list[CaptionResult | str]:
         if self.device.type == "cuda":
@@ -74,18 +79,18 @@ class BatchCaptioner:
         if len(clips) == 1:
             return [f"the model ran out of memory on it alone: {cause}"]
         self.size = len(clips) // 2
-        self.log(f"{self.device}: out of memory with {len(clips)} clips at once; from here on {self.size}")
+        self.log(f"{self.device}: out of memory with batch size {len(clips)}; continuing with {self.size}")
         return self.caption(clips)
 
     def _check_device(self, cause: str) -> None:
-        """After some errors a GPU does nothing more for this process: then it is not the clip's doing."""
+        """Raises EvacapError if the GPU no longer works for this process; then the clip is not the cause."""
         if self.device.type != "cuda":
             return
         try:
             torch.zeros(1, device=self.device).add_(1).item()
         except Exception as error:
             raise EvacapError(
-                f"{self.device}: does no more work: {cause}", "the same command goes on where this one was"
+                f"{self.device}: stopped working: {cause}", "run the same command again to resume"
             ) from error
 
     def _generate(self, clips: Sequence[Clip]) -> Generation:
@@ -102,8 +107,8 @@ class BatchCaptioner:
 
     def _results(self, out: Generation, clips: Sequence[Clip]) -> list[CaptionResult]:
         captions = map(self.checkpoint.tokenizer.decode, out.tokens.tolist())
-        doubt = None if out.evidence is None else 1 - out.evidence
-        numbers = [_numbers(values, len(clips)) for values in (out.gate, out.entropy, doubt)]
+        mismatch = None if out.evidence is None else 1 - out.evidence
+        numbers = [_numbers(values, len(clips)) for values in (out.gate, out.entropy, mismatch)]
         curves = [self._curves(values, clips) for values in (out.gates, out.entropies)]
         tags = self._heard(out, clips), self._seen(out, clips), self._confidences(out, clips)
         return [
@@ -129,17 +134,17 @@ class BatchCaptioner:
         ]
 
     def _seen(self, out: Generation, clips: Sequence[Clip]) -> list[tuple[Tag, ...]]:
-        """No tags of a picture that shows nothing: a model that compares leaves it out, and its evidence is NaN."""
+        """Returns no tags for a blank picture: a model with evidence ignores it, and its evidence is NaN."""
         if out.seen is None:
             return [()] * len(clips)
-        looked = [True] * len(clips) if out.evidence is None else (~out.evidence.isnan()).tolist()
+        visible = [True] * len(clips) if out.evidence is None else (~out.evidence.isnan()).tolist()
         return [
-            seen_tags(numbers, imagenet_classes()) if there else ()
-            for numbers, there in zip(out.seen.float().cpu().numpy(), looked, strict=True)
+            seen_tags(numbers, imagenet_classes()) if shown else ()
+            for numbers, shown in zip(out.seen.float().cpu().numpy(), visible, strict=True)
         ]
 
     def _curves(self, values: Tensor | None, clips: Sequence[Clip]) -> list[np.ndarray | None]:
-        """values: (B, T_a), frequency rows first. Over the seconds of each clip, see `mean_over_frequency`."""
+        """Returns the curve of each clip over time, see `mean_over_frequency`. values: (B, T_a), frequency first."""
         if values is None or clips[0].frames is None:
             return [None] * len(clips)
         grid, frames = self.checkpoint.model.config.encoder.curve_grid, self.features.audio_frames
@@ -150,16 +155,16 @@ class BatchCaptioner:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether less at once may help."""
+    """Whether an error may not occur with a smaller batch."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
-        words in str(error).lower() for words in OUT_OF_MEMORY_MESSAGES
+        text in str(error).lower() for text in OUT_OF_MEMORY_MESSAGES
     )
 
 
 def _numbers(values: Tensor | None, count: int) -> list[float | None]:
-    """None where a model has no such number, or has none for a clip (NaN)."""
+    """Returns one number per clip; None if the model has no such number, or the number is NaN."""
     if values is None:
         return [None] * count
     return [None if math.isnan(value) else value for value in values.tolist()]

@@ -1,4 +1,4 @@
-"""Inputs to captions: decoding in worker processes ahead of the model, batches shared across inputs."""
+"""Captions inputs: decodes in worker processes ahead of the model, and shares batches across inputs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from evacap_cli.tasks.captioning.outputs.rows import TAGS, Row, readable_path
 from evacap_cli.tasks.clips import Clip, ClipSettings
 from evacap_cli.tasks.devices import pick_device, pick_precision
 
-NO_CLIPS = "nothing came of it"
-MAX_WAIT_BATCHES = 4  # batches' worth of decoded clips that come by before a batch that is not full goes, too
+NO_CLIPS = "no clip was read from it"
+MAX_WAIT_BATCHES = 4  # an incomplete batch runs after this many batches' worth of decoded clips
 GIB = 2**30
 ClipCallback = Callable[[Source, Clip, Row, CaptionResult], None]
-"""Is told of every clip that the model described."""
+"""Called for every clip that the model captioned."""
 
 
 @dataclass
@@ -51,8 +51,8 @@ class Captioner:
 
     @classmethod
     def load(cls, model: str | Path = "demo", device: str = "auto", precision: str = "auto") -> Captioner:
-        """model: a packaged name or a checkpoint folder. device: auto, cpu, cuda, mps. precision: auto, fp32, bf16,
-        fp16. Raises UsageError on what is not there.
+        """Loads a model. model: a packaged name or a checkpoint folder. device: auto, cpu, cuda, mps. precision: auto,
+        fp32, bf16, fp16. Raises UsageError if the model or the device does not exist.
         """
         chosen = pick_device(device)
         autocast = pick_precision(precision, chosen)
@@ -65,21 +65,21 @@ class Captioner:
     @overload
     def caption(self, inputs: Iterable[str | Path], **options: Any) -> list[Row]: ...
     def caption(self, inputs: str | Path | Iterable[str | Path], **options: Any) -> Row | list[Row]:
-        """The row of one file; of a list of files, folders and wildcards, the rows of all files.
+        """Returns the row of one file or, for a list of files, folders and wildcards, the rows of all files.
 
-        `options` are those of `CaptionOptions`, with `workers` 0 unless given. A file that cannot be captioned is a
-        row with status `failed`; one that does not exist is a UsageError. With `segment`, give a list.
+        `options` are the fields of `CaptionOptions`; `workers` defaults to 0. A file that cannot be captioned gives a
+        row with status `failed`; a file that does not exist raises UsageError. With `segment`, pass a list.
         """
         chosen = CaptionOptions(**{"workers": 0, **options})
         if not isinstance(inputs, str | Path):
             return [row for _, rows in self.rows(find_sources(inputs), chosen) for row in rows]
         if chosen.segment is not None:
-            raise UsageError(f"{inputs}: gets a row for each segment", "give a list for a list of rows")
+            raise UsageError(f"{inputs}: has a row for each segment", "pass a list to get a list of rows")
         if Path(inputs).is_dir():
-            raise UsageError(f"{inputs}: is a folder", "give a list, of folders or files, for a list of rows")
+            raise UsageError(f"{inputs}: is a folder", "pass a list to get a list of rows")
         sources = find_sources([inputs])
         if len(sources) > 1:
-            raise UsageError(f"{inputs}: stands for {len(sources)} files", "give a list for a list of rows")
+            raise UsageError(f"{inputs}: matches {len(sources)} files", "pass a list to get a list of rows")
         return next(self.rows(sources, chosen))[1][0]
 
     def rows(
@@ -89,9 +89,9 @@ class Captioner:
         log: Callable[[str], None] | None = None,
         on_clip: ClipCallback | None = None,
     ) -> Generator[tuple[Source, list[Row]], None, None]:
-        """Every source with its rows, in order, each as soon as those before it are done.
+        """Yields every source with its rows, in order, as soon as it and all earlier ones are done.
 
-        A source that is `same_as` an earlier one gets that one's rows. `log` gets words for people.
+        A source that is `same_as` an earlier one gets a copy of that one's rows. `log` gets messages for the user.
         """
         left = Counter(original_index(sources, i) for i in range(len(sources)))
         done: dict[int, list[Row]] = {}
@@ -122,7 +122,7 @@ class Captioner:
                 yield from ready()
 
     def check(self, options: CaptionOptions) -> ClipSettings:
-        """How clips are read for this model and these options. Raises UsageError where the two do not fit."""
+        """Returns the settings for reading clips. Raises UsageError if the options do not fit the model."""
         features = FeatureSettings.from_dict(self.checkpoint.features)
         model, frames, name = self.checkpoint.model, options.frames, self.checkpoint.name
         most = model.config.decoder.positions - 1
@@ -139,33 +139,34 @@ class Captioner:
             silence=False,
         )
 
-        def words() -> None:
+        def check_words() -> None:
             if options.max_words > most:
                 raise UsageError(
-                    f"--max-words {options.max_words}: {name} has places for {most}", f"give at most {most}"
+                    f"--max-words {options.max_words}: {name} generates at most {most}",
+                    f"give at most {most}",
                 )
 
-        def pictures() -> None:
+        def check_frames() -> None:
             in_pairs = model.config.encoder.picture_tokens == "tubelet"
             if frames not in (None, 0, features.frames) and in_pairs:
                 raise UsageError(
-                    f"--frames {frames}: {name} looks at {features.frames} frames, in pairs",
-                    "leave --frames out, or use a model that looks at frames one by one",
+                    f"--frames {frames}: {name} takes {features.frames} frames, in pairs",
+                    "omit --frames, or use a model that takes single frames",
                 )
 
-        check_all(words, pictures, partial(check_segments, settings))
+        check_all(check_words, check_frames, partial(check_segments, settings))
         return settings
 
 
 def original_index(sources: Sequence[Source], number: int) -> int:
-    """The number of the source whose rows source `number` gets: its own, or that of the first with the same content."""
+    """Returns the number of the first source with the same content as source `number`, which may be itself."""
     while (earlier := sources[number].same_as) is not None:
         number = earlier
     return number
 
 
 def rename_rows(rows: list[Row], source: Source) -> list[Row]:
-    """The rows as those of `source`."""
+    """Returns the rows with the name of `source`."""
     video = readable_path(source.name)
     return [row if row.video == video else replace(row, video=video) for row in rows]
 
@@ -182,9 +183,9 @@ def caption_sources(
     log: Callable[[str], None] | None = None,
     on_clip: ClipCallback | None = None,
 ) -> Generator[tuple[int, list[Row]], None, None]:
-    """(number, rows) of each of the numbered sources as it is done; sources are taken as they are needed.
+    """Yields (number, rows) of each numbered source when it is done. Sources are read lazily.
 
-    Not `ordered`, nobody waits for what takes long to decode. Clips of all sources share the batches.
+    Unless `ordered`, a slow source does not hold up the others. Clips of all sources share the batches.
     """
     settings = captioner.check(options)
     workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
@@ -198,7 +199,7 @@ def caption_sources(
 
     def items() -> Iterator[Source]:
         for number, source in sources:
-            item = copy.copy(source)  # an object of its own, by which its outcomes are known
+            item = copy.copy(source)  # a separate object, whose id identifies its outcomes
             pending[id(item)] = _PendingSource(number, item)
             yield item
 
@@ -221,7 +222,7 @@ def caption_sources(
 
 @dataclass
 class _PendingSource:
-    """A source of which clips may still come (not `ended`) or wait for words (`left` of them)."""
+    """A source that is still being decoded (not `ended`) or has `left` clips without a caption."""
 
     number: int
     source: Source
@@ -232,29 +233,29 @@ class _PendingSource:
 
 class _PendingClip(NamedTuple):
     source: _PendingSource
-    place: int  # of its row
+    position: int  # of its row in `source.rows`
     clip: Clip
 
 
 class _ClipBatcher:
-    """Gathers clips: those with a picture and those without go apart, so that none pays for the others."""
+    """Collects clips into batches, with and without a picture separately, so that no clip is padded."""
 
     def __init__(self, captioner: BatchCaptioner, on_clip: ClipCallback | None) -> None:
         self.captioner, self.on_clip = captioner, on_clip
         self.waiting: dict[bool, list[_PendingClip]] = {True: [], False: []}
-        self.came = 0
-        self.since = {True: 0, False: 0}  # how many had come when the first of those that wait came
+        self.received = 0
+        self.since = {True: 0, False: 0}  # `received` when the first of the waiting clips arrived
 
     def add(
         self, source: _PendingSource, outcome: Outcome[Source, Clip | None]
     ) -> Iterator[tuple[int, list[Row]]]:
-        """One more outcome of a source. Yields the sources that are done by it."""
-        self.came += 1
+        """Adds an outcome of a source. Yields the sources that this completes."""
+        self.received += 1
         source.ended = outcome.last
         if (clip := outcome.value) is not None:
             kind = clip.frames is not None
             if not self.waiting[kind]:
-                self.since[kind] = self.came
+                self.since[kind] = self.received
             self.waiting[kind].append(_PendingClip(source, len(source.rows), clip))
             source.rows.append(None)
             source.left += 1
@@ -265,7 +266,7 @@ class _ClipBatcher:
         if source.ended and not source.left:
             yield source.number, [row for row in source.rows if row is not None]
         for kind, waiting in self.waiting.items():
-            late = self.came - self.since[kind] >= MAX_WAIT_BATCHES * self.captioner.size
+            late = self.received - self.since[kind] >= MAX_WAIT_BATCHES * self.captioner.size
             if len(waiting) >= self.captioner.size or (waiting and late):
                 yield from self._caption(kind)
 
@@ -278,9 +279,9 @@ class _ClipBatcher:
         if not waiting:
             return
         results = self.captioner.caption([each.clip for each in waiting])
-        for (source, place, clip), result in zip(waiting, results, strict=True):
+        for (source, position, clip), result in zip(waiting, results, strict=True):
             row = self._row(source.source, clip, result)
-            source.rows[place] = row
+            source.rows[position] = row
             source.left -= 1
             if self.on_clip is not None and isinstance(result, CaptionResult):
                 self.on_clip(source.source, clip, row, result)

@@ -1,4 +1,4 @@
-"""What tells one run's rows and output from another's: settings, the model, the inputs, what is in a file."""
+"""Fingerprints of settings, model, inputs and output files, to detect whether rows can be reused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evacap_cli.tasks.devices import PRECISIONS
 
 
 def output_settings(captioner: Captioner, options: CaptionOptions, curves: Path | None) -> dict[str, Any]:
-    """What rows depend on, by the name of its option, as it is in effect."""
+    """Returns the effective settings that rows depend on, by option name."""
     clips = captioner.check(options)
     frames = clips.features.frames if clips.frames is None else clips.frames
     precision = next(name for name, dtype in PRECISIONS.items() if dtype == captioner.autocast)
@@ -37,7 +37,7 @@ def output_settings(captioner: Captioner, options: CaptionOptions, curves: Path 
 
 
 def checkpoint_fingerprint(checkpoint: Checkpoint) -> str:
-    """Of all that captions depend on: weights, words, sizes and features, wherever they are."""
+    """Hashes everything that captions depend on: weights, vocabulary, sizes and feature settings."""
     path = checkpoint.path if checkpoint.path.is_file() else checkpoint.path / "model.safetensors"
     rest = [checkpoint.model.config.to_dict(), checkpoint.features, checkpoint.tokenizer.to_text()]
     digest = hashlib.blake2b(json.dumps(rest, sort_keys=True, default=str).encode(), digest_size=16)
@@ -45,7 +45,7 @@ def checkpoint_fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def inputs_fingerprint(sources: Sequence[Source]) -> str:
-    """Of the inputs' names and order, and of what else decides which rows they get."""
+    """Hashes the names and order of the inputs, and what else determines their rows."""
     digest = hashlib.blake2b(digest_size=16)
     for source in sources:
         digest.update(repr((source.name, source.error, source.same_as, source.relative)).encode())
@@ -53,12 +53,12 @@ def inputs_fingerprint(sources: Sequence[Source]) -> str:
 
 
 def file_fingerprint(out: Path) -> str | None:
-    """Of an output that is one file."""
+    """Hashes an output that is one file; None if there is no such file."""
     return _hashed(out, hashlib.blake2b(digest_size=16)) if out.is_file() else None
 
 
 def _hashed(path: Path, digest: Any) -> str:
     with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
+        while chunk := file.read(2**20):
+            digest.update(chunk)
     return str(digest.hexdigest())

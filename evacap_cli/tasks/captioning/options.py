@@ -1,4 +1,4 @@
-"""How to caption: one frozen set of settings, checked as a whole."""
+"""Settings of a captioning run, checked as a whole."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from evacap_cli.errors import UsageError
 from evacap_cli.media import TRACKS, WINDOW_MODES, is_track
 
-MIN_SEGMENT = 0.1  # seconds of a segment, and between two
+MIN_SEGMENT = 0.1  # seconds: the shortest segment and hop
 
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """None is what suits the model (`frames`) or the machine (`batch_size`, `workers`), or what was not asked for.
+    """Settings of a captioning run. None means the model's value (`frames`), a value that suits the machine
+    (`batch_size`, `workers`), or off.
 
-    Raises UsageError naming everything that is wrong.
+    Raises UsageError that lists all invalid settings.
     """
 
     frames: int | None = None
@@ -22,23 +23,23 @@ class CaptionOptions:
     max_words: int = 20
     batch_size: int | None = None
     workers: int | None = None
-    """Decoding processes; 0 decodes in this one, without limits of time and memory."""
+    """Decoding processes; 0 decodes in this process, without limits on time and memory."""
     window: str = "loudest"
     audio_only: bool = False
     timeout: float = 300.0
-    """Seconds that decoding one clip may take."""
+    """Time limit for decoding one clip, in seconds."""
     memory: float = 4.0
-    """GiB that one decoding process may hold; 0: no limit."""
+    """Memory limit of one decoding process in GiB; 0: no limit."""
     segment: float | None = None
-    """Seconds of a piece, each of which gets a row of its own, unless it is silent."""
+    """Length of a segment in seconds. Each segment gets its own row unless it is silent."""
     hop: float | None = None
-    """Seconds from the beginning of a piece to that of the next; None: `segment`."""
+    """Seconds from the start of a segment to the start of the next; None: `segment`."""
     min_rms: float | None = None
-    """dBFS; pieces that are quieter get no row."""
+    """dBFS; quieter segments get no row."""
     same_frames: float = 0.0
-    """Levels of 255 by which a picture may differ from the one before, in the mean, and not be looked at again."""
+    """A frame whose mean difference from the previous one is at most this (0-255) is not encoded again."""
     audio_track: str | None = None
-    """The sound track that is heard: its number, from 1 on, or its language; None: what a player takes."""
+    """The audio track: its number, from 1, or its language; None: the default track."""
 
     def __post_init__(self) -> None:
         wrong = [
@@ -61,11 +62,11 @@ class CaptionOptions:
         if self.window not in WINDOW_MODES:
             wrong.append(f"--window {self.window} must be one of {', '.join(WINDOW_MODES)}")
         if self.min_rms is not None and not self.min_rms < 0:
-            wrong.append(f"--min-rms {self.min_rms:g} must be below 0, the loudest that there is (dBFS)")
+            wrong.append(f"--min-rms {self.min_rms:g} must be below 0 (dBFS)")
         if self.audio_track is not None and not is_track(self.audio_track):
             wrong.append(f"--audio-track {self.audio_track!r} must be {TRACKS}")
         wrong += [
-            f"--{name.replace('_', '-')} is of segments: give --segment, too"
+            f"--{name.replace('_', '-')} needs --segment"
             for name in ("hop", "min_rms")
             if getattr(self, name) is not None and self.segment is None
         ]

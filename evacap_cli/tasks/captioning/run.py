@@ -1,4 +1,4 @@
-"""Inputs to an output that is whole and in order, whatever happens on the way: what `evacap caption -o` does."""
+"""Captions inputs into an output that is complete, in order, and resumable: what `evacap caption -o` does."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ from evacap_cli.tasks.captioning.outputs.tags import check_tags
 from evacap_cli.tasks.captioning.outputs.writers import FilePerInput, Output, RowStream
 from evacap_cli.tasks.clips import Clip
 
-MAX_FAILED_ROWS = 1000  # rows of failures that a report holds
+MAX_FAILED_ROWS = 1000  # failed rows that a report keeps
 Group = tuple[Source, list[Row]]
 Progress = Callable[[int, int, Sequence[Row]], None]
-"""Is told how many inputs are done, how many clips were described, and the rows of an input that is done now.
-Before the first clip it is told what was done before."""
+"""Called with the number of inputs done, the number of clips captioned, and the rows of the input just finished.
+The first call, before any clip, reports the inputs of earlier runs."""
 
 
 @dataclass
 class CaptionReport:
-    """What came of a run."""
+    """The counts and failures of a run."""
 
     counts: Counter[str] = field(default_factory=Counter)
     """Rows by status."""
     new: int = 0
-    """Inputs captioned now; the others were before, or have the content of others, or cannot be read."""
+    """Inputs captioned by this run, without reused ones, duplicates and unreadable ones."""
     reused: int = 0
-    """Rows that were there before."""
+    """Rows taken from earlier runs."""
     failed: list[Row] = field(default_factory=list)
-    """Of them, the first `MAX_FAILED_ROWS` that failed."""
+    """The first `MAX_FAILED_ROWS` reused rows that failed."""
     unused: int = 0
-    """Inputs that were captioned before and are not named any more: they have no row."""
+    """Inputs that earlier runs captioned but this one does not name; they have no row."""
     changed: bool = False
-    """Whether something else changed the output since; it was left as it is."""
+    """Whether another program changed the output; then it is left unchanged."""
     seconds: float = 0.0
 
     @property
@@ -64,7 +64,7 @@ class CaptionReport:
 
     @property
     def rate(self) -> float:
-        """Rows made now in a second."""
+        """New rows per second."""
         return (self.rows - self.reused) / max(self.seconds, 1e-9)
 
 
@@ -76,11 +76,11 @@ def caption_files(
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
 ) -> CaptionReport:
-    """Captions what is not captioned yet, and writes all rows in the order of the inputs.
+    """Captions inputs that are not captioned yet, and writes all rows in the order of the inputs.
 
-    What is done is kept beside the output as it comes, see `Journal`: stopped, the same call goes on. Raises UsageError
-    when other settings began the output, and EvacapError when another run writes it or the disk refuses; what was
-    finished before stays. `log` gets words for people.
+    Finished inputs are saved beside the output at once, see `Journal`; after an interruption, the same call resumes.
+    Raises UsageError if the output was started with other settings, and EvacapError if another run writes it or the
+    disk fails; finished inputs are kept. `log` gets messages for the user.
     """
     began = time.monotonic()
     target = _check_target(captioner, target, log)
@@ -106,7 +106,7 @@ def caption_stream(
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
 ) -> CaptionReport:
-    """Captions everything, and writes rows as CSV, in order, each as soon as it is there."""
+    """Captions everything, and writes rows as CSV, in order, each as soon as it is ready."""
     began = time.monotonic()
     captioner.check(options)
     target = _check_target(captioner, target, log)
@@ -137,7 +137,7 @@ def caption_stream(
 
 
 class _Run:
-    """One run over `sources` while it holds their journal."""
+    """One run over `sources` with an open journal."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _Run:
         self.report = CaptionReport(unused=journal.unused)
         self.layout = {"inputs": inputs_fingerprint(sources), "kind": target.kind, "excel": target.excel,
                      "merge": target.merge, "mismatch": target.mismatch}  # fmt: skip
-        if target.tags:  # only then: outputs that are older than this option are still known as they are
+        if target.tags:  # only then: outputs from before this option existed stay valid
             self.layout["tags"] = True
         self.copies: dict[int, list[int]] = defaultdict(list)
         self.todo: set[int] = set()
@@ -165,7 +165,7 @@ class _Run:
                 self.todo.add(i)
 
     def caption(self, options: CaptionOptions, progress: Progress, log: Callable[[str], None] | None) -> None:
-        """Captions what is to be captioned."""
+        """Captions the inputs that are still to do."""
         self._check_output()
         sources, clips = self.sources, 0
         done = len(sources) - sum(1 + len(self.copies.get(i, ())) for i in self.todo)
@@ -199,7 +199,7 @@ class _Run:
                 progress(done, max(1, clips), rows)
 
     def close(self) -> None:
-        """Writes the output, if it is not there as it should be, and counts its rows."""
+        """Writes the output unless it is up to date, and counts its rows."""
         finished, out, groups = self.journal.finished, self.out, self._groups()
         whole = finished is not None and finished["look"] == self.layout
         if isinstance(self.output, FilePerInput):
@@ -220,18 +220,18 @@ class _Run:
                 self.journal.finish({"look": self.layout, "content": file_fingerprint(out)})
 
     def _missing(self, output: FilePerInput, groups: Iterator[Group]) -> Iterator[Group]:
-        """Files that were written once may have been changed by hand since, but somebody may miss one, too."""
-        return (group for group in groups if not output.place(group[0]).exists())
+        """Yields the inputs whose file is missing. Existing files may have been edited by hand and are kept."""
+        return (group for group in groups if not output.path_of(group[0]).exists())
 
     def _save(self, number: int, rows: list[Row]) -> None:
-        """What is in the journal is on disk in every other way, too."""
+        """Writes the outputs of an input first, then its journal line: a line means that the outputs are on disk."""
         with disk_errors(self.out, WRITE_CURE):
             for i in (number, *self.copies.get(number, ())):
                 self.output.finished(self.sources[i], self._final_rows(rows, self.sources[i]))
         self.journal.append(number, self.sources[number], rows)
 
     def _groups(self) -> Iterator[Group]:
-        """All inputs with their rows, which are counted as they pass."""
+        """Yields all inputs with their rows, and counts the rows."""
         report = self.report
         for i, source in enumerate(self.sources):
             first = original_index(self.sources, i)
@@ -250,25 +250,25 @@ class _Run:
         return add_mismatch(rename_rows(rows, source), self.captioner.checkpoint, self.target)
 
     def _check_output(self) -> None:
-        """Whether the output is still as it was written. Raises EvacapError when it is not, but would have to be."""
+        """Detects whether another program changed the output. Raises EvacapError if the output would be replaced."""
         finished, out = self.journal.finished, self.out
         if not finished or not out.is_file() or finished["content"] == file_fingerprint(out):
             return
         if self.todo or finished["look"] != self.layout:
             raise EvacapError(
                 f"-o {out}: was changed by something else since it was written",
-                "move it away, and the same command goes on; or --overwrite, which captions all afresh",
+                "move it away and run the same command again, or use --overwrite, which captions everything again",
             )
         self.report.changed = True
 
 
 def add_mismatch(rows: list[Row], checkpoint: Checkpoint, target: OutputOptions) -> list[Row]:
-    """Rows with what is not the model's word but said of it."""
+    """Adds the calibrated mismatch probability to rows, if `target` asks for it."""
     if not target.mismatch:
         return rows
     from evacap_cli.tasks.mismatch import probability
 
-    if checkpoint.model.compares:  # its own word
+    if checkpoint.model.compares:  # the model gives the probability itself
         return rows
     return [replace(row, mismatch=probability(checkpoint, row.gate, row.entropy)) for row in rows]
 
@@ -276,8 +276,8 @@ def add_mismatch(rows: list[Row], checkpoint: Checkpoint, target: OutputOptions)
 def _check_target(
     captioner: Captioner, target: OutputOptions, log: Callable[[str], None] | None
 ) -> OutputOptions:
-    """The target, without a column `mismatch` for a model that is not calibrated. Raises UsageError for curves or tags
-    of a model that has none."""
+    """Returns the target, without the column `mismatch` if the model is not calibrated. Raises UsageError if the model
+    does not support curves or tags."""
     checks = [check_tags] if target.tags else []
     if target.curves is not None:
         from evacap_cli.tasks.captioning.outputs.gate_curves import check_gate
@@ -291,7 +291,7 @@ def _check_target(
     if Calibration.of(captioner.checkpoint) is not None:
         return target
     if log is not None:
-        log(f"{captioner.checkpoint.name}: is not calibrated, so there is no column `mismatch`")
+        log(f"{captioner.checkpoint.name}: is not calibrated, so the column `mismatch` is left out")
     return replace(target, mismatch=False)
 
 
@@ -303,7 +303,7 @@ def _clip_callback(
     count: Callable[..., None],
     log: Callable[[str], None] | None,
 ) -> ClipCallback:
-    """What is done with every clip that was described."""
+    """Returns the callback for captioned clips: it counts them and queues their gate curves."""
     if target.curves is None:
         return count
     from evacap_cli.tasks.captioning.outputs.gate_curves import GateCurves

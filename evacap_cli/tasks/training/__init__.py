@@ -1,4 +1,4 @@
-"""Training a captioner: settings, the order of clips, the loop, its state and its log."""
+"""Trains a captioner: settings, data order, loop, state and log."""
 
 from evacap_cli.tasks.training.loop import Progress, fit
 from evacap_cli.tasks.training.settings import TrainSettings

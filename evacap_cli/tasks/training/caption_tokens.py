@@ -1,4 +1,4 @@
-"""Captions as a training step needs them."""
+"""Encodes captions as padded tokens for a training step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from evacap_cli.model import Tokenizer
 
 
 def encode_captions(tokenizer: Tokenizer, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
-    """Token numbers int64 (B, L) and which of them are to be predicted, bool (B, L): all but bos and padding."""
+    """Returns token ids int64 (B, L) and the mask of target tokens, bool (B, L): all but bos and padding."""
     rows = [torch.tensor(tokenizer.encode(caption, max_words)) for caption in captions]
     tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad)
     lengths = torch.tensor([len(row) for row in rows])
-    place = torch.arange(tokens.shape[1])
-    return tokens, (place > 0) & (place < lengths[:, None])
+    position = torch.arange(tokens.shape[1])
+    return tokens, (position > 0) & (position < lengths[:, None])

@@ -1,4 +1,4 @@
-"""A run's settings from what a user names: a preset or a YAML file, and values laid over it; all errors at once."""
+"""Reads the settings of a run from a preset or YAML file and overrides. Reports all errors at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Section = TypeVar("Section")
 
 @dataclass(frozen=True)
 class RunConfig:
-    """`name` is the preset or file that it came from."""
+    """The settings of a run. `name`: the preset or file they come from."""
 
     name: str
     model: ModelConfig
@@ -29,7 +29,7 @@ class RunConfig:
     training: TrainSettings
 
     def to_dict(self) -> dict[str, Any]:
-        """The sections of a YAML file that gives the same run."""
+        """Returns the sections of a YAML file with the same settings."""
         return {
             "model": self.model.to_dict(),
             "features": self.features.to_dict(),
@@ -38,9 +38,9 @@ class RunConfig:
 
 
 def read_config(config: str, overrides: Sequence[str] = (), known: dict[str, Any] | None = None) -> RunConfig:
-    """A preset by name or a YAML file (which may build on a preset by `base`), with `section.key=value` over it.
+    """Reads a preset or a YAML file (which may extend a preset with `base`) and applies `section.key=value` overrides.
 
-    `known`: sections of values between the two. Everything that is wrong is told at once (`UsageError`).
+    `known`: values that replace those of the file, but not the overrides. Raises UsageError that lists all problems.
     """
     values, problems = merge(_read(config), known or {}), []
     for override in overrides:
@@ -49,7 +49,7 @@ def read_config(config: str, overrides: Sequence[str] = (), known: dict[str, Any
         except UsageError as error:
             problems.append(error.message)
     problems += [
-        f"{name}: no such section; there are {', '.join(SECTIONS)}" for name in values if name not in SECTIONS
+        f"{name}: no such section; use {', '.join(SECTIONS)}" for name in values if name not in SECTIONS
     ]
 
     def section(read: Callable[[Any], Section], name: str) -> Section:
@@ -69,13 +69,13 @@ def read_config(config: str, overrides: Sequence[str] = (), known: dict[str, Any
     if not problems:
         problems += [
             f"features.{name} is {getattr(features, name)}, model.encoder.{name} is {getattr(encoder, name)}: "
-            "they must be the same"
+            "they must be equal"
             for name in ("audio_frames", "mel_bins", "image_size", "frames")
             if getattr(features, name) != getattr(encoder, name)
             and (name in ("audio_frames", "mel_bins") or model.fusion != "audio-only")
         ]
     if problems:
-        raise UsageError(f"{config}: cannot be run\n" + "\n".join(problems))
+        raise UsageError(f"{config}: invalid settings\n" + "\n".join(problems))
     return RunConfig(config, model, features, training)
 
 
@@ -83,13 +83,15 @@ def _read(config: str) -> dict[str, Any]:
     if config in preset_names():
         return read_preset(config)
     if not Path(config).is_file():
-        raise UsageError(f"{config}: no preset and no file", f"the presets are {', '.join(preset_names())}")
+        raise UsageError(
+            f"{config}: neither a preset nor a file", f"the presets are {', '.join(preset_names())}"
+        )
     try:
         values = yaml.safe_load(Path(config).read_text("utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{config}: not YAML ({error})") from error
     if not isinstance(values, dict):
-        raise UsageError(f"{config}: holds no sections", f"the sections are base, {', '.join(SECTIONS)}")
+        raise UsageError(f"{config}: has no sections", f"the sections are base, {', '.join(SECTIONS)}")
     return resolve(values)
 
 
@@ -100,8 +102,8 @@ def _nested(override: str) -> dict[str, Any]:
     try:
         value: Any = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UsageError(f"{override!r}: what follows = is not YAML") from None
-    if isinstance(value, str):  # YAML 1.1 takes 3e-4 for text
+        raise UsageError(f"{override!r}: the value after = is not YAML") from None
+    if isinstance(value, str):  # YAML 1.1 reads 3e-4 as text
         with suppress(ValueError):
             value = float(value)
     for part in reversed(name.split(".")):

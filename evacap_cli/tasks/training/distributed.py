@@ -1,4 +1,4 @@
-"""One run in many processes, as `torchrun` starts them; a single process is the case of one."""
+"""Distributes a run over the processes of `torchrun`, or runs it in a single process."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from torch import distributed as dist
 from evacap_cli.errors import EvacapError
 
 TIMEOUT = timedelta(hours=2)
-"""How long processes wait for one another: one may prepare clips or caption for validation meanwhile."""
+"""How long processes wait for each other, for example while the first one prepares clips."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among `world` processes, and sums over all of them."""
+    """The rank of this process among `world` processes, and reductions over all of them."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def first(self) -> bool:
-        """The one process that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of `values` over all processes, in each of them."""
+        """Returns the sum of `values` over all processes."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, in the order of ranks, in each of them."""
+        """Returns the values of all processes, in the order of ranks."""
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
@@ -50,30 +50,30 @@ class Ranks:
             dist.barrier()
 
 
-ALONE = Ranks()
+SINGLE = Ranks()
 
 
 def world_size() -> int:
-    """How many processes `torchrun` has started; 1 without it."""
+    """Returns the number of processes that `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def started_first() -> bool:
-    """Whether `Ranks.first` will be true of this process: known before the processes have met."""
+    """Whether this process will be `Ranks.first`, known before the process group exists."""
     return world_size() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """Joins the processes of `torchrun`, if it started this one; yields the place and this process's device."""
+    """Joins the process group of `torchrun`, if it started this process. Yields its ranks and device."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield ALONE, device
+        yield SINGLE, device
         return
     rank, world, local = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise EvacapError(
-                f"process {rank} has no GPU: there are {torch.cuda.device_count()} on this machine",
+                f"process {rank} has no GPU: this machine has {torch.cuda.device_count()}",
                 "start as many processes as there are GPUs (--nproc-per-node), or use --device cpu",
             )
         device = torch.device("cuda", local)

@@ -1,4 +1,4 @@
-"""The model that a training begins with, before any weights of others are taken over."""
+"""Builds the model that a training run starts from, before any other weights are loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from evacap_cli.tasks.training.config import RunConfig
 
 
 def fresh_model(settings: RunConfig, tokenizer: Tokenizer) -> CaptionModel:
-    """Random weights by the run's seed, as many words as the tokenizer has; tag towers get the packaged networks."""
+    """Returns a model with random weights from the run's seed and the tokenizer's vocabulary size. Tag towers get the
+    packaged networks."""
     torch.manual_seed(settings.training.seed)
     decoder = replace(settings.model.decoder, vocab_size=len(tokenizer))
     config = replace(settings.model, decoder=decoder)

@@ -1,4 +1,4 @@
-"""Which clips make up which step, and their reading ahead of the model."""
+"""Assigns clips to steps, and reads them ahead of the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Portion = tuple[int, list[int]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of a run, a pure function of its settings: any process finds any step's clips without a word."""
+    """The order of clips in a run, a pure function of its settings, so that processes agree without communicating."""
 
     clips: int
     settings: TrainSettings
@@ -33,26 +33,26 @@ class Plan:
         portions, size = self.world * self.settings.accumulate, self.settings.batch_size
         if size % portions:
             raise EvacapError(
-                f"training.batch_size {size} cannot be shared evenly by {self.world} processes in "
+                f"training.batch_size {size} cannot be shared evenly by {self.world} processes with "
                 f"{self.settings.accumulate} portions each",
                 f"make it a multiple of {portions}",
             )
         if self.clips < portions:
             raise EvacapError(
-                f"{self.clips} clips to train on: too few for {portions} portions of a step" if self.clips
-                else "there is no clip to train on",
-                "see which clips failed, and why, in the store's index",
+                f"{self.clips} training clips: too few for {portions} portions per step" if self.clips
+                else "there are no training clips",
+                "the store's index lists the clips that failed, and why",
             )  # fmt: skip
 
     @property
     def batch(self) -> int:
-        """Clips a step: `batch_size`, or what there is."""
+        """Clips per step: `batch_size`, or fewer if there are not enough."""
         portions = self.world * self.settings.accumulate
         return min(self.settings.batch_size, self.clips // portions * portions)
 
     @property
     def per_epoch(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return self.clips // self.batch
 
     @property
@@ -61,19 +61,20 @@ class Plan:
         return max(1, round(self.settings.epochs * self.per_epoch))
 
     def portions(self, rank: int, first: int = 0) -> Iterator[Portion]:
-        """What process `rank` reads from step `first` on: `accumulate` portions a step."""
+        """Yields the portions of process `rank` from step `first` on, `accumulate` per step."""
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(first, self.steps):
-            now, place = divmod(step, self.per_epoch)
-            if now != epoch:
-                epoch, order = now, np.random.default_rng((self.settings.seed, now)).permutation(self.clips)
-            rows = order[place * self.batch : (place + 1) * self.batch]
+            current, i = divmod(step, self.per_epoch)
+            if current != epoch:
+                epoch = current
+                order = np.random.default_rng((self.settings.seed, epoch)).permutation(self.clips)
+            rows = order[i * self.batch : (i + 1) * self.batch]
             for portion in rows.reshape(self.settings.accumulate, self.world, -1)[:, rank]:
                 yield epoch, np.sort(portion).tolist()
 
 
 class _BatchDataset:
-    """Turns a portion into a batch, in a reading process or in this one."""
+    """Reads the batch of a portion, in a worker or in this process."""
 
     def __init__(self, data: Batches, settings: TrainSettings | None) -> None:
         self.data, self.settings = data, settings
@@ -84,7 +85,7 @@ class _BatchDataset:
         augmentation = None if s is None else Augmentation((s.seed, epoch), s.freq_mask, s.time_mask, s.noise)
         try:
             return self.data.batch(rows, augmentation)
-        except EvacapError as error:  # raised there, it would come back wrapped in a traceback
+        except EvacapError as error:  # returned, because the DataLoader would wrap it in a traceback
             return error
 
 
@@ -95,14 +96,14 @@ def load_batches(
     workers: int = 0,
     pin: bool = False,
 ) -> Iterator[Batch]:
-    """Batches of `portions`, read ahead by `workers` processes; without `settings` nothing is left to chance."""
+    """Yields the batches of `portions`, read ahead by `workers` processes; without `settings`, not augmented."""
     loader: DataLoader[Batch] = DataLoader(
         _BatchDataset(data, settings),  # type: ignore[arg-type]
         batch_size=None,
         sampler=PortionSampler(portions),
         num_workers=workers,
         pin_memory=pin,
-        # not forked: threads of this process may hold locks
+        # not fork: threads of this process may hold locks
         multiprocessing_context="spawn" if workers else None,
     )
     with _signals_blocked():
@@ -116,22 +117,22 @@ def load_batches(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        full = "Bus error" in str(error)  # what the system answers where there is no room for a batch
+        full = "Bus error" in str(error)  # the error if shared memory has no space for a batch
         raise EvacapError(
             f"a process that reads clips was lost ({str(error).splitlines()[0]})",
-            "shared memory (/dev/shm) is full: give it more (docker run --shm-size=8g), or use --workers 0, and go on "
-            "with the same command"
+            "shared memory (/dev/shm) is full: increase it (docker run --shm-size=8g), or use --workers 0, then run "
+            "the same command again to resume"
             if full
-            else "most often memory ran out: use fewer --workers, and go on with the same command",
+            else "memory probably ran out: use fewer --workers, then run the same command again to resume",
         ) from error
     finally:
-        del reading  # ends the processes, but for those that hang, and they hear no SIGTERM
+        del reading  # ends the workers; those that hang must be killed, because they block SIGTERM
         for process in processes:
             process.kill()
 
 
 def can_share_memory() -> bool:
-    """Whether processes can share locks and tensors here: not without /dev/shm, which some containers lack."""
+    """Whether processes can share locks and tensors, which needs /dev/shm. Some containers lack it."""
     try:
         multiprocessing.get_context("spawn").Lock()
     except OSError:
@@ -141,12 +142,12 @@ def can_share_memory() -> bool:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """What is started meanwhile hears neither Ctrl-C nor SIGTERM: both go to all of a terminal's or a job's processes,
-    and the one that trains needs the others to finish its step."""
+    """Makes processes started in the body ignore Ctrl-C and SIGTERM. A terminal or batch system sends both to all
+    processes, but the training process needs its workers to finish the step."""
     if os.name != "posix":
         yield
         return
-    resource_tracker.ensure_running()  # its start would let them in again
+    resource_tracker.ensure_running()  # starting it later would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -155,7 +156,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 class PortionSampler:
-    """A stream as a sampler."""
+    """Wraps an iterator of portions as a sampler."""
 
     def __init__(self, portions: Iterator[Portion]) -> None:
         self.portions = portions

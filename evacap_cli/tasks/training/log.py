@@ -1,4 +1,4 @@
-"""What a run says of itself: means over some steps, `metrics.jsonl`, and TensorBoard's files where it is installed."""
+"""Logs a run: means over steps in `metrics.jsonl`, and TensorBoard files if TensorBoard is installed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ COUNTS = ("shuffled", "clips")
 
 
 class Tally:
-    """Weighted means and counts. Sums stay on the device until they are asked for."""
+    """Weighted means and counts. Sums stay on the device until they are read."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.sums = torch.zeros(2 * len(MEANS) + len(COUNTS), dtype=torch.float64, device=device)
 
     def add(self, parts: dict[str, Tensor], words: int, clips: int) -> None:
-        """The parts of a portion's loss, over `clips` with `words` to learn."""
+        """Adds the loss terms of a portion. words: target tokens in its `clips`."""
         shuffled = float(parts["shuffled"]) if "shuffled" in parts else 0.0
         weights = {"caption": words, "gate_stability": clips, "consistency": shuffled,
                    "gate_matched": clips - shuffled, "gate_shuffled": shuffled, "match": clips}  # fmt: skip
-        for place, name in enumerate(MEANS):
+        for i, name in enumerate(MEANS):
             if name in parts:
-                self.sums[2 * place] += parts[name].detach().double() * weights[name]
-                self.sums[2 * place + 1] += weights[name]
+                self.sums[2 * i] += parts[name].detach().double() * weights[name]
+                self.sums[2 * i + 1] += weights[name]
         self.sums[-2] += shuffled
         self.sums[-1] += clips
 
@@ -37,20 +37,20 @@ class Tally:
         self.sums += other.sums.to(self.sums.device)
 
     def over(self, ranks: Ranks) -> Tally:
-        """The tally of all processes together, on the CPU."""
+        """Returns the tally summed over all processes, on the CPU."""
         total = Tally()
         total.sums = ranks.sum(self.sums.clone()).cpu()
         return total
 
     def values(self) -> dict[str, float]:
-        """The means that there are, and the counts where anything could be shuffled."""
+        """Returns the means that have values, and the counts."""
         sums = self.sums.tolist()
         found = {name: sums[2 * i] / sums[2 * i + 1] for i, name in enumerate(MEANS) if sums[2 * i + 1]}
         return found | {name: int(sums[2 * len(MEANS) + i]) for i, name in enumerate(COUNTS)}
 
 
 class RunLog:
-    """Appends lines; what was written after step `first`, by a run that was stopped, is taken back."""
+    """Appends lines to the log. Removes lines after step `first`, from an interrupted run."""
 
     def __init__(self, out: Path, first: int = 0) -> None:
         self.path = out / "metrics.jsonl"
@@ -75,7 +75,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; one torn by a kill is left out."""
+    """Reads the lines of a `metrics.jsonl`, without an incomplete last line."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines() if _step(line)]
 
 

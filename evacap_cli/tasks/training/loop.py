@@ -1,4 +1,4 @@
-"""The training loop: reads top to bottom, logs what it does, and goes on where it was stopped."""
+"""The training loop, with logging, validation, checkpoints and resumption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from evacap_cli.tasks.batches import Batch, Batches
 from evacap_cli.tasks.devices import pick_precision
 from evacap_cli.tasks.reporting.results import report_folders
 from evacap_cli.tasks.training.caption_tokens import encode_captions
-from evacap_cli.tasks.training.distributed import ALONE, Ranks
+from evacap_cli.tasks.training.distributed import SINGLE, Ranks
 from evacap_cli.tasks.training.loading import Plan, load_batches
 from evacap_cli.tasks.training.log import RunLog, Tally, read_log
 from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
@@ -35,12 +35,12 @@ from evacap_cli.tasks.training.state import load_state, save_state
 from evacap_cli.tasks.training.validation import validate
 
 RECENT = 50
-"""Steps whose median loss tells a jump."""
+"""Number of steps whose median loss a loss spike is compared with."""
 
 
 @dataclass
 class Progress:
-    """What a caller may show: `left` in seconds; `note` says what happened besides (a skipped step, a validation)."""
+    """The progress of a run. `left`: remaining seconds. `note`: a skipped step or validation results."""
 
     step: int
     steps: int
@@ -58,7 +58,7 @@ def fit(
     out: Path,
     validation: Batches | None = None,
     device: str | torch.device = "cpu",
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE,
     workers: int = 0,
     resume: bool = True,
     identity: dict[str, str] | None = None,
@@ -68,11 +68,11 @@ def fit(
 ) -> dict[str, Any]:
     """Trains `model` in place; returns a summary.
 
-    Keeps `out/last`, `out/best` (by `settings.stop_on` on `validation`), `metrics.jsonl` and `curves.png`. Stopped at
-    any point, the same call goes on from the last save: a step's clips and randomness follow from (seed, step), so
-    that the result is the same. `identity` names what else a resumed run must have in common with the stopped one.
-    Every process of `ranks` calls it with the same arguments; the first writes. `stop` is asked after every step: once
-    it says yes, in any process, the state is saved and the summary says `stopped`.
+    Writes `out/last`, `out/best` (by `settings.stop_on` on `validation`), `metrics.jsonl` and `curves.png`. After an
+    interruption, the same call resumes from the last save, with the same result, because the clips and randomness of a
+    step depend only on (seed, step). `identity`: other values that a resumed run must share with the interrupted one.
+    Every process of `ranks` makes the same call; the first one writes. `stop` is called after every step: if it returns
+    True in any process, the state is saved and the summary has `stopped`.
     """
     run = _Run(model, tokenizer, train, settings, out, validation, torch.device(device), ranks, workers,
                identity or {}, metadata or {})  # fmt: skip
@@ -98,9 +98,9 @@ class _Run:
             settings.smoothing, settings.gate_stability, settings.consistency, settings.match
         )
         self.dtype = pick_precision(settings.precision, device)
-        # parameters that nothing teaches would make processes wait for one another
-        untaught = () if settings.match else getattr(model.fusion, "taught_by_match", ())
-        freeze(model, (*settings.freeze, *untaught))
+        # parameters without gradients would make the processes wait for one another
+        unused = () if settings.match else getattr(model.fusion, "taught_by_match", ())
+        freeze(model, (*settings.freeze, *unused))
         self.model = model.to(device)
         self.model.set_checkpointing(settings.checkpointing)
         self.ema = (
@@ -122,7 +122,7 @@ class _Run:
         self.window, self.recent = Tally(), deque[float](maxlen=RECENT)
         self.log: RunLog | None = None
 
-    # -- where a run was, and where it is ------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
         state = load_state(self.out, self.settings, self.identity)
@@ -150,14 +150,15 @@ class _Run:
         self.saved = time.monotonic()
 
     def save_model(self, name: str, values: dict[str, float]) -> None:
-        """A checkpoint for use: the averaged weights where there are such."""
+        """Saves a checkpoint, with the averaged weights if there are any."""
         described = {**self.metadata, "step": self.step, **{k: round(v, 4) for k, v in values.items()},
                      "training": self.settings.to_dict()}  # fmt: skip
         features = self.train_data.features.to_dict()
-        save_checkpoint(self.out / name, self.kept, self.tokenizer, features, described)
+        save_checkpoint(self.out / name, self.averaged_model, self.tokenizer, features, described)
 
     @property
-    def kept(self) -> CaptionModel:
+    def averaged_model(self) -> CaptionModel:
+        """The model to validate and save."""
         return self.model if self.ema is None else cast("CaptionModel", self.ema.module)
 
     @property
@@ -203,10 +204,10 @@ class _Run:
                 )
             if self.skips >= settings.max_skips:
                 raise EvacapError(
-                    f"{self.skips} steps in a row were skipped, the last, {self.step}, because {skipped}",
-                    f"the last good weights are in {self.out / 'last'}; lower training.lr, or look at the clips"
+                    f"{self.skips} steps in a row were skipped; the last one, {self.step}, because {skipped}",
+                    f"the last good weights are in {self.out / 'last'}; lower training.lr, or check the clips"
                     if (self.out / "last").exists()
-                    else "nothing good was saved yet; lower training.lr, or look at the clips",
+                    else "nothing was saved yet; lower training.lr, or check the clips",
                 )
             minutes = (time.monotonic() - self.saved) / 60
             by_step = settings.save_every and self.step % settings.save_every == 0
@@ -215,7 +216,7 @@ class _Run:
                 self.save()
             if epoch_ended and self.ranks.first:
                 draw_curves(read_log(self.out / "metrics.jsonl"), self.out / "curves.png")
-                with suppress(EvacapError):  # the log is kept: `evacap report RUN` makes the page later
+                with suppress(EvacapError):  # `evacap report RUN` can write the page later
                     report_folders([self.out], self.out / "report.html")
         batches.close()  # type: ignore[attr-defined]
         self.ranks.wait()
@@ -232,7 +233,8 @@ class _Run:
         }
 
     def update(self, batches: list[Batch], lr: float) -> tuple[dict[str, float], str]:
-        """One step on the portions of this process. The means over all processes, and why it was skipped, if it was."""
+        """Runs one step on the portions of this process. Returns the means over all processes, and the reason if the
+        step was skipped."""
         settings, ranks = self.settings, self.ranks
         self.model.train()
         for group in self.optimizer.param_groups:
@@ -240,34 +242,34 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         texts = [encode_captions(self.tokenizer, batch.captions, settings.max_words) for batch in batches]
         words = [int(wanted.sum()) for _, wanted in texts]
-        # Means are over the words and clips of the whole step, so that it does not matter how these are shared out.
-        words_in_all, clips_in_all = ranks.sum(
+        # Means are over the words and clips of the whole step, so they do not depend on how these are distributed.
+        total_words, total_clips = ranks.sum(
             torch.tensor([sum(words), sum(map(len, batches))], device=self.device)
         ).tolist()
         tally = Tally(self.device)
-        for place, (batch, (tokens, wanted)) in enumerate(zip(batches, texts, strict=True)):
-            torch.manual_seed(_mix(settings.seed, self.step, ranks.rank, place))
+        for i, (batch, (tokens, wanted)) in enumerate(zip(batches, texts, strict=True)):
+            torch.manual_seed(_combine_seeds(settings.seed, self.step, ranks.rank, i))
             audio, picture, mask = batch.inputs(self.device, self.train_data.features)
             partners = shuffle_partners(len(batch), settings.sms, per_batch=settings.sms_per_batch)
             dropped = settings.modality_dropout
             unseen = torch.rand(len(batch)) < dropped if dropped else None
-            last = place == len(batches) - 1
-            together = nullcontext() if last or ranks.world == 1 else self.parallel.no_sync()  # type: ignore[operator]
-            with together:
+            last = i == len(batches) - 1
+            sync = nullcontext() if last or ranks.world == 1 else self.parallel.no_sync()  # type: ignore[operator]
+            with sync:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                     parts = self.parallel(audio, picture, tokens.to(self.device), wanted.to(self.device), mask,
                                           partners, self.objective, batch.towers, unseen)  # fmt: skip
-                loss = self.objective.total(parts, words[place] / words_in_all, len(batch) / clips_in_all)
-                # the processes' gradients are averaged, where they should be added
+                loss = self.objective.total(parts, words[i] / total_words, len(batch) / total_clips)
+                # DistributedDataParallel averages the gradients, but they must be summed
                 self.scaler.scale(loss * ranks.world).backward()
-            tally.add(parts, words[place], len(batch))
+            tally.add(parts, words[i], len(batch))
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(
             [p for g in self.optimizer.param_groups for p in g["params"]], settings.clip_norm or math.inf
         )
         total = tally.over(ranks)
         values = total.values()
-        skipped = self.complaint(values["caption"], float(norm))
+        skipped = self.skip_reason(values["caption"], float(norm))
         if not skipped:
             self.recent.append(values["caption"])
             self.window.merge(total)
@@ -279,22 +281,28 @@ class _Run:
         self.step += 1
         return values, skipped
 
-    def complaint(self, loss: float, norm: float) -> str:
-        """Why a step must not be taken: the same answer in every process, as loss and gradients are those of all."""
+    def skip_reason(self, loss: float, norm: float) -> str:
+        """Returns why a step must be skipped, or "". All processes get the same loss and gradients, and so agree."""
         if not math.isfinite(loss):
             return f"the loss is {loss}"
         if not math.isfinite(norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() > 1):
-            return f"the gradient's norm is {norm}"  # with fp16, it may only mean that the loss is scaled too far
+            return f"the gradient norm is {norm}"  # not with fp16, whose loss scale may just be too large
         usual = median(self.recent) if len(self.recent) >= RECENT // 2 else math.inf
         if self.settings.spike and loss > self.settings.spike * max(usual, 0.5):
             return f"the loss jumped to {loss:.3f} from about {usual:.3f}"
         return ""
 
     def check(self) -> dict[str, float]:
-        """Validates, and keeps the model if it is the best so far."""
+        """Validates, and saves the model if it is the best so far."""
         assert self.validation is not None
         found = validate(
-            self.kept, self.tokenizer, self.validation, self.settings, self.dtype, self.ranks, self.workers
+            self.averaged_model,
+            self.tokenizer,
+            self.validation,
+            self.settings,
+            self.dtype,
+            self.ranks,
+            self.workers,
         )
         score = found["validation_cider"] if self.settings.stop_on == "cider" else -found["validation"]
         self.stale += 1
@@ -318,8 +326,7 @@ class _Run:
         self.log.write(line)
 
 
-def _mix(*numbers: int) -> int:
-    """One seed of several numbers."""
+def _combine_seeds(*numbers: int) -> int:
     seed = 0
     for number in numbers:
         seed = (seed * 1_000_003 + number) % 2**63

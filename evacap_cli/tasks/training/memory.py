@@ -1,8 +1,6 @@
-"""How much memory training takes, found by a step on tensors that have shapes but no contents."""
+"""Estimates the memory of training from a step on fake tensors, which have shapes but no data."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -17,10 +15,10 @@ WORDS = 20
 def estimate_memory(
     config: ModelConfig, settings: TrainSettings, clips: int, dtype: torch.dtype | None
 ) -> dict[str, float]:
-    """Gigabytes of one process with `clips` in a portion: `weights` (and gradients, optimiser state, averaged weights),
-    `activations` kept for the backward pass of captions of 20 words, and their `total`.
+    """Returns gigabytes per process with `clips` in a portion: `weights` (with gradients, optimizer state and averaged
+    weights), `activations` for the backward pass of 20-word captions, and their `total`.
 
-    Counted, not measured: kernels' work space and the gaps of an allocator come on top, some 10-20 %.
+    Counted, not measured: kernel workspaces and allocator fragmentation add about 10-20 %.
     """
     encoder = config.encoder
     kept: dict[int, torch.UntypedStorage] = {}
@@ -28,7 +26,7 @@ def estimate_memory(
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
-            kept[storage._cdata] = storage  # held, so that no later one gets its number
+            kept[storage._cdata] = storage  # a reference, so that no later storage gets the same address
         return tensor
 
     with FakeTensorMode():
@@ -48,12 +46,9 @@ def estimate_memory(
             for decoder in model.decoders if model.learns_alone else model.decoders[-1:]:
                 decoder.taught(memory.tokens, memory.mask, tokens).float().log_softmax(-1)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        everything = sum(p.numel() for p in model.parameters())
-    copies: dict[str, Any] = {
-        "all": 1 + bool(settings.ema),
-        "trained": 3,
-    }  # gradient, and AdamW's two moments
-    weights = 4 * (copies["all"] * everything + copies["trained"] * trained) / 1e9
+        total = sum(p.numel() for p in model.parameters())
+    # trained parameters also have a gradient and AdamW's two moments
+    weights = 4 * ((1 + bool(settings.ema)) * total + 3 * trained) / 1e9
     activations = sum(storage.nbytes() for storage in kept.values()) / 1e9
     return {
         "weights": round(weights, 2),

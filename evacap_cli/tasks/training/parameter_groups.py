@@ -1,4 +1,4 @@
-"""Which parameters are trained, and how fast each part of the model is."""
+"""Selects the trained parameters and their learning rate factors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from evacap_cli.model import CaptionModel
 
 
 def freeze(model: CaptionModel, parts: Iterable[str]) -> None:
-    """Excludes parts from training, by the beginning of parameter names; `UsageError` for a part that is none.
+    """Excludes parts from training, by prefix of the parameter names. Raises UsageError for an unknown part.
 
-    The tagging head never has a part in captioning.
+    The tagging head is always excluded, because captioning does not use it.
     """
-    _known(model, parts, "freeze")
+    _check_parts(model, parts, "freeze")
     for name, parameter in model.named_parameters():
         if name.startswith("encoder.tag_head") or any(_within(name, part) for part in parts):
             parameter.requires_grad_(False)
@@ -23,8 +23,8 @@ def freeze(model: CaptionModel, parts: Iterable[str]) -> None:
 
 
 def parameter_groups(model: CaptionModel, lr_scale: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Groups for an optimiser: `params`, and `scale`, the factor on the learning rate."""
-    _known(model, lr_scale, "lr_scale")
+    """Returns groups for an optimizer: `params`, and `scale`, their learning rate factor."""
+    _check_parts(model, lr_scale, "lr_scale")
     groups: dict[float, list[Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -37,11 +37,11 @@ def _within(name: str, part: str) -> bool:
     return name == part or name.startswith(part + ".")
 
 
-def _known(model: CaptionModel, parts: Iterable[str], setting: str) -> None:
+def _check_parts(model: CaptionModel, parts: Iterable[str], setting: str) -> None:
     names = [name for name, _ in model.named_parameters()]
     if wrong := [part for part in parts if not any(_within(name, part) for name in names)]:
         ends = sorted({".".join(name.split(".")[:2]) for name in names})
         raise UsageError(
-            f"training.{setting}: no parameter is called {', '.join(wrong)}",
-            f"parts are encoder, fusion, decoder, and for instance {', '.join(ends)}",
+            f"training.{setting}: no parameter is named {', '.join(wrong)}",
+            f"use encoder, fusion, decoder, or parts of them, such as {', '.join(ends)}",
         )

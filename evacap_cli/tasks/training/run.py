@@ -1,4 +1,4 @@
-"""A training run from what a user names: settings, stores or manifests, weights to begin with, an output folder."""
+"""Runs `evacap train`: reads settings, prepares data, builds the model and trains it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from evacap_cli.tasks.training.memory import estimate_memory
 from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 from evacap_cli.tasks.vocabulary import find_vocabulary
 
-MOST_FAILURES = 10  # that are told; the store's index has all
+MAX_FAILURES = 10  # failures listed in messages; the store's index has all
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is made from besides its settings. `init`: a checkpoint; `init_encoder`: files with CAV-MAE's weights,
-    of tag towers YAMNet's and EfficientNet-lite0's; `init_decoder`: a file with GIT's; `vocab`: BERT's word list.
-    `media`: where a manifest's files are."""
+    """The data, initial weights and resources of a run. `init`: a checkpoint. `init_encoder`: files with weights of
+    CAV-MAE or, for tag towers, YAMNet and EfficientNet-lite0. `init_decoder`: a file with weights of GIT. `vocab`: the
+    vocabulary of BERT. `media`: the folder of a manifest's files."""
 
     data: Path | None = None
     val: Path | None = None
@@ -58,19 +58,19 @@ class RunOptions:
 
 @dataclass
 class RunCallbacks:
-    """How a run speaks to whoever started it; by default not at all."""
+    """Callbacks of a run; by default they do nothing."""
 
     note: Callable[[str], None] = lambda text: None
     prepared: Callable[[int, int], None] | None = None
     progress: Callable[[Progress], None] | None = None
     stop: Callable[[], bool] = lambda: False
-    """Whether the run is to be saved and left after the step that it is at."""
+    """Whether to save and stop the run after the current step."""
 
 
 def plan_run(config: str, overrides: Sequence[str], options: RunOptions) -> dict[str, Any]:
-    """What `train --dry-run` shows: all settings, parameters, the memory of one process, and, with `data`, the steps.
+    """Returns what `train --dry-run` shows: all settings, parameters, memory per process and, with `data`, the steps.
 
-    Of a manifest these are the steps if every clip that was found can be read.
+    For a manifest, the steps assume that every clip with a file can be read.
     """
     settings = read_config(config, overrides)
     with torch.device("meta"):
@@ -110,7 +110,7 @@ def train(
     options: RunOptions,
     callbacks: RunCallbacks | None = None,
 ) -> dict[str, Any]:
-    """Everything `evacap train` does; returns `fit`'s summary."""
+    """Runs `evacap train`. Returns the summary of `fit`."""
     callbacks = callbacks or RunCallbacks()
     settings = read_config(config, overrides)
     if options.data is None:
@@ -119,13 +119,13 @@ def train(
         raise UsageError("training.patience needs validation clips", "give them with --val, or set it to 0")
     with process_group(pick_device(options.device)) as (ranks, device):
         if device.type == "cpu":
-            torch.set_flush_denormal(True)  # tiny gradients cost a CPU many times a normal one
+            torch.set_flush_denormal(True)  # denormal gradients are many times slower on a CPU
         if not ranks.first:
             callbacks = RunCallbacks(stop=callbacks.stop)
         workers = options.workers
         if workers and not can_share_memory():
             callbacks.note(
-                "no shared memory (/dev/shm) here: clips are read in the training process, as with --workers 0"
+                "no shared memory (/dev/shm): clips are read in the training process, as with --workers 0"
             )
             workers = 0
         if note := precision_note(settings.training.precision, device):
@@ -134,16 +134,16 @@ def train(
         batches = {}
         for name, source in (("train", options.data), ("val", options.val)):
             if source is not None:
-                store = _store_of(source, out / "clips" / name, settings, options, ranks, callbacks)
+                store = _prepare_store(source, out / "clips" / name, settings, options, ranks, callbacks)
                 callbacks.note(
                     f"{name}: {len(store)} clips"
                     + (f", {len(store.failed)} more could not be read or found" if store.failed else "")
                 )
-                for clip in store.failed[:MOST_FAILURES]:
+                for clip in store.failed[:MAX_FAILURES]:
                     callbacks.note(f"  {clip['source']}: {clip['error']}")
                 _check_captions(store, source)
                 batches[name] = FeatureBatches(store, settings.features, picture)
-        tokenizer, model = _start(settings, batches["train"].store, options, callbacks)
+        tokenizer, model = _initialize(settings, batches["train"].store, options, callbacks)
         total = parameter_counts(model)["total"]
         callbacks.note(
             f"model {config}: {total / 1e6:.2f} M parameters, {len(tokenizer)} words, on {device}"
@@ -158,24 +158,29 @@ def train(
                    {"preset": config, "overrides": list(overrides)}, callbacks.progress, callbacks.stop)  # fmt: skip
 
 
-def _store_of(
-    source: Path, place: Path, settings: RunConfig, options: RunOptions, ranks: Ranks, callbacks: RunCallbacks
+def _prepare_store(
+    source: Path,
+    folder: Path,
+    settings: RunConfig,
+    options: RunOptions,
+    ranks: Ranks,
+    callbacks: RunCallbacks,
 ) -> Store:
-    """The store `source`, or the one that the first process makes of the manifest `source`."""
+    """Opens the store `source`, or the store in `folder` that the first process prepares from the manifest `source`."""
     if not source.is_dir():
         failure: EvacapError | None = None
         if ranks.first:
             try:
-                prepare(source, place, settings.features, media=options.media, workers=options.workers,
+                prepare(source, folder, settings.features, media=options.media, workers=options.workers,
                         progress=callbacks.prepared)  # fmt: skip
             except EvacapError as error:
                 failure = error
-                if error.message.startswith(f"{place}: "):  # made before, of other clips
-                    failure = UsageError(error.message, f"delete {place}, or give another -o")
-        for found in ranks.gather(failure):  # all end together, none waits for one that failed
+                if error.message.startswith(f"{folder}: "):  # made by an earlier run, from other clips
+                    failure = UsageError(error.message, f"delete {folder}, or use another -o")
+        for found in ranks.gather(failure):  # all processes raise, so that none waits for one that failed
             if found is not None:
                 raise found
-        source = place
+        source = folder
     return _open(source, settings)
 
 
@@ -183,29 +188,29 @@ def _open(folder: Path, settings: RunConfig) -> Store:
     store = Store(folder)
     store.check(settings.features, picture=settings.model.fusion != "audio-only")
     if not len(store):
-        raise EvacapError(f"{folder}: not one of its clips could be read", "its index.parquet says why")
+        raise EvacapError(f"{folder}: none of its clips could be read", "its index.parquet has the reasons")
     return store
 
 
 def _check_captions(store: Store, source: Path) -> None:
-    silent = [store.keys[i] for i in range(len(store)) if not store.captions(i)]
-    if silent:
+    missing = [store.keys[i] for i in range(len(store)) if not store.captions(i)]
+    if missing:
         raise EvacapError(
-            f"{source}: {len(silent)} clips have no caption, the first is {silent[0]}",
-            "drop them from the manifest",
+            f"{source}: {len(missing)} clips have no caption, the first is {missing[0]}",
+            "remove them from the manifest",
         )
 
 
-def _start(
+def _initialize(
     settings: RunConfig, store: Store, options: RunOptions, callbacks: RunCallbacks
 ) -> tuple[Tokenizer, CaptionModel]:
-    """The tokenizer and the model a run begins with: fresh, with published parts, or those of a checkpoint."""
+    """Returns the tokenizer and the initial model: new, with published weights, or from a checkpoint."""
     if options.init is not None:
         checkpoint = load_checkpoint(options.init)
         if checkpoint.model.config.fusion == settings.model.fusion:
             _report_unused(checkpoint, settings, callbacks)
             return checkpoint.tokenizer, checkpoint.model
-        return checkpoint.tokenizer, _refitted(checkpoint, settings, callbacks)
+        return checkpoint.tokenizer, _transfer(checkpoint, settings, callbacks)
     if options.vocab is not None or options.init_decoder is not None:
         tokenizer = Tokenizer.from_vocab(find_vocabulary(options.vocab))
     else:
@@ -224,7 +229,7 @@ def _start(
 
 
 def _report_unused(checkpoint: Checkpoint, settings: RunConfig, callbacks: RunCallbacks) -> None:
-    """A checkpoint of the run's own fusion goes on as it is; where the run's settings say otherwise, they are told."""
+    """Notes the model settings of the run that a checkpoint with the same fusion overrides."""
     own = checkpoint.model.config
     wanted = replace(
         settings.model, decoder=replace(settings.model.decoder, vocab_size=own.decoder.vocab_size)
@@ -237,14 +242,15 @@ def _report_unused(checkpoint: Checkpoint, settings: RunConfig, callbacks: RunCa
         if value != has[name]
     ]
     if unused:
-        callbacks.note(f"{checkpoint.path}: goes on as it is, without {', '.join(unused)}")
+        callbacks.note(f"{checkpoint.path}: keeps its own sizes, ignoring {', '.join(unused)}")
 
 
-def _refitted(checkpoint: Checkpoint, settings: RunConfig, callbacks: RunCallbacks) -> CaptionModel:
-    """A fresh model of the run's fusion with all that a checkpoint of another fusion has in common with it. Of two
-    decoders, each begins as the one that there is; one that looks, as the one that saw.
+def _transfer(checkpoint: Checkpoint, settings: RunConfig, callbacks: RunCallbacks) -> CaptionModel:
+    """Builds a model with the run's fusion, and copies all parameters that it shares with a checkpoint of another
+    fusion. Both decoders of a model start from the checkpoint's only one; a single decoder starts from the checkpoint's
+    picture decoder, if the model has a picture.
 
-    UsageError where a part that both have is of another size.
+    Raises UsageError if a shared parameter has another size.
     """
     model = fresh_model(settings, checkpoint.tokenizer)
     known, wanted = checkpoint.model.state_dict(), model.state_dict()
@@ -255,11 +261,11 @@ def _refitted(checkpoint: Checkpoint, settings: RunConfig, callbacks: RunCallbac
     taken = {name: value for name, value in known.items() if name in wanted}
     if other := [name for name, value in taken.items() if value.shape != wanted[name].shape]:
         raise UsageError(
-            f"--init {checkpoint.path}: {len(other)} of its parts are of another size, the first is {other[0]}",
-            f"train a preset of its sizes: it was {checkpoint.metadata.get('preset', 'made otherwise')}",
+            f"--init {checkpoint.path}: {len(other)} of its tensors have other sizes, the first is {other[0]}",
+            f"use a preset with its sizes; its own is {checkpoint.metadata.get('preset', 'unknown')}",
         )
     model.load_state_dict(taken, strict=False)
     fresh = sorted({".".join(name.split(".")[:2]) for name in wanted if name not in taken})
     callbacks.note(f"{checkpoint.path}: its fusion is {checkpoint.model.config.fusion}; {len(taken)} of {len(wanted)} "
-              f"tensors taken over, afresh: {', '.join(fresh) or 'none'}")  # fmt: skip
+              f"tensors copied, new: {', '.join(fresh) or 'none'}")  # fmt: skip
     return model

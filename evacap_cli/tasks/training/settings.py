@@ -1,4 +1,4 @@
-"""Every number of a training run, checked before anything is loaded."""
+"""The settings of a training run, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ STOP_ON = ("loss", "cider")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The defaults are the recipe of AVCap's public code with EVACap's terms.
+    """The settings of a training run. The defaults are those of AVCap's public code, with EVACap's loss terms.
 
-    A step is one update of the weights, from `batch_size` clips over all processes; each process takes them in
-    `accumulate` portions. An epoch leaves out the clips that do not fill a batch (others each time).
+    A step is one weight update from `batch_size` clips over all processes; each process takes its share in `accumulate`
+    portions. An epoch leaves out the clips that do not fill a batch, different ones each time.
     """
 
     epochs: float = 50.0
@@ -29,17 +29,17 @@ class TrainSettings:
     final_lr: float = 1e-6
     warmup_epochs: float = 1.0
     lr_scale: dict[str, float] = field(default_factory=dict)
-    """Factors on the learning rate of parts, by the beginning of their parameters' names; the longest one counts."""
+    """Learning rate factors of parts, by prefix of the parameter names; the longest matching prefix counts."""
     freeze: tuple[str, ...] = ()
-    """Parts that stay as they are, by the beginning of their parameters' names."""
+    """Parts that are not trained, by prefix of the parameter names."""
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 5e-7
     clip_norm: float = 1.0
     ema: float = 0.0
-    """Decay of a running mean of the weights, which is then what is validated and kept; 0 for none."""
+    """Decay of an exponential moving average of the weights, which is then validated and saved; 0 for none."""
     precision: str = "auto"
     checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     compile: bool = False
     freq_mask: int = 48
     time_mask: int = 192
@@ -50,30 +50,29 @@ class TrainSettings:
     gate_stability: float = 0.01
     consistency: float = 0.1
     match: float = 1.0
-    """Weight of telling which pairs of a batch belong together, for `evidence` and `optimal-transport`; other kinds do
-    not have it."""
+    """Weight of the loss over the pairs of a batch, for the fusions `evidence` and `optimal-transport` only."""
     modality_dropout: float = 0.0
-    """Share of clips that are captioned without their picture."""
+    """Probability that a clip is trained without its picture."""
     max_words: int = 40
     stop_on: str = "loss"
-    """What `best` is best in, on the validation clips: `loss` or `cider` (captions by beam search, scored)."""
+    """Validation criterion of `best`: `loss` or `cider` (CIDEr of captions by beam search)."""
     patience: int = 0
-    """Validations without a better one after which the run ends; 0 for never."""
+    """Validations without improvement after which the run stops; 0 for never."""
     validation_beam: int = 3
     max_skips: int = 5
-    """Steps in a row that may be skipped because the loss was not finite or jumped, before the run gives up."""
+    """Steps skipped in a row, because the loss was not finite or spiked, after which the run stops with an error."""
     spike: float = 4.0
-    """A loss that many times its recent median is a jump; 0 switches the check off."""
+    """A step whose loss exceeds the recent median by this factor is skipped; 0 disables the check."""
     save_minutes: float = 5.0
-    """Minutes between saves of the full state; every epoch ends with one too."""
+    """Minutes between saves of the full state, in addition to one per epoch."""
     save_every: int = 0
-    """Steps between saves, besides; 0 for none."""
+    """Steps between additional saves; 0 for none."""
     log_every: int = 20
     seed: int = 0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Checks names, kinds and ranges; all problems at once (`UsageError`)."""
+        """Checks names, types and ranges. Raises UsageError that lists all problems."""
         known: dict[str, Any] = {f.name: getattr(cls(), f.name) for f in fields(cls)}
         problems = [f"training.{name}: no such setting" for name in values if name not in known]
         kept: dict[str, Any] = {}
@@ -81,18 +80,18 @@ class TrainSettings:
             try:
                 kept[name] = _READERS[type(known[name])](values[name])
             except (TypeError, ValueError):
-                problems.append(f"training.{name}: {values[name]!r} is not like {_shown(known[name])}")
+                problems.append(f"training.{name}: {values[name]!r} is not like {_format(known[name])}")
         if "betas" in kept and (len(kept["betas"]) != 2 or any(isinstance(b, str) for b in kept["betas"])):
-            problems.append(f"training.betas: {_shown(kept.pop('betas'))} is not two numbers")
+            problems.append(f"training.betas: {_format(kept.pop('betas'))} is not two numbers")
         if "freeze" in kept and not all(isinstance(part, str) for part in kept["freeze"]):
-            problems.append(f"training.freeze: {_shown(kept.pop('freeze'))} is not a list of names")
+            problems.append(f"training.freeze: {_format(kept.pop('freeze'))} is not a list of names")
         problems += cls(**kept)._out_of_range()
         if problems:
             raise UsageError("the training settings are wrong:\n  " + "\n  ".join(sorted(problems)))
         return cls(**kept)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for YAML and JSON; `from_dict` reads them back."""
+        """Returns plain values for YAML and JSON; `from_dict` is the inverse."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def _out_of_range(self) -> list[str]:
@@ -116,10 +115,10 @@ class TrainSettings:
             problems.append(f"training.spike: {self.spike} must be above 1, or 0 for no check")
         if self.precision not in ("auto", *PRECISIONS):
             problems.append(
-                f"training.precision: {self.precision!r} is none of auto, {', '.join(PRECISIONS)}"
+                f"training.precision: {self.precision!r} must be one of auto, {', '.join(PRECISIONS)}"
             )
         if self.stop_on not in STOP_ON:
-            problems.append(f"training.stop_on: {self.stop_on!r} is none of {', '.join(STOP_ON)}")
+            problems.append(f"training.stop_on: {self.stop_on!r} must be one of {', '.join(STOP_ON)}")
         if self.batch_size > 0 < self.accumulate and self.batch_size % self.accumulate:
             problems.append(
                 f"training.accumulate: {self.accumulate} portions do not divide batch_size {self.batch_size}"
@@ -132,7 +131,7 @@ class TrainSettings:
         return problems
 
     def learning_rate(self, step: int, steps: int, per_epoch: int) -> float:
-        """Linear from `start_lr` over the warm-up, then a cosine to `final_lr`."""
+        """Returns the learning rate of a step: linear warm-up from `start_lr`, then cosine decay to `final_lr`."""
         warmup = min(round(self.warmup_epochs * per_epoch), steps - 1)
         if step < warmup:
             return self.start_lr + step / warmup * (self.lr - self.start_lr)
@@ -146,25 +145,25 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _whole(value: Any) -> int:
+def _integer(value: Any) -> int:
     if isinstance(value, bool) or int(value) != float(value):
         raise ValueError
     return int(value)
 
 
-def _switch(value: Any) -> bool:
+def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
     return value
 
 
-def _word(value: Any) -> str:
+def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
 
 
-def _several(value: Any) -> tuple[Any, ...]:
+def _list(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise TypeError
     return tuple(v if isinstance(v, str) else _number(v) for v in value)
@@ -173,20 +172,20 @@ def _several(value: Any) -> tuple[Any, ...]:
 def _factors(value: Any) -> dict[str, float]:
     if not isinstance(value, dict):
         raise TypeError
-    return {_word(part): _number(factor) for part, factor in value.items()}
+    return {_string(part): _number(factor) for part, factor in value.items()}
 
 
 _READERS: dict[type, Any] = {
     float: _number,
-    int: _whole,
-    bool: _switch,
-    str: _word,
-    tuple: _several,
+    int: _integer,
+    bool: _boolean,
+    str: _string,
+    tuple: _list,
     dict: _factors,
 }
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, tuple):
         return repr(list(value)) if value else "a list of names"
     return "part: factor" if value == {} else repr(value)

@@ -1,4 +1,4 @@
-"""The full state of a run, in one file that is there whole or not at all."""
+"""Saves and loads the full state of a run, in one file that is written atomically."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.tasks.training.settings import TrainSettings
 
 FILE = "training.pt"
-_FREE = ("save_minutes", "save_every")
-"""Settings that change no result: a run may go on with others."""
+_IGNORED = ("save_minutes", "save_every")
+"""Settings that do not affect the result, and may change when a run resumes."""
 
 
 def save_state(out: Path, state: dict[str, Any]) -> None:
-    """Writes aside, forces it to the disk, and renames."""
+    """Writes the state to a temporary file, syncs it, and renames it."""
     aside = out / (FILE + ".tmp")
     with aside.open("wb") as file:
         torch.save(state, file)
@@ -28,8 +28,8 @@ def save_state(out: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(out: Path, settings: TrainSettings, identity: dict[str, str]) -> dict[str, Any] | None:
-    """The state of the run in `out`, None when there is none; one of other settings or clips is refused, with the
-    differences."""
+    """Returns the state of the run in `out`, None if there is none. Raises EvacapError with the differences if the run
+    has other settings or clips."""
     path = out / FILE
     if not path.exists():
         return None
@@ -43,11 +43,11 @@ def load_state(out: Path, settings: TrainSettings, identity: dict[str, str]) -> 
         ) from error
     wanted = settings.to_dict()
     differing = [f"training.{k} was {saved.get(k)!r}, is {v!r}" for k, v in wanted.items()
-                 if k not in _FREE and saved.get(k) != v]  # fmt: skip
+                 if k not in _IGNORED and saved.get(k) != v]  # fmt: skip
     differing += [f"{k} was {was.get(k)!r}, is {v!r}" for k, v in identity.items() if was.get(k) != v]
     if differing:
         raise EvacapError(
             f"{out}: holds a run with other settings ({'; '.join(differing)})",
-            "give another -o, or --no-resume to start again there",
+            "use another -o, or --no-resume to start again",
         )
     return state

@@ -1,4 +1,4 @@
-"""How good a model is on clips it does not train on, shared out over the processes of a run."""
+"""Validates a model on held-out clips, distributed over the processes of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from evacap_cli.metrics.quick_cider import quick_cider
 from evacap_cli.model import CaptionModel, Objective, Tokenizer
 from evacap_cli.tasks.batches import Batches
 from evacap_cli.tasks.training.caption_tokens import encode_captions
-from evacap_cli.tasks.training.distributed import ALONE, Ranks
+from evacap_cli.tasks.training.distributed import SINGLE, Ranks
 from evacap_cli.tasks.training.loading import load_batches
 from evacap_cli.tasks.training.settings import TrainSettings
 
@@ -20,11 +20,11 @@ def validate(
     data: Batches,
     settings: TrainSettings,
     dtype: torch.dtype | None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE,
     workers: int = 0,
 ) -> dict[str, float]:
-    """`validation`: mean smoothed cross-entropy a word on the first captions; with `stop_on: cider` also
-    `validation_cider`, of captions by beam search against all references."""
+    """Returns `validation`, the mean smoothed cross-entropy per word on the first captions; with `stop_on: cider` also
+    `validation_cider`, the CIDEr of captions by beam search against all references."""
     model.eval()
     device = model.device
     objective = Objective(settings.smoothing, 0.0, 0.0)
@@ -32,7 +32,7 @@ def validate(
     size = max(1, settings.batch_size // settings.accumulate // ranks.world)
     portions = [(0, mine[start : start + size]) for start in range(0, len(mine), size)]
     sums = torch.zeros(2, dtype=torch.float64, device=device)
-    said: dict[int, str] = {}
+    captions: dict[int, str] = {}
     for (_, rows), batch in zip(portions, load_batches(data, iter(portions), None, workers), strict=True):
         audio, picture, mask = batch.inputs(device, data.features)
         tokens, wanted = encode_captions(tokenizer, batch.captions, settings.max_words)
@@ -47,12 +47,11 @@ def validate(
                 found = model.generate(
                     audio, picture, mask, settings.validation_beam, longest, towers=batch.towers
                 )
-                said |= {row: tokenizer.decode(t.tolist()) for row, t in zip(rows, found.tokens, strict=True)}
-    total, words_in_all = ranks.sum(sums).tolist()
-    values = {"validation": total / words_in_all}
+                texts = map(tokenizer.decode, found.tokens.tolist())
+                captions |= dict(zip(rows, texts, strict=True))
+    total, total_words = ranks.sum(sums).tolist()
+    values = {"validation": total / total_words}
     if settings.stop_on == "cider":
-        everything = {str(row): text for part in ranks.gather(said) for row, text in part.items()}
-        values["validation_cider"] = quick_cider(
-            everything, {row: data.captions(int(row)) for row in everything}
-        )
+        gathered = {str(row): text for part in ranks.gather(captions) for row, text in part.items()}
+        values["validation_cider"] = quick_cider(gathered, {row: data.captions(int(row)) for row in gathered})
     return values

@@ -233,8 +233,8 @@ def test_out_of_memory_halves_the_batch_once_and_for_all(
         assert [said.caption for said in describer.caption(clips)] == alone  # type: ignore[union-attr]
     assert model.sizes == [8, 4, *[2] * 8]
     assert told == [
-        "cpu: out of memory with 8 clips at once; from here on 4",
-        "cpu: out of memory with 4 clips at once; from here on 2",
+        "cpu: out of memory with batch size 8; continuing with 4",
+        "cpu: out of memory with batch size 4; continuing with 2",
     ]
 
 

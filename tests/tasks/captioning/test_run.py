@@ -318,7 +318,7 @@ def test_a_folder_that_goes_away(captioner: Captioner, folder: Path, tmp_path: P
     def progress(done: int, clips: int, rows: list[Row]) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
-    with pytest.raises(EvacapError, match="removed while this ran") as caught:
+    with pytest.raises(EvacapError, match="removed during the run") as caught:
         caption_files(captioner, find_sources([folder]), OutputOptions(place / "o.csv"), INLINE, progress)
     assert caught.value.exit_code == 1
 
@@ -345,7 +345,7 @@ def test_one_file_for_each_input_is_not_written_over(
     out = tmp_path / "texts"
     out.mkdir()
     (out / "0.mp4.jsonl").write_text("mine")
-    with pytest.raises(UsageError, match="1 files are there already"):
+    with pytest.raises(UsageError, match="1 files already exist"):
         run(captioner, folder, out, kind="jsonl")
     (out / "0.mp4.jsonl").unlink()
     run(captioner, folder, out, kind="jsonl")

@@ -198,7 +198,7 @@ def test_after_several_skipped_steps_the_run_ends_and_keeps_what_was_good(
     state = torch.load(tmp_path / "run" / "training.pt", weights_only=True)
     torch.save({**state, "settings": settings(epochs=3).to_dict()}, tmp_path / "run" / "training.pt")
     with pytest.raises(
-        EvacapError, match="5 steps in a row were skipped, the last, 10, because the loss is nan"
+        EvacapError, match="5 steps in a row were skipped; the last one, 10, because the loss is nan"
     ) as caught:
         fit(
             small_model(tokenizer),
@@ -219,11 +219,11 @@ def test_a_jump_of_the_loss_is_skipped(
 
     run = _Run(small_model(tokenizer), tokenizer, Colours(), settings(spike=3.0), tmp_path, None,
                torch.device("cpu"), SimpleNamespace(rank=0, world=1, first=True), 0, {}, {})  # type: ignore[arg-type] # fmt: skip
-    assert run.complaint(100.0, 1.0) == ""  # nothing to compare with yet
+    assert run.skip_reason(100.0, 1.0) == ""  # nothing to compare with yet
     run.recent.extend([2.0] * 30)
-    assert run.complaint(5.9, 1.0) == ""
-    assert "jumped to 6.100 from about 2.000" in run.complaint(6.1, 1.0)
-    assert "norm is inf" in run.complaint(2.0, float("inf"))
+    assert run.skip_reason(5.9, 1.0) == ""
+    assert "jumped to 6.100 from about 2.000" in run.skip_reason(6.1, 1.0)
+    assert "norm is inf" in run.skip_reason(2.0, float("inf"))
 
 
 @pytest.mark.slow

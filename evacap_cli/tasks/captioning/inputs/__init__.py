@@ -1,1 +1,1 @@
-"""What is captioned: inputs, found in a stable order, and read as clips."""
+"""Inputs: finds them in a stable order and reads them as clips."""

@@ -1,4 +1,4 @@
-"""One input to the clips that are captioned: one of it, or all of its segments. Runs in workers."""
+"""Reads the clips of an input: the whole input, or its segments. Runs in worker processes."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from evacap_cli.tasks.clips import (
     too_short,
 )
 
-if TYPE_CHECKING:  # a worker needs nothing that finds inputs
+if TYPE_CHECKING:  # keeps workers from importing the code that finds inputs
     from evacap_cli.tasks.captioning.inputs.sources import Source
 
-MIN_NEW_SHARE = 0.1  # of a segment that must be new in the last one, which is shorter
-WORKER_LOST = "its frames cost a decoder its life: only heard"
+MIN_NEW_SHARE = 0.1  # share of a segment that must be new in the last, shorter one
+WORKER_LOST = "a decoder crashed on its frames: captioned from its audio only"
 
 
 def check_segments(settings: ClipSettings) -> None:
-    """Raises UsageError where segments are longer than what the model hears at once."""
+    """Raises UsageError if segments are longer than the model's audio input."""
     most = settings.features.seconds
     if settings.segment is not None and settings.segment > most:
         raise UsageError(
-            f"--segment {settings.segment:g}: the model hears {most:g} s at once", f"give at most {most:g}"
+            f"--segment {settings.segment:g}: the model takes at most {most:g} s", f"give at most {most:g}"
         )
 
 
 def read_source(
     source: Source, settings: ClipSettings, readers: Sequence[str] = READERS
 ) -> Clip | Iterator[Clip | None]:
-    """The clip of an input or, with `settings.segment`, its clips one after another; None in between says that it goes
-    on. Raises MediaError.
+    """Returns the clip of an input or, with `settings.segment`, an iterator over its clips. The iterator gives None for
+    progress without a clip. Raises MediaError.
     """
     if settings.segment is not None:
         return read_segments(source, settings)
@@ -58,20 +58,20 @@ def read_source(
 
 
 def read_source_carefully(source: Source, settings: ClipSettings) -> Clip | Iterator[Clip | None]:
-    """For inputs on which a worker was lost: without decord, or, in segments, without pictures."""
+    """Reads an input on which a worker crashed: without decord or, in segments, without pictures."""
     if settings.segment is None:
         return read_source(source, settings, CAREFUL)
     return read_segments(source, replace(settings, frames=0), "" if settings.frames == 0 else WORKER_LOST)
 
 
 def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> Iterator[Clip | None]:
-    """The clips of a recording, each as `load_clip` gives that part, in one pass over sound and picture.
+    """Reads the segments of a recording in one pass over audio and video, each as `load_clip` reads that part.
 
-    They begin every `hop` seconds from the source's start on, at times on the file's clock, to 0.001 s, and end where
-    the sound does. The last one may be shorter; it counts if at least a tenth of a segment, and 25 ms, are new in it.
-    Stretches without sound (gaps; silence, unless `settings.silence`), and with `min_rms` those that are quieter, give
-    None. `unseen`: why there are no pictures, where none are wanted. Memory: a few segments. Raises MediaError when no
-    clip comes of it.
+    Segments start every `hop` seconds from the source's start, on the file's clock, rounded to 0.001 s, until the audio
+    ends. The last one may be shorter; it is kept if at least a tenth of a segment and 25 ms of it are new. Segments
+    without audio (gaps; silence, unless `settings.silence`) and those below `min_rms` give None. `unseen`: the reason
+    for missing pictures if `settings.frames` is 0. Holds a few segments in memory. Raises MediaError if there is no
+    clip.
     """
     stay_on_one_core()
     features, count = settings.features, settings.frames
@@ -119,7 +119,7 @@ class _Segment:
 
 
 def _read_segments(media: Media, source: Source, settings: ClipSettings) -> Iterator[_Segment | None]:
-    """What is heard of each segment, None for those that are left out."""
+    """Yields the audio of each segment, None for segments that are left out."""
     assert settings.segment is not None
     length, hop = settings.segment, settings.hop or settings.segment
     begin = max(0.0, source.start or 0.0)
@@ -160,33 +160,33 @@ def _left_out(wave: np.ndarray, settings: ClipSettings) -> bool:
 
 
 def _too_little(new: float, seconds: float, length: float) -> bool:
-    """Whether a segment is shorter than the others and has hardly anything that they have not."""
+    """Whether a segment is shorter than the others and hardly anything in it is new."""
     return seconds < length - 1e-3 and new < max(WINDOW_SECONDS, MIN_NEW_SHARE * length)
 
 
 def _nothing_heard(source: Source, settings: ClipSettings, most: int, quiet: int, limit: float) -> MediaError:
-    """Why no clip comes of a recording, in which at most so many samples stand together."""
+    """Returns the error for a recording without clips. most: samples of its longest segment."""
     start = source.start or 0.0
     if quiet and settings.min_rms is None:
         return no_sound(start, math.inf if source.end is None else limit)
     if quiet:
         return MediaError(
-            f"nothing in it is louder than {settings.min_rms:g} dBFS", "give a lower --min-rms, or none"
+            f"nothing in it is louder than {settings.min_rms:g} dBFS", "lower --min-rms, or omit it"
         )
     if source.end is not None and source.end <= start:
-        return MediaError(f"the part from {start:g} to {source.end:g} s has no length")
+        return MediaError(f"the part from {start:g} to {source.end:g} s is empty")
     if limit <= start:
         return MediaError(f"the part from {start:g} s on is not in it: it ends at {limit:.2f} s")
     return too_short(most)
 
 
 def _without_padding(end: float, seconds: float | None) -> float:
-    """Where the sound ends, by what was decoded and what the file says."""
+    """Returns the end of the audio without the encoder's padding. seconds: the duration that the file states."""
     return seconds if seconds is not None and 0 < end - seconds < PADDING else end
 
 
 def _level(wave: np.ndarray) -> float:
-    """Root mean square in dB of full scale."""
+    """Returns the root mean square level in dBFS."""
     power = float(np.square(wave, dtype=np.float64).mean())
     return 10 * math.log10(power) if power > 0 else -math.inf
 

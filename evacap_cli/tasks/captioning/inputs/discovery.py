@@ -1,4 +1,4 @@
-"""What a user points at, as a list of inputs in a stable order: files, folders, wildcards, lists, manifests, URLs."""
+"""Finds inputs in a stable order: files, folders, wildcards, lists, manifests and URLs."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ MANIFESTS = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet",
 def find_sources(
     inputs: Iterable[str | Path], stdin: IO[bytes] | IO[str] | None = None, any_suffix: bool = False
 ) -> Sources:
-    """Inputs in the order of `inputs`, each with its outcome or on the way to one.
+    """Returns the inputs in the order of `inputs`.
 
-    - A file that is named is taken whatever its suffix, twice if named twice; one that cannot be read has an `error`.
-    - A folder: all media below it by suffix, sorted, hidden ones left out; links are followed, but not in circles. A
-      folder that cannot be looked into is a source with an `error`. With `any_suffix`, files of other suffixes, or of
-      none, are inputs if there is sound in them; that is looked up in a process of its own.
-    - Wildcards, see `expand_wildcard`; URLs, see `urls`.
-    - A table (`MANIFESTS`): a manifest, as `read_manifest` reads it, captions left aside; URLs may stand for paths. A
-      clip whose media is not found has an `error`.
-    - `-`: a list on `stdin` (of this process, if None), one name a line, or each ended by NUL. What is in it is a file,
-      folder, wildcard or URL; what is not there has an `error`.
+    - A file is taken with any suffix, and twice if named twice. If it cannot be read, it has an `error`.
+    - A folder gives all files below it with a media suffix, sorted, without hidden ones. Links are followed, cycles are
+      not. A folder that cannot be read is a source with an `error`. With `any_suffix`, files with other suffixes are
+      inputs if they have audio; a separate process checks this.
+    - Wildcards: see `expand_wildcard`. URLs: see `urls`.
+    - A table (`MANIFESTS`) is a manifest, read like `read_manifest`, without captions. Its paths may be URLs. A clip
+      whose file is not found has an `error`.
+    - `-` is a list on `stdin` (of this process, if None), one name per line or NUL-terminated. Each name is a file,
+      folder, wildcard or URL. If it does not exist, it has an `error`.
 
-    Equal contents are known by `same_as`. Raises UsageError naming every input that does not exist or cannot be
-    understood, and EvacapError when there is nothing to caption.
+    `same_as` marks inputs with the same content. Raises UsageError that lists all inputs that do not exist or are
+    invalid, and EvacapError if there is nothing to caption.
     """
     given = [os.fspath(name) for name in inputs]
     with AnySuffix() if any_suffix else nullcontext(is_media) as wanted:
@@ -60,19 +60,19 @@ def find_sources(
 
 
 class _SourceCollector:
-    """What was found so far. One method for each kind of input."""
+    """Collects sources. One method for each kind of input."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self.wanted = wanted  # of the files in folders
+        self.wanted = wanted  # which files in folders are inputs
         self.sources = Sources()
         self.inodes: list[Inode | None] = []
         self.output_paths = OutputPaths()
         self.missing: list[str] = []
         self.wrong: dict[str, UsageError] = {}
-        self.protocols: set[str] = set()  # that can be read
+        self.protocols: set[str] = set()  # URL schemes that were checked
 
     def add(self, name: str, listed: bool = False) -> None:
-        """Takes an input of the user's; `listed`: one of a list, which stands even if nothing is there."""
+        """Adds an input. `listed`: from a list on stdin, where a missing input is a source with an `error`."""
         try:
             if not urls.is_url(name) or (path := urls.local_path(name)) is None:
                 path = name
@@ -86,7 +86,7 @@ class _SourceCollector:
             self.wrong.setdefault(error.message, error)
 
     def checked(self, given: list[str]) -> Sources:
-        """All sources with their duplicates known. Raises UsageError and EvacapError, see `find_sources`."""
+        """Returns all sources with `same_as` set. Raises UsageError and EvacapError, see `find_sources`."""
         wrong = list(self.wrong.values())
         if self.missing:
             named = "\n  ".join(map(repr, self.missing))
@@ -101,7 +101,7 @@ class _SourceCollector:
             raise EvacapError(
                 f"no media files in {', '.join(map(repr, given)) or 'the inputs'}"
                 + (f" (left out: {left_out})" if left_out else ""),
-                "name files, or a folder with videos or sound files in it",
+                "name files, or a folder with video or audio files",
             )
         for i, earlier in find_duplicates(self.sources, self.inodes).items():
             self.sources[i] = replace(self.sources[i], same_as=earlier)
@@ -118,14 +118,14 @@ class _SourceCollector:
             self._append(name, path, relative, status)
 
     def _add_folder(self, folder: str, relative: str = "") -> None:
-        """relative: where the folder itself stands among the outputs."""
+        """Adds the media files of a folder. relative: path of the folder itself among the outputs."""
         tree = walk(folder, self.wanted, self.sources.left_out)
         top = str(Path(folder))
         for name in tree.files:
             path = name if top == os.curdir else f"{top.rstrip('/')}/{name}".rstrip("/")
             status = PathStatus(error=error) if (error := tree.unreadable.get(name)) else path_status(path)
-            place = f"{relative}/{name}" if relative else name
-            self._append(path or top, path or top, place or os.path.basename(top), status)
+            output = f"{relative}/{name}" if relative else name
+            self._append(path or top, path or top, output or os.path.basename(top), status)
 
     def _add_wildcard(self, pattern: str, listed: bool) -> None:
         before = self.sources.left_out.total()
@@ -190,15 +190,15 @@ class _SourceCollector:
         end: float | None = None,
     ) -> None:
         status = status or PathStatus(error="no such file or folder")
-        place = self.output_paths.assign(relative, start, end)
+        output = self.output_paths.assign(relative, start, end)
         self.sources.append(
-            Source(name, path, start, end, status.size, status.mtime_ns, status.error, None, place)
+            Source(name, path, start, end, status.size, status.mtime_ns, status.error, None, output)
         )
         self.inodes.append(status.inode)
 
 
 def _read_list(stdin: IO[bytes] | IO[str] | None) -> list[str]:
-    """The names on `stdin`: ended by NUL if there is one, else one a line."""
+    """Reads the names on `stdin`: NUL-terminated if there is a NUL, else one per line."""
     file = getattr(sys.stdin, "buffer", sys.stdin) if stdin is None else stdin
     content = file.read()
     raw = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
@@ -208,5 +208,5 @@ def _read_list(stdin: IO[bytes] | IO[str] | None) -> list[str]:
 
 
 def expand_inputs(inputs: Iterable[str | Path]) -> list[Path]:
-    """The paths of `find_sources`."""
+    """Returns the paths of `find_sources`."""
     return [Path(source.path) for source in find_sources(inputs)]

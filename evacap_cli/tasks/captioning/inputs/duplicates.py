@@ -1,4 +1,4 @@
-"""Inputs with the same content, found with as little reading as can be."""
+"""Finds inputs with the same content while reading as little as possible."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.inputs.sources import Source
 
-EDGE_BYTES = 16 * 1024  # bytes read of a file's head and of its tail
-STALL_SECONDS = 30.0  # without a single chunk; more than a disk takes to start
+EDGE_BYTES = 16 * 1024  # bytes read at the start and at the end of a file
+STALL_SECONDS = 30.0  # time without a chunk after which a drive is stalled; a disk spins up faster
 _CHUNK = 1 << 20
 Inode = tuple[int, int]  # device and number
 
 
 def find_duplicates(sources: Sequence[Source], inodes: Sequence[Inode | None]) -> dict[int, int]:
-    """Number of a source -> number of the first one with the same content and part. `inodes`: those of local files.
+    """Maps the number of each duplicate to the number of the first source with the same content and part.
 
-    One file under two names is known by its inode, and URLs by their names, without any reading. Other files are read
-    where there is another of the same size and part: head and tail, and all of it where those agree. What cannot be
-    read, changes meanwhile, or is on a drive that stalls, is nobody's copy: the run will tell.
+    Inodes and URLs identify the same file under two names without reading it. Other files are read only if their size
+    and part are equal: first the start and the end, then, if these agree, the whole file. A file that cannot be read,
+    that changes, or that is on a stalled drive is no duplicate; captioning reports the error. `inodes`: None for URLs.
     """
     first: dict[Any, int] = {}
     copies: dict[int, int] = {}
@@ -41,35 +41,37 @@ def find_duplicates(sources: Sequence[Source], inodes: Sequence[Inode | None]) -
     reader = _Reader()
     same: dict[int, int] = {}
     for (size, _), group in sizes.items():
-        alike = reader.alike(sources, inodes, group, whole=False)
+        equal = reader.group_equal(sources, inodes, group, whole=False)
         if size > 2 * EDGE_BYTES:
-            alike = [
-                content for edges in alike for content in reader.alike(sources, inodes, edges, whole=True)
+            equal = [
+                content
+                for edges in equal
+                for content in reader.group_equal(sources, inodes, edges, whole=True)
             ]
-        for content in alike:
+        for content in equal:
             same.update(dict.fromkeys(content[1:], content[0]))
     return {i: same.get(known, known) for i, known in copies.items()} | same
 
 
 class _Reader:
-    """Digests of files. A drive that stalls is read no further: its other files count as unlike."""
+    """Compares files by digest. Files on a stalled drive are not read and count as different."""
 
     def __init__(self) -> None:
         self.stalled: set[int] = set()  # devices
 
-    def alike(
+    def group_equal(
         self, sources: Sequence[Source], inodes: Sequence[Inode | None], group: list[int], whole: bool
     ) -> list[list[int]]:
-        """Those of a group with equal bytes, together; what is like nothing else is left out."""
+        """Returns the files of a group that have equal bytes, as groups of two or more."""
         by_digest: dict[bytes, list[int]] = {}
         for i in group if len(group) > 1 else ():
             device = (inodes[i] or (0, 0))[0]
             if digest := self._digest(sources[i], device, whole):
                 by_digest.setdefault(digest, []).append(i)
-        return [alike for alike in by_digest.values() if len(alike) > 1]
+        return [equal for equal in by_digest.values() if len(equal) > 1]
 
     def _digest(self, source: Source, device: int, whole: bool) -> bytes:
-        """`_read`'s digest, from a thread that is left behind when it gets nothing for `STALL_SECONDS`."""
+        """Runs `_read` in a thread, and abandons it if no chunk arrives for `STALL_SECONDS`."""
         if device in self.stalled:
             return b""
         progress: SimpleQueue[bytes | None] = SimpleQueue()
@@ -84,9 +86,9 @@ class _Reader:
 
 
 def _read(source: Source, whole: bool, progress: SimpleQueue[bytes | None]) -> None:
-    """Puts None after each chunk, then the digest of a file's head and tail or of the whole file.
+    """Puts None after each chunk, then the digest of the file's start and end or of the whole file.
 
-    The digest is empty where the file cannot be read or is not what was listed.
+    The digest is empty if the file cannot be read or has changed since it was listed.
     """
     digest, status = hashlib.sha256(), None
     try:

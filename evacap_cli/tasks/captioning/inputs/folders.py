@@ -1,4 +1,4 @@
-"""What stands at a path, and all files below a folder, in an order that does not change."""
+"""The status of a path, and all files below a folder in a stable order."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from typing import NamedTuple
 from evacap_cli.media import MEDIA_SUFFIXES, DecodePool, holds_sound
 
 NO_MEDIA, HIDDEN, SPECIAL = "no media", "hidden", "pipes, sockets or devices"
-LINKED_AGAIN = "links to folders that are looked into anyway"
-LOOK_SECONDS = 60.0  # that a look at the content of one file may take
+LINKED_AGAIN = "links to folders that are already included"
+PROBE_SECONDS = 60.0  # time limit for probing the content of one file
 Wanted = Callable[[str], bool]  # whether the file at a path is an input
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 
 
 class PathStatus(NamedTuple):
-    """What the system says of a path: bytes, modification time in ns, (device, inode); `error` says why it cannot be
-    read."""
+    """The status of a path: bytes, modification time in ns, (device, inode), and the `error` if it cannot be read."""
 
     size: int | None = None
     mtime_ns: int | None = None
@@ -32,19 +31,19 @@ class PathStatus(NamedTuple):
 
 
 def path_status(path: str) -> PathStatus | None:
-    """What stands at a path, links followed, without opening it; None where nothing of that name is."""
+    """Returns the status of a path without opening it; None if it does not exist. Links are followed."""
     try:
         status = os.stat(path)
     except OSError as error:
         if error.errno not in _NOTHING:
             return PathStatus(error=f"cannot be read: {error.strerror or error}")
-        return PathStatus(error="a link to nowhere") if os.path.islink(path) else None
-    except ValueError:  # a name that no file can have
+        return PathStatus(error="a broken link") if os.path.islink(path) else None
+    except ValueError:  # an invalid file name
         return None
     cause, mode = "", status.st_mode
     if not stat.S_ISREG(mode):
         kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a device")
-        cause = f"{kind}, not a file"  # reading a pipe could wait for ever
+        cause = f"{kind}, not a file"  # reading a pipe could block forever
     elif not status.st_size:
         cause = "the file is empty"
     elif not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
@@ -54,17 +53,18 @@ def path_status(path: str) -> PathStatus | None:
 
 
 def is_media(name: str) -> bool:
-    """Whether a file's name has a suffix of sound or video, in any case."""
+    """Whether a file name has an audio or video suffix, in upper or lower case."""
     return os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
 
 
 class AnySuffix:
-    """Whether a file is an input by its suffix or else by its content, which a process of its own looks at: damaged
-    files may end or hang a decoder. A context manager, which ends that process.
+    """Decides by suffix or else by content whether a file is an input. A context manager.
+
+    A separate process probes the content, because damaged files may crash or hang a decoder.
     """
 
     def __init__(self) -> None:
-        self._pool: DecodePool[str, bool] = DecodePool(1, holds_sound, timeout=LOOK_SECONDS)
+        self._pool: DecodePool[str, bool] = DecodePool(1, holds_sound, timeout=PROBE_SECONDS)
 
     def __enter__(self) -> AnySuffix:
         return self
@@ -79,29 +79,29 @@ class AnySuffix:
 
 
 def path_sort_key(path: str) -> str:
-    """Sort key of paths: folder by folder, so that `a/b` comes before `a-b`."""
+    """Returns a key that sorts paths folder by folder: `a/b` comes before `a-b`."""
     return path.replace("/", "\0")
 
 
 class FolderFiles(NamedTuple):
-    """Files below a folder, as paths relative to it with `/`, sorted `path_sort_key`; `unreadable`: those among them
-    that are folders which could not be looked into, and why."""
+    """The files below a folder, as relative paths with `/`, sorted by `path_sort_key`. `unreadable`: the entries that
+    are folders which cannot be read, with the reason."""
 
     files: list[str]
     unreadable: dict[str, str]
 
 
 def walk(top: str, wanted: Wanted, left_out: Counter[str]) -> FolderFiles:
-    """The files below `top` whose path is `wanted`; what is left out is counted by reason.
+    """Returns the files below `top` whose path is `wanted`; the others are counted by reason in `left_out`.
 
-    Links to files and folders are followed. Every folder is looked into once, under the name without links where it
-    has one, so that links in a circle end. Links to nowhere are files: somebody meant them to be.
+    Links to files and folders are followed. Every folder is read once, under its name without links if it has one, so
+    that link cycles end. Broken links count as files, so that they are reported.
     """
     files: list[str] = []
     unreadable: dict[str, str] = {}
     seen: set[tuple[int, int]] = set()
     folders, links = [""], list[tuple[str, str]]()
-    while folders or links:  # links come last: they may lead to what is found without them
+    while folders or links:  # links come last: their targets may also be found without them
         below = folders.pop() if folders else heapq.heappop(links)[1]
         path = f"{top}/{below}" if below else top
         try:
@@ -131,7 +131,7 @@ def walk(top: str, wanted: Wanted, left_out: Counter[str]) -> FolderFiles:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """folder, link (to a folder), file or special; what cannot be told is a file, and is looked at again as such."""
+    """Returns folder, link (to a folder), file or special. An entry of unknown kind is a file."""
     try:
         if entry.is_dir():
             return "link" if entry.is_symlink() else "folder"

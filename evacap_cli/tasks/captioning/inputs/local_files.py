@@ -1,4 +1,4 @@
-"""An input as a local file while it is read. Runs in workers."""
+"""Provides an input as a local file while it is read. Runs in worker processes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def local_file(source: Source) -> Iterator[Path]:
-    """The file itself, or a copy of what a URL names, which is gone afterwards.
+    """Yields the path of a local file, or of a temporary copy of a URL.
 
-    Raises MediaError when a file is not what was listed (where the source says size or time) or is another one after
-    the body has run, also in place of a MediaError of the body: half of a file often cannot be read. For URLs it says
-    why they cannot be fetched.
+    Raises MediaError if a URL cannot be downloaded, or if a file has changed since it was listed or while the body
+    runs. This replaces a MediaError of the body, because half a file often cannot be read.
     """
     if is_url(source.path):
         with download(source.path) as path:
@@ -29,7 +28,7 @@ def local_file(source: Source) -> Iterator[Path]:
         return
     before = _state(source.path)
     listed = (source.size, source.mtime_ns)
-    if any(said not in (None, now) for said, now in zip(listed, before, strict=True)):
+    if any(old not in (None, now) for old, now in zip(listed, before, strict=True)):
         raise _changed(source.size, before[0])
     try:
         yield Path(source.path)
@@ -46,7 +45,7 @@ def _check(path: str, before: tuple[int, int]) -> None:
 
 
 def _state(path: str) -> tuple[int, int]:
-    """Bytes and modification time in ns. Raises MediaError."""
+    """Returns the size in bytes and the modification time in ns. Raises MediaError."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
@@ -58,5 +57,5 @@ def _changed(before: int | None, after: int) -> MediaError:
     sizes = f": {before} bytes, then {after}" if before not in (None, after) else ""
     return MediaError(
         f"changed while it was read{sizes}",
-        "wait until nothing writes to it, then run the same command again with --retry-failed",
+        "wait until the other program is done, then run the same command again with --retry-failed",
     )

@@ -1,4 +1,4 @@
-"""The clips that a table names, as inputs."""
+"""Reads the clips of a manifest as inputs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from evacap_cli.tasks.captioning.inputs.urls import is_url
 
 
 class ManifestPart(NamedTuple):
-    """A clip of a manifest: what is opened (the manifest's own words where nothing was found, and then `error` says
-    why), its part in seconds, and its place below the manifest's folder."""
+    """A clip of a manifest: its path (as written in the manifest if no file was found, with the reason in `error`), its
+    part in seconds, and its path relative to the manifest's folder."""
 
     path: str
     start: float | None
@@ -26,15 +26,15 @@ class ManifestPart(NamedTuple):
 
 
 def read_parts(path: Path) -> Iterator[ManifestPart]:
-    """The clips of a manifest in the order of their first rows, see `read_manifest`; paths may be URLs, too.
+    """Yields the clips of a manifest in the order of their first rows, see `read_manifest`. Paths may be URLs.
 
-    Raises UsageError where the table cannot be read as a manifest.
+    Raises UsageError if the table is not a valid manifest.
     """
     table = read_table(path, is_known)
     check_columns(path, table, captioned=False)
     clips = collect(path, table, [path.parent])
     if not clips:
-        raise UsageError(f"{path}: has no clips in it", "add rows")
+        raise UsageError(f"{path}: has no clips", "add rows")
     entries = iter(find_entries([clip for clip in clips if not is_url(clip.source)], [path.parent]))
     folder = "" if path.parent == Path() else os.path.join(path.parent, "")
     for clip in clips:

@@ -1,4 +1,4 @@
-"""Where the outputs of inputs stand below one folder: names that are safe, readable and unlike each other."""
+"""Assigns each input a safe, readable and unique path for its outputs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import hashlib
 import os
 import unicodedata
 
-_LONGEST = 200  # bytes of a file's name, so that `.srt` and what marks an unfinished file still fit into 255
+_MAX_NAME_BYTES = 200  # leaves room for `.srt` and the suffix of unfinished files within 255 bytes
 
 
 class OutputPaths:
-    """Gives every input of a run its relative path, the same from run to run for the same inputs.
+    """Gives every input a relative path. The same inputs always get the same paths.
 
-    A name keeps its extension. What is taken gets `~2`, `~3`, ... before it: of names that differ only in case or in
-    how accents are put together, too, since many disks tell them not apart. `.START-END` follows for a part of a file.
+    A name keeps its extension. A name that is taken gets `~2`, `~3`, ... before the extension. Names that differ only
+    in case or in Unicode normalization count as equal, because many file systems do not distinguish them. A part of a
+    file adds `.START-END`.
     """
 
     def __init__(self) -> None:
@@ -21,7 +22,7 @@ class OutputPaths:
         self._counts: dict[str, int] = {}
 
     def assign(self, relative: str, start: float | None = None, end: float | None = None) -> str:
-        """`relative`, with `/`, made unique; times in seconds."""
+        """Returns a unique path for `relative`, which uses `/`. start, end: in seconds."""
         if relative.startswith("/") or "." in (parts := relative.split("/")) or ".." in parts or "" in parts:
             relative = (
                 "/".join(part for part in relative.split("/") if part not in ("", ".", "..")) or "input"
@@ -45,16 +46,16 @@ def _key(name: str) -> str:
 
 
 def _short(relative: str) -> str:
-    """With the file's own name cut where it is too long, and a hash of all of it instead."""
-    if len(relative) * 4 <= _LONGEST:  # four bytes are the longest character
+    """Shortens a file name that is too long, and adds a hash of the full name."""
+    if len(relative) * 4 <= _MAX_NAME_BYTES:  # a character takes at most four bytes
         return relative
     folder, slash, name = relative.rpartition("/")
     raw = os.fsencode(name)
-    if len(raw) <= _LONGEST:
+    if len(raw) <= _MAX_NAME_BYTES:
         return relative
     stem, extension = os.path.splitext(name)
     extension = extension if len(extension) <= 10 else ""
-    cut = raw[: _LONGEST - 60].decode("utf-8", "ignore") if _is_text(stem) else "name"
+    cut = raw[: _MAX_NAME_BYTES - 60].decode("utf-8", "ignore") if _is_text(stem) else "name"
     return f"{folder}{slash}{cut}~{hashlib.sha256(raw).hexdigest()[:8]}{extension}"
 
 

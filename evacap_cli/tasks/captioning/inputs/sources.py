@@ -1,4 +1,4 @@
-"""Inputs: files, URLs, and parts of them."""
+"""The inputs of a run: files, URLs, and parts of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 class Source:
     """One input: a file, a URL, or a part of one.
 
-    name: what its rows say in `video`. path: what is opened. start, end: the part in seconds, None where none was
-    named. size in bytes, mtime_ns: when it was listed, None where nobody says. error: why it cannot be read, where that
-    is known already. same_as: number, in the same list, of an earlier source with the same content and part. relative:
-    its place below a folder of outputs.
+    name: the value of the column `video`. path: the path or URL to open. start, end: the part in seconds, None for the
+    whole file. size (bytes), mtime_ns: when it was listed, None if unknown. error: why it cannot be read, if known
+    already. same_as: number of an earlier source with the same content and part. relative: its path below an output
+    folder.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Source:
 
 
 class Sources(list[Source]):
-    """Inputs in order. left_out: how many things in folders are no inputs, by reason ('no media', 'hidden', ...)."""
+    """Inputs in order. left_out: number of files in folders that are no inputs, by reason ('no media', 'hidden')."""
 
     def __init__(self, sources: Iterable[Source] = (), left_out: Counter[str] | None = None) -> None:
         super().__init__(sources)

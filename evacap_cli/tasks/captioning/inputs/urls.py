@@ -1,4 +1,4 @@
-"""Inputs that are elsewhere: URLs of every kind that fsspec knows. Nothing here is needed, or imported, without one."""
+"""Lists and downloads URLs of every protocol that fsspec supports. Imports fsspec only when a URL is used."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from evacap_cli.media.container import one_line
 from evacap_cli.tasks.captioning.inputs.folders import HIDDEN, NO_MEDIA, is_media, path_sort_key
 from evacap_cli.tasks.captioning.inputs.wildcards import has_literal_suffix
 
-MAX_DOWNLOAD_BYTES = 32 << 30  # bytes fetched of one URL: an endless stream must not fill the disk
+MAX_DOWNLOAD_BYTES = 32 << 30  # per URL: an endless stream must not fill the disk
 _CHUNK = 1 << 20
-_BLOCK = 8 << 20  # bytes a request, where a protocol reads in blocks
-_READ_TIMEOUT = 60.0  # seconds after which a server that sends nothing is given up
+_BLOCK = 8 << 20  # bytes per request of protocols that read in blocks
+_READ_TIMEOUT = 60.0  # seconds to wait for a server that sends nothing
 _URL = re.compile(r"([a-z][a-z0-9+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _WEB, _STORES = ("http", "https"), ("s3", "s3a")
 _CURE = "pip install 'evacap[urls]'"
 
 
 def is_url(name: str) -> bool:
-    """`PROTOCOL://...`, or `PROTOCOL::PROTOCOL://...` as fsspec chains them; a drive's letter is no protocol."""
+    """Whether a name is `PROTOCOL://...`, or `PROTOCOL::PROTOCOL://...` as fsspec chains them. Drive letters are not
+    protocols."""
     return _URL.match(name) is not None
 
 
 def local_path(url: str) -> str | None:
-    """The path that a `file://` URL names; None for other URLs."""
+    """Returns the path of a `file://` URL; None for other URLs."""
     if not url.lower().startswith("file://"):
         return None
     path = url[len("file://") :].removeprefix("localhost")
@@ -42,12 +43,12 @@ def local_path(url: str) -> str | None:
 
 
 def protocol(url: str) -> str:
-    """What fetches it: the outermost protocol, in small letters."""
+    """Returns the outermost protocol, in lower case."""
     return re.split("::|://", url, maxsplit=1)[0].lower()
 
 
 def check_protocol(kind: str) -> None:
-    """Raises UsageError when nothing here can fetch URLs of a protocol."""
+    """Raises UsageError if a protocol is unknown or its library is not installed."""
     try:
         import fsspec
 
@@ -55,20 +56,21 @@ def check_protocol(kind: str) -> None:
     except ImportError as error:
         ours = kind in (*_WEB, *_STORES) or error.name == "fsspec"
         raise UsageError(
-            f"{kind}:// cannot be read: {one_line(error)}", _CURE if ours else f"install what reads {kind}://"
+            f"{kind}:// cannot be read: {one_line(error)}",
+            _CURE if ours else f"install the fsspec package for {kind}://",
         ) from error
     except ValueError as error:
         known = "such as http://, https:// or s3://"
-        raise UsageError(f"{kind}:// is no protocol that can be read", f"use one {known}") from error
+        raise UsageError(f"{kind}:// is not a known protocol", f"use one {known}") from error
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown and written down."""
+    """Replaces the password of a URL with `***`."""
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
 def output_path(url: str) -> str:
-    """`host/path` in names that are safe everywhere: where its output stands below a folder."""
+    """Returns `host/path` in portable file names, the path of the URL's output below a folder."""
     kind, _, rest = next(part for part in (*url.split("::"), f"{url}://") if "://" in part).partition("://")
     host, *path = (re.split("[?#]", rest)[0] if kind.lower() in _WEB else rest).split("/")
     names = (host.rpartition("@")[2], *(unquote(part) for part in path))
@@ -76,10 +78,10 @@ def output_path(url: str) -> str:
 
 
 def list_remote(url: str, left_out: Counter[str]) -> list[str]:
-    """The URLs that a folder or a pattern elsewhere stands for, sorted; any other URL is itself.
+    """Returns the URLs of a remote folder or pattern, sorted; any other URL gives itself.
 
-    Only what has wildcards, ends with `/` or has no suffix of media costs a request; what is at http(s):// cannot be
-    listed. Raises MediaError.
+    Only URLs with wildcards, a final `/` or no media suffix need a request. http(s):// cannot be listed. Raises
+    MediaError.
     """
     pattern = glob.has_magic(url)
     if protocol(url) in _WEB or "::" in url or not (pattern or url.endswith("/") or not is_media(url)):
@@ -106,15 +108,15 @@ def list_remote(url: str, left_out: Counter[str]) -> list[str]:
                     names.add(system.unstrip_protocol(file))
                 else:
                     left_out[NO_MEDIA] += 1
-    except Exception as error:  # every protocol has errors of its own
+    except Exception as error:  # every protocol has its own errors
         raise MediaError(f"cannot be listed: {_cause(error)}", _hint(url)) from error
-    # `?` and `[` may stand in a name
+    # `?` and `[` may be part of a name
     return sorted(names, key=path_sort_key) if names or found or "*" in url else [url]
 
 
 @contextmanager
 def download(url: str) -> Iterator[Path]:
-    """A copy in a temporary file, with the URL's suffix. Raises MediaError when it cannot be fetched."""
+    """Yields a temporary copy with the URL's suffix. Raises MediaError if the download fails."""
     suffix = os.path.splitext(output_path(url))[1]
     with ExitStack() as stack:
         try:
@@ -126,12 +128,12 @@ def download(url: str) -> Iterator[Path]:
                 _copy(source, stack.enter_context(_copy_at(path)))
         except MediaError:
             raise
-        except Exception as error:  # every protocol has errors of its own
+        except Exception as error:  # every protocol has its own errors
             if getattr(error, "errno", None) == errno.ENOSPC:
                 where = tempfile.gettempdir()
                 raise MediaError(
-                    f"cannot be fetched: no room for a copy in {where}",
-                    "set TMPDIR to a folder with more room",
+                    f"cannot be fetched: no space for a copy in {where}",
+                    "set TMPDIR to a folder with more space",
                 ) from error
             raise MediaError(f"cannot be fetched: {_cause(error)}", _hint(url)) from error
         yield path
@@ -139,8 +141,7 @@ def download(url: str) -> Iterator[Path]:
 
 @contextmanager
 def _copy_at(path: Path) -> Iterator[IO[bytes]]:
-    """An open file to be read by the name `path`: where the system can, one that goes with this process, however that
-    ends."""
+    """Opens a file that can be read as `path`. On Linux the file is unnamed, so it disappears with this process."""
     if not os.path.isdir("/proc/self/fd"):
         with path.open("wb") as file:
             yield file
@@ -157,7 +158,7 @@ def _copy(source: IO[bytes], copy: IO[bytes]) -> None:
         if size > MAX_DOWNLOAD_BYTES:
             raise MediaError(
                 f"cannot be fetched: larger than {MAX_DOWNLOAD_BYTES >> 30} GiB",
-                "fetch it yourself and name the file",
+                "download it yourself and name the file",
             )
         copy.write(chunk)
     copy.flush()
@@ -174,18 +175,18 @@ def _open_remote(url: str) -> IO[bytes]:
         return opened
     import aiohttp
 
-    patience = aiohttp.ClientTimeout(total=None, sock_connect=_READ_TIMEOUT, sock_read=_READ_TIMEOUT)
-    system, path = fsspec.url_to_fs(url, client_kwargs={"timeout": patience, "trust_env": True})
-    # one request and no more: a size, any size, saves the question for it, which signed URLs do not answer
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_READ_TIMEOUT, sock_read=_READ_TIMEOUT)
+    system, path = fsspec.url_to_fs(url, client_kwargs={"timeout": timeout, "trust_env": True})
+    # a given size, whatever its value, avoids a HEAD request, which signed URLs reject
     streamed: IO[bytes] = system.open(path, "rb", block_size=0, size=1)
     return streamed
 
 
 def _cause(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    if status := getattr(error, "status", None):  # aiohttp's words have the whole URL in them
-        return f"the server says {status} {getattr(error, 'message', '')}".strip()
+        return "no such file"
+    if status := getattr(error, "status", None):  # aiohttp's message repeats the whole URL
+        return f"the server answered {status} {getattr(error, 'message', '')}".strip()
     return one_line(error)
 
 

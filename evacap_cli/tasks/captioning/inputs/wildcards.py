@@ -1,4 +1,4 @@
-"""Wildcards, for shells that leave them to us and for names in quotes."""
+"""Expands wildcards, for shells that do not and for quoted names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from evacap_cli.tasks.captioning.inputs.folders import NO_MEDIA, Wanted, is_medi
 
 
 class Match(NamedTuple):
-    """A path that a pattern stands for. base: the folder that the pattern names without wildcards, '' for the working
-    directory. error: why it cannot be looked into, for a folder met on the way."""
+    """A path that matches a pattern. base: the pattern's folder before its first wildcard, '' for the working
+    directory. error: the reason, for a folder that cannot be read."""
 
     path: str
     base: str
@@ -21,17 +21,18 @@ class Match(NamedTuple):
 
 
 def expand_wildcard(pattern: str, left_out: Counter[str], wanted: Wanted = is_media) -> list[Match]:
-    """What a pattern stands for, sorted: `*`, `?`, `[abc]`, and `**` for folders in folders; none hidden.
+    """Returns the paths that match a pattern, sorted: `*`, `?`, `[abc]`, and `**` for nested folders. Hidden files do
+    not match.
 
-    `*.dat` is every file that it fits, folders too. A pattern that does not say a suffix (`*`, `clip?`) stands for
-    folders and what is `wanted`; other files are counted in `left_out`. A folder that is there as written, such as
-    `[old]`, is meant.
+    A pattern with a suffix, such as `*.dat`, matches all files and folders. A pattern without one (`*`, `clip?`)
+    matches folders and `wanted` files; other files are counted in `left_out`. A path that exists as written, such as
+    `[old]`, is taken literally.
     """
     if not glob.has_magic(pattern) or "\0" in pattern:
         return []
     parts = pattern.replace(os.sep, "/").split("/")
     plain = next(
-        (i for i, part in enumerate(parts) if glob.has_magic(part) and not _is_there(parts[: i + 1])), 0
+        (i for i, part in enumerate(parts) if glob.has_magic(part) and not _exists(parts[: i + 1])), 0
     )
     base = "/".join(parts[:plain]) or ("/" if plain else "")
     start = f"{glob.escape(base).rstrip('/')}/" if base else ""
@@ -52,13 +53,13 @@ def expand_wildcard(pattern: str, left_out: Counter[str], wanted: Wanted = is_me
     return sorted(matches, key=lambda match: path_sort_key(match.path))
 
 
-def _is_there(parts: list[str]) -> bool:
-    """Whether a name with `[` in it is meant as it is written."""
+def _exists(parts: list[str]) -> bool:
+    """Whether a name with wildcard characters exists as written."""
     return os.path.lexists("/".join(parts))
 
 
 def has_literal_suffix(pattern: str) -> bool:
-    """Whether a pattern says which files it means, as `*.dat` does and `*` does not."""
+    """Whether a pattern has a suffix without wildcards, as `*.dat` does and `*` does not."""
     suffix = os.path.splitext(pattern)[1]
     return bool(suffix) and not glob.has_magic(suffix)
 
@@ -66,7 +67,7 @@ def has_literal_suffix(pattern: str) -> bool:
 def _below(
     head: str, base: str, parts: list[str], exact: bool, left_out: Counter[str], wanted: Wanted
 ) -> list[Match]:
-    """The files below `head` that fit a pattern beginning with `**`; Python's glob follows links in circles."""
+    """Returns the files below `head` that match a pattern with `**` first. Python's glob would follow link cycles."""
     tree = walk(head or ".", lambda name: True, Counter())
     start = head if not head or head.endswith("/") else f"{head}/"
     found = []
@@ -74,18 +75,18 @@ def _below(
         path = start + name
         if name in tree.unreadable:
             found.append(Match(path, base, tree.unreadable[name]))
-        elif _fits(parts, names := name.split("/"), whole=False):
-            if (exact and _fits(parts, names)) or wanted(path):
+        elif _matches(parts, names := name.split("/"), whole=False):
+            if (exact and _matches(parts, names)) or wanted(path):
                 found.append(Match(path, base))
             else:
                 left_out[NO_MEDIA] += 1
     return found
 
 
-def _fits(parts: list[str], names: list[str], whole: bool = True) -> bool:
-    """Whether the names of a path fit the parts of a pattern; if not `whole`, whether the first of them do."""
+def _matches(parts: list[str], names: list[str], whole: bool = True) -> bool:
+    """Whether the names of a path match the parts of a pattern; unless `whole`, whether the first names do."""
     if not parts:
         return not names or not whole
     if parts[0] == "**":
-        return any(_fits(parts[1:], names[i:], whole) for i in range(len(names) + 1))
-    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _fits(parts[1:], names[1:], whole)
+        return any(_matches(parts[1:], names[i:], whole) for i in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _matches(parts[1:], names[1:], whole)

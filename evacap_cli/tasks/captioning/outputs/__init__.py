@@ -1,1 +1,1 @@
-"""What comes of it: rows, the files they are written to, and the journal beside them."""
+"""Outputs: rows, the files they are written to, and the journal beside them."""

@@ -1,4 +1,4 @@
-"""Gate and entropy over time, kept for every clip as numbers and as a picture."""
+"""Saves gate and entropy over time for every clip, as numbers and as a plot."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.outputs.rows import Row
     from evacap_cli.tasks.clips import Clip
 
-CURE = "put that right, and the same command goes on"
-MAX_NAME_LENGTH = 90  # characters of a path, from its end, that stand in a picture
+CURE = "fix this, then run the same command again to resume"
+MAX_NAME_LENGTH = 90  # characters of a path that a plot shows, from its end
 
 
 def check_gate(checkpoint: Checkpoint) -> None:
-    """Raises UsageError for a model that has no gate."""
+    """Raises UsageError if a model has no gate."""
     if not checkpoint.model.has_gate:
         raise UsageError(
             f"--curves: {checkpoint.name} has no gate (its fusion is {checkpoint.model.config.fusion})",
-            "take a model with one, such as demo, or leave --curves out",
+            "use a model with a gate, such as demo, or omit --curves",
         )
 
 
 class GateCurves:
-    """A folder with `NAME.npz` and `NAME.png` for every clip; NAME is the input's `relative` and, where `segmented`,
+    """A folder with `NAME.npz` and `NAME.png` for every clip. NAME is the input's `relative` and, if `segmented`,
     `.START-END` in seconds.
 
-    The npz holds `times` (seconds on the file's clock, the middle of each column of audio tokens), `gate` and `entropy`
-    (float32, as long; NaN where there is none), `caption`, `video`, `start` and `end`. Of `fusion: adaptive` it also
-    holds `words` (of the caption) and `confidences` (float32, as many: how much of each word comes from the picture).
-    Raises UsageError for a model without a gate. `log` gets words for people.
+    The npz has `times` (seconds on the file's clock, the center of each column of audio tokens), `gate` and `entropy`
+    (float32, same length, NaN if missing), `caption`, `video`, `start` and `end`. With `fusion: adaptive` it also has
+    `words` (of the caption) and `confidences` (float32, same length: how much of each word comes from the picture).
+    Raises UsageError if the model has no gate. `log` gets messages for the user.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class GateCurves:
         self.columns = grid[1]
 
     def base_path(self, source: Source, clip: Clip) -> Path:
-        """What both files are called, without `.npz` and `.png`; always below the folder."""
+        """Returns the path of both files without `.npz` and `.png`, always below the folder."""
         name = (source.relative or os.path.basename(source.path)).replace("\0", "")
         try:
             os.fsencode(name)
-        except UnicodeEncodeError:  # halves of characters, which no disk has
+        except UnicodeEncodeError:  # lone surrogates, which file systems reject
             name = readable_path(name)
         relative = PurePath(name)
         parts = [part for part in relative.parts if part not in ("..", relative.anchor)] or ["input"]
@@ -74,7 +74,7 @@ class GateCurves:
         return self.folder.joinpath(*parts)
 
     def add(self, source: Source, clip: Clip, row: Row, result: CaptionResult) -> None:
-        """Keeps a described clip; one that is there is replaced. Raises EvacapError where the disk refuses."""
+        """Saves a captioned clip, and replaces existing files. Raises EvacapError if the disk fails."""
         base_path = self.base_path(source, clip)
         numbers = self.numbers(clip, result)
         with disk_errors(base_path, CURE):
@@ -93,15 +93,15 @@ class GateCurves:
                 _write(base_path, ".png", lambda aside: self._draw(aside, source, clip, result, numbers))
             except OSError:
                 raise
-            except Exception as error:  # a picture less is no reason to end a run
+            except Exception as error:  # a missing plot does not stop a run
                 name = readable_path(source.name)
-                self.log(f"{name}: no picture of its gate: {type(error).__name__}: {error}")
+                self.log(f"{name}: the gate curve was not plotted: {type(error).__name__}: {error}")
 
     def numbers(self, clip: Clip, result: CaptionResult) -> dict[str, np.ndarray]:
-        """`times`, `gate` and `entropy`."""
+        """Returns `times`, `gate` and `entropy`."""
         length = len(mean_over_frequency(np.empty(self.columns), (1, self.columns), self.features.audio_frames,
                                clip.end - clip.start))  # fmt: skip
-        # a clip without a picture has a gate, too: it is shut
+        # a clip without a picture also has a gate, which is closed
         gate, entropy = (
             np.full(length, math.nan if mean is None else mean, np.float32) if curve is None else curve
             for curve, mean in ((result.gate_curve, result.gate), (result.entropy_curve, result.entropy))
@@ -145,12 +145,12 @@ def _seconds(seconds: float) -> str:
 
 
 def _save(path: Path, values: dict[str, object]) -> None:
-    with path.open("wb") as file:  # numpy puts .npz behind a name
+    with path.open("wb") as file:  # given a name, numpy would append .npz
         np.savez(file, **values)  # type: ignore[arg-type]
 
 
 def _write(base_path: Path, suffix: str, write: Callable[[Path], None]) -> None:
-    """Whole or not at all; not synced, as 10,000 of them would each wait for the disk."""
+    """Writes a file atomically. Does not sync, because thousands of files would each wait for the disk."""
     path = base_path.with_name(base_path.name + suffix)
     aside = path.with_name(path.name + ASIDE)
     try:

@@ -1,8 +1,7 @@
-"""What is done already, beside an output: a file of JSON lines that outlives whatever ends the process.
+"""The journal beside an output: JSON lines of finished inputs, from which an interrupted run resumes.
 
-The first line says what made the rows: the model and every option that changes them. Each other line is one finished
-input with its rows, written at once; a line that was cut short is no line. `finished` lines say that the output stood
-there whole.
+The first line has the model and all options that affect the rows. Every other line is one finished input with its rows,
+written at once; incomplete lines are ignored. `finished` lines record that the output was complete.
 """
 
 from __future__ import annotations
@@ -29,43 +28,41 @@ from evacap_cli.tasks.captioning.outputs.tags import from_lists, to_lists
 FORMAT = 1
 COLUMNS = tuple(field.name for field in fields(Row) if field.name != "video")
 HEADER_PREFIX = b'{"evacap captions": '
-NO_LINE = -1  # where there is no line
-WRITE_CURE = "give another -o, in a folder that can be written"
-OVERWRITE_CURE = "--overwrite, if that may go; or give another -o"
+NO_LINE = -1  # offset of an input without a line
+WRITE_CURE = "use another -o, in a writable folder"
+OVERWRITE_CURE = "use --overwrite to replace it, or another -o"
 
 
 class Journal:
-    """The journal of one output, held for this process while it is open. A context manager.
+    """The journal of one output, locked while it is open. A context manager.
 
-    `settings`: what the rows depend on, by the name of its option. Opening raises EvacapError when another run holds
-    it or the disk refuses, and UsageError when other settings made it, or when `out` is there but no journal of it.
-    `overwrite` begins afresh.
+    `settings`: what the rows depend on, by option name. Opening raises EvacapError if another run holds the lock or the
+    disk fails, and UsageError if it was made with other settings, or if `out` exists without its journal. `overwrite`
+    starts again.
 
-    `match` looks inputs up, by path, size, modification time and part; `done`, `failed` and `rows` answer by their
-    numbers in that list. `append` and `finish` write.
+    `match` looks up inputs by path, size, modification time and part. `done`, `failed` and `rows` take their numbers in
+    that list. `append` and `finish` write.
     """
 
     def __init__(self, path: Path, out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self.path, self.out, self.settings, self.overwrite = path, out, dict(settings), overwrite
         self.cut = 0
-        """Bytes that were no whole line, left by a run or a machine that was stopped."""
+        """Bytes of incomplete lines, left by a run or a machine that stopped."""
         self.finished: dict[str, Any] | None = None
-        """What `finish` was told, unless rows came after it; `last`: the same, whatever came after it."""
+        """The argument of `finish`, None if rows were added since. `last`: the same, also if rows were added."""
         self.last: dict[str, Any] | None = None
         self.unused = 0
-        """Inputs in it that are not among those of `match`."""
+        """Inputs in the journal that `match` was not given."""
         self._columns: Sequence[str] = COLUMNS
         self._end = 0
-        self._lines: dict[
-            bytes, int
-        ] = {}  # of each finished input, twice the offset, and one more if it failed
-        self._paths: set[int] = set()  # their hashes
-        self._places = array("q")  # the same numbers for the inputs of `match`
+        self._lines: dict[bytes, int] = {}  # of each finished input: 2 * offset, + 1 if it failed
+        self._paths: set[int] = set()  # hashes of the paths
+        self._positions = array("q")  # the same numbers for the inputs of `match`
 
     def __enter__(self) -> Journal:
         if self.out.is_file() and not self.path.exists() and not self.overwrite:
             raise UsageError(
-                f"-o {self.out}: is there, but not {self.path.name}, which would say how it was made",
+                f"-o {self.out}: already exists, but {self.path.name}, which says how it was made, does not",
                 OVERWRITE_CURE,
             )
         with disk_errors(self.path, WRITE_CURE):
@@ -73,11 +70,13 @@ class Journal:
         try:
             if not take_lock(self._file):
                 raise EvacapError(
-                    f"{self.out}: another run is writing it", "wait for that one, or give another -o"
+                    f"{self.out}: another run is writing it", "wait for that run, or use another -o"
                 )
             with disk_errors(self.path, WRITE_CURE), self.path.open("rb") as file:
                 self._begin(file)
-            with disk_errors(self.path, WRITE_CURE):  # anew: what was read ahead of the other may be cut off
+            with disk_errors(
+                self.path, WRITE_CURE
+            ):  # reopened: the first one may have buffered lines that were cut
                 self._reading: IO[bytes] = self.path.open("rb")
         except BaseException:
             self._file.close()
@@ -91,51 +90,51 @@ class Journal:
         self._reading.close()
 
     def match(self, sources: Sequence[Source]) -> None:
-        """Looks up what is to be captioned: duplicates get their rows elsewhere, and errors are known already."""
-        self._places = array("q", [NO_LINE]) * len(sources)
+        """Looks up the inputs of a run, except duplicates and unreadable ones, which have no lines."""
+        self._positions = array("q", [NO_LINE]) * len(sources)
         for i, source in enumerate(sources):
             key = _key(source)
             self._paths.discard(hash(key[0]))
             if source.same_as is None and not source.error:
-                self._places[i] = self._lines.get(_digest(key), NO_LINE)
+                self._positions[i] = self._lines.get(_digest(key), NO_LINE)
         self.unused = len(self._paths)
         self._lines, self._paths = {}, set()
 
     def done(self, number: int) -> bool:
-        return self._places[number] != NO_LINE
+        return self._positions[number] != NO_LINE
 
     def failed(self, number: int) -> bool:
-        """Whether a row of a finished input is a failed one."""
-        return self.done(number) and self._places[number] % 2 == 1
+        """Whether a finished input has a failed row."""
+        return self.done(number) and self._positions[number] % 2 == 1
 
     def rows(self, number: int, source: Source) -> list[Row]:
-        """The rows of a finished input."""
+        """Returns the rows of a finished input."""
         video = readable_path(source.name)
         with disk_errors(self.path, WRITE_CURE):
-            self._reading.seek(self._places[number] // 2)
+            self._reading.seek(self._positions[number] // 2)
             record = _record(self._reading.readline())
         if record is None or "rows" not in record:
-            raise EvacapError(f"{self.path}: was changed while this ran", "run the same command again")
+            raise EvacapError(f"{self.path}: was changed during the run", "run the same command again")
         named = (
             {"video": video} | dict(zip(self._columns, values, strict=True)) for values in record["rows"]
         )
         return [
-            Row(**{name: _read_back(name, row[name]) for name in ("video", *COLUMNS) if name in row})
+            Row(**{name: _from_json(name, row[name]) for name in ("video", *COLUMNS) if name in row})
             for row in named
         ]
 
     def append(self, number: int, source: Source, rows: Sequence[Row]) -> None:
-        """One more finished input."""
-        values = [[_kept(name, getattr(row, name, None)) for name in self._columns] for row in rows]
-        place = self._end * 2 + any(row.status == "failed" for row in rows)
+        """Adds a finished input."""
+        values = [[_to_json(name, getattr(row, name, None)) for name in self._columns] for row in rows]
+        position = self._end * 2 + any(row.status == "failed" for row in rows)
         self._write({"input": _key(source), "rows": values})
-        self._places[number] = place
+        self._positions[number] = position
         self.finished = None
 
-    def finish(self, told: dict[str, Any] | None) -> None:
-        """The output is whole, or, with None, may be replaced at any moment from here on."""
-        self._write({"finished": told})
-        self.finished = told
+    def finish(self, output: dict[str, Any] | None) -> None:
+        """Records that the output is complete, or, with None, that it is about to be replaced."""
+        self._write({"finished": output})
+        self.finished = output
 
     def _begin(self, file: IO[bytes]) -> None:
         first = file.readline()
@@ -145,7 +144,7 @@ class Journal:
             and header is None
             and not (HEADER_PREFIX.startswith(first) or first.startswith(HEADER_PREFIX))
         ):
-            raise EvacapError(f"{self.path}: is no journal of ours", "move it away, or give another -o")
+            raise EvacapError(f"{self.path}: is not an evacap journal", "move it away, or use another -o")
         if header is not None and not self.overwrite:
             self._compare(header["settings"])
             self._columns = header["columns"]
@@ -157,16 +156,16 @@ class Journal:
     def _compare(self, then: dict[str, Any]) -> None:
         now = self.settings
         if changed := [name for name in {**then, **now} if not _same(then.get(name), now.get(name))]:
-            said = (
+            lines = (
                 f"  --{name}: {_shown(then.get(name))} then, {_shown(now.get(name))} now" for name in changed
             )
             raise UsageError(
-                "\n".join((f"-o {self.out}: was begun with other settings", *said)),
-                "give the same again; or --overwrite, which captions all afresh; or another -o",
+                "\n".join((f"-o {self.out}: was started with other settings", *lines)),
+                "use the same settings, another -o, or --overwrite, which captions everything again",
             )
 
     def _read(self, file: IO[bytes], offset: int) -> None:
-        """All lines from `offset` on. What is not whole is cut off at the end, and passed over elsewhere."""
+        """Reads all lines from `offset` on. Cuts off an incomplete last line, and skips other incomplete lines."""
         status = list(self._columns).index("status")
         for line in file:
             record = _record(line)
@@ -188,11 +187,11 @@ class Journal:
         self._end = offset
 
     def _write(self, record: dict[str, Any]) -> None:
-        """One line, in one piece: nothing that ends this process leaves half of it where another one follows."""
+        """Writes one line. If that fails, removes what was written, so that no incomplete line remains."""
         line = json.dumps(record).encode() + b"\n"
         with disk_errors(self.path, WRITE_CURE):
             if os.name != "nt" and not os.fstat(self._file.fileno()).st_nlink:
-                raise OSError(errno.ENOENT, "it was removed while this ran")
+                raise OSError(errno.ENOENT, "it was removed during the run")
             try:
                 left = memoryview(line)
                 while left:
@@ -208,16 +207,16 @@ class Journal:
         self._end = end
 
 
-def _kept(column: str, value: Any) -> Any:
+def _to_json(column: str, value: Any) -> Any:
     return to_lists(value) if column in TAGS else value
 
 
-def _read_back(column: str, value: Any) -> Any:
+def _from_json(column: str, value: Any) -> Any:
     return from_lists(value) if column in TAGS else value
 
 
 def _key(source: Source) -> list[Any]:
-    """What a source is known by."""
+    """Returns what identifies a source from run to run."""
     path = without_password(source.path) if is_url(source.path) else os.path.abspath(source.path)
     return [path, source.size, source.mtime_ns, source.start, source.end]
 
@@ -227,7 +226,7 @@ def _digest(key: list[Any]) -> bytes:
 
 
 def _loaded(line: bytes) -> dict[str, Any]:
-    """The record on a line; an empty one where it is not whole."""
+    """Returns the record of a line; an empty one if the line is incomplete."""
     if not line.endswith(b"\n"):
         return {}
     try:
@@ -248,7 +247,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _same(then: Any, now: Any) -> bool:
-    """A model is the same under any name."""
+    """Whether two settings are equal. Models are compared by their weights, not by name."""
     if isinstance(then, dict) and isinstance(now, dict):
         return then.get("weights") == now.get("weights")
     return bool(then == now)

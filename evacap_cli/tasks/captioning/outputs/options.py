@@ -1,4 +1,4 @@
-"""Where the rows of a run go, and what they look like there."""
+"""Output options: where rows are written, and in which format."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.outputs.journal import OVERWRITE_CURE
 from evacap_cli.tasks.captioning.outputs.writers import FilePerInput, Output, open_output
 
-MAX_LISTED = 5  # files in a message
+MAX_LISTED = 5  # files listed in a message
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where rows go, and what they look like there; see `open_output`. out: None for a stream.
+    """Where rows are written, and in which format; see `open_output`. out: None for stdout.
 
-    curves: a folder, see `GateCurves`. retry_failed: inputs with failed rows are captioned again. overwrite: nothing
-    that is there counts.
+    curves: a folder, see `GateCurves`. retry_failed: caption inputs with failed rows again. overwrite: ignore and
+    replace an existing output.
     """
 
     out: Path | None = None
@@ -35,23 +35,25 @@ class OutputOptions:
     tags: bool = False
 
     def check(self, segmented: bool) -> None:
-        """Raises UsageError for what cannot be."""
+        """Raises UsageError for options that do not go together."""
         wrong = []
         if self.merge and not segmented:
-            wrong.append("--merge is of segments: give --segment, too")
+            wrong.append("--merge needs --segment")
         if self.out is None:
             needs = {
                 "--format": self.kind,
                 "--retry-failed": self.retry_failed,
                 "--overwrite": self.overwrite,
             }
-            wrong += [f"{name} is of a file: name it with -o" for name, given in needs.items() if given]
+            wrong += [f"{name} needs -o" for name, given in needs.items() if given]
         if self.curves is not None and self.curves.exists() and not self.curves.is_dir():
             wrong.append(f"--curves {self.curves}: is not a folder")
-        check_all(*(partial(_refuse, what) for what in wrong), *([] if self.out is None else [self.open]))
+        check_all(
+            *(partial(_refuse, message) for message in wrong), *([] if self.out is None else [self.open])
+        )
 
     def inputs(self, names: Sequence[str]) -> list[str]:
-        """Those that are not this output: `*` names what the last run wrote, too."""
+        """Returns the names without this output and its journal, which a wildcard may match."""
         if self.out is None:
             return list(names)
         own = {os.path.abspath(path) for path in (self.out, self.open().journal)}
@@ -63,18 +65,19 @@ class OutputOptions:
 
 
 def check_existing(output: Output, sources: Sequence[Source], target: OutputOptions) -> None:
-    """Raises UsageError when files are where a first run is to write its own."""
+    """Raises UsageError if files exist that a first run would replace."""
     if not isinstance(output, FilePerInput) or target.overwrite or output.journal.exists():
         return
-    there = [path for source in sources if (path := output.place(source)).exists()]
-    if there:
-        named = "".join(f"\n  {path}" for path in there[:MAX_LISTED]) + "\n  ..." * (len(there) > MAX_LISTED)
+    existing = [path for source in sources if (path := output.path_of(source)).exists()]
+    if existing:
+        named = "".join(f"\n  {path}" for path in existing[:MAX_LISTED])
+        named += "\n  ..." * (len(existing) > MAX_LISTED)
         raise UsageError(
-            f"-o {target.out}: {len(there)} files are there already, but not {output.journal.name}, which would say "
-            f"how they were made:{named}",
+            f"-o {target.out}: {len(existing)} files already exist, but {output.journal.name}, which says how they "
+            f"were made, does not:{named}",
             OVERWRITE_CURE,
         )
 
 
-def _refuse(what: str) -> None:
-    raise UsageError(what)
+def _refuse(message: str) -> None:
+    raise UsageError(message)

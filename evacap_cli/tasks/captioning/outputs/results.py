@@ -1,4 +1,4 @@
-"""What the model gives for one clip: its caption, the numbers beside it, and gate and entropy over time."""
+"""The model's result for one clip: its caption, its scores, and gate and entropy over time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ import numpy as np
 from evacap_cli.features.settings import HOP_SECONDS
 from evacap_cli.tasks.captioning.outputs.tags import Tag
 
-COLUMN_TOLERANCE = (
-    1e-6  # of a column: so much longer than a whole number of them, a clip still begins no other
-)
+COLUMN_TOLERANCE = 1e-6  # of a column: a clip that is longer by less does not start another column
 
 
 @dataclass(frozen=True, eq=False)
 class CaptionResult:
-    """What the model says of one clip, as `Row` has it; `mismatch` of models that compare sound and picture.
+    """The caption of one clip and its scores, see `Row`. mismatch: of models with evidence.
 
-    gate_curve, entropy_curve: float32 (columns,), the means over frequency of gate and entropy, one for every column of
-    the sound's tokens that is within the clip; None for models without them, or a clip without a picture. heard, seen:
-    of models with tag towers. confidences: of `adaptive`, the caption's words with how much of each comes from the
-    picture, 0 to 1.
+    gate_curve, entropy_curve: float32 (columns,), gate and entropy averaged over frequency, for each column of audio
+    tokens within the clip; None if the model has none or the clip has no picture. heard, seen: of models with tag
+    towers. confidences: of `adaptive`, the caption's words with how much of each comes from the picture, 0 to 1.
     """
 
     caption: str
@@ -52,10 +49,10 @@ def word_means(pieces: Sequence[str], values: Sequence[float]) -> tuple[tuple[st
 
 
 def mean_over_frequency(tokens: np.ndarray, grid: tuple[int, int], frames: int, seconds: float) -> np.ndarray:
-    """What a clip's audio tokens say, over time: the means over frequency of those columns that it reaches into.
+    """Averages audio tokens over frequency, for the columns within a clip.
 
-    tokens: (..., T_a), frequency rows first. grid: (rows, columns) of them. frames: of the fbank, which the columns
-    span. seconds: of the clip. Returns float32 (..., columns within it).
+    tokens: (..., T_a), frequency rows first. grid: their (rows, columns). frames: the fbank frames that the columns
+    span. seconds: length of the clip. Returns float32 (..., columns within the clip).
     """
     rows, columns = grid
     means = tokens.reshape(*tokens.shape[:-1], rows, columns).mean(axis=-2, dtype=np.float32)
@@ -64,5 +61,5 @@ def mean_over_frequency(tokens: np.ndarray, grid: tuple[int, int], frames: int, 
 
 
 def column_seconds(grid: tuple[int, int], frames: int) -> float:
-    """How long one column of audio tokens lasts."""
+    """Returns the duration of one column of audio tokens in seconds."""
     return frames * HOP_SECONDS / grid[1]

@@ -1,4 +1,4 @@
-"""Caption rows: what is said of one clip, and what joins the rows of one input."""
+"""The rows of an output, one per clip, and the merging of neighboring rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from evacap_cli.tasks.captioning.outputs.tags import Tag, join_tags, tags_text
 
 AVERAGED = ("score", "gate", "entropy", "mismatch")
 DECIMALS = dict.fromkeys(("start", "end"), 3) | dict.fromkeys(AVERAGED, 4)
-"""Decimal places of the columns that are numbers."""
-MAX_GAP = 1e-3  # seconds between two rows that still count as neighbours: times are kept to so much
+"""Decimal places of the numeric columns."""
+MAX_GAP = 1e-3  # seconds between two rows that still count as neighbors; times have this precision
 
 
 @dataclass(frozen=True)
 class Row:
-    """One captioned clip, or one that could not be. Times in seconds; None is an empty cell."""
+    """A captioned or failed clip. Times in seconds; None is an empty cell."""
 
     video: str
     start: float | None = None
@@ -27,15 +27,15 @@ class Row:
     gate: float | None = None
     entropy: float | None = None
     mismatch: float | None = None
-    """A column only where it was asked for."""
+    """A column with `--flag-mismatch` only."""
     status: str = "failed"
     error: str = ""
     heard: tuple[Tag, ...] = ()
-    """Classes of the sound, best first, of models with tag towers. A column only where it was asked for."""
+    """Classes of the sound, best first, of models with tag towers. A column with `--tags` only."""
     seen: tuple[Tag, ...] = ()
-    """The same of the picture."""
+    """Classes of the picture, likewise."""
     note: str = ""
-    """Of the input, on its first row: which of several tracks was heard, how much is there of what was cut. No column.
+    """A note on the input, on its first row: the audio track used, or how much of a truncated file exists. No column.
     """
 
 
@@ -44,13 +44,13 @@ COLUMNS = tuple(field.name for field in fields(Row) if field.name not in ("misma
 
 
 def columns(mismatch: bool = False, tags: bool = False) -> tuple[str, ...]:
-    """The columns of a table, in order."""
+    """Returns the columns of a table, in order."""
     place = COLUMNS.index("status")
     return (*COLUMNS[:place], *["mismatch"] * mismatch, *TAGS * tags, *COLUMNS[place:])
 
 
 def cell_value(row: Row, column: str) -> str | float | None:
-    """What a table says there: text that is valid Unicode, or a number rounded to what is kept of it."""
+    """Returns the value of a cell: valid Unicode text, or a rounded number."""
     value = getattr(row, column)
     if column in TAGS:
         return tags_text(value)
@@ -60,7 +60,7 @@ def cell_value(row: Row, column: str) -> str | float | None:
 
 
 def readable_path(path: str | Path) -> str:
-    r"""A path as valid text: bytes that are no UTF-8 become `\xNN`, and halves of characters `\uNNNN`."""
+    r"""Returns a path as valid text: invalid UTF-8 becomes `\xNN`, and lone surrogates become `\uNNNN`."""
     try:
         return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
@@ -68,10 +68,10 @@ def readable_path(path: str | Path) -> str:
 
 
 def merge_rows(rows: Iterable[Row]) -> list[Row]:
-    """The rows of one input, in order, with neighbours of equal caption and status made one.
+    """Merges neighboring rows of one input that have the same caption and status.
 
-    Neighbours touch or overlap. Joined rows begin with the first and end with the last of them; their numbers are the
-    means, weighted by length, of those that have one; their tags are those of all. Failed rows stay as they are.
+    Neighbors touch or overlap. A merged row spans all its rows. Its numbers are means weighted by length, and its tags
+    those of all rows. Failed rows are not merged.
     """
     joined: list[Row] = []
     run: list[Row] = []

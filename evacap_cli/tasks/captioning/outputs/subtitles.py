@@ -1,4 +1,4 @@
-"""Rows of one recording as subtitles: SubRip and WebVTT."""
+"""Writes the rows of one recording as subtitles: SubRip and WebVTT."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from evacap_cli.tasks.captioning.outputs.rows import Row, readable_path
 from evacap_cli.tasks.captioning.outputs.tables import TableFormat
 
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Signs that turn the direction of what follows: a line of text may not reach beyond itself."""
+"""Characters that change the text direction, which would also affect the following lines."""
 FULL_WIDTH = {ord(c): chr(ord(c) + 0xFEE0) for c in "<>{}\\&"}
-"""SubRip knows no way to write what players take for markup (`<i>`, `{\\an8}`, `\\N`, `&lt;`): the full-width form is
-read the same, and obeyed by none."""
+"""SubRip cannot escape what players take for markup (`<i>`, `{\\an8}`, `\\N`, `&lt;`). Full-width characters look alike
+and are never markup."""
 ENTITY = re.compile(r"&(?=#?\w+;)")
 SRT_ESCAPES = {sign: wide for sign, wide in FULL_WIDTH.items() if sign != ord("&")}
 VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -28,14 +28,14 @@ class Cue(NamedTuple):
 
 
 def srt_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
-    """The cues of a SubRip file. Without captions it is empty, which is valid; failures have no place in it."""
+    """Yields a SubRip file. Failed rows are left out. Without captions the file is empty, which is valid."""
     for number, cue in enumerate(_cues(list(rows)), 1):
         text = ENTITY.sub(FULL_WIDTH[ord("&")], cue.text).translate(SRT_ESCAPES)
         yield f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
 
 
 def vtt_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
-    """A WebVTT file: failures as notes, then the cues."""
+    """Yields a WebVTT file: failed rows as notes, then the cues."""
     kept = list(rows)
     yield "WEBVTT\n\n"
     for row in kept:
@@ -48,7 +48,7 @@ def vtt_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
 
 
 def _cues(rows: Sequence[Row]) -> Iterator[Cue]:
-    """What is shown, in order of time, one at a time: a cue goes when the next one comes."""
+    """Yields cues in order of time. A cue ends when the next one starts."""
     cues = [
         Cue(max(0, round(row.start * 1000)), round(row.end * 1000), text)
         for row in rows
@@ -62,12 +62,12 @@ def _cues(rows: Sequence[Row]) -> Iterator[Cue]:
 
 
 def _line(text: str) -> str:
-    """One line of plain text: what is not printed becomes a space."""
+    """Returns text as one line. Control characters become spaces."""
     plain = (c if unicodedata.category(c) not in ("Cc", "Zl", "Zp") else " " for c in readable_path(text))
     return " ".join("".join(c for c in plain if c not in BIDI_CONTROLS).split())
 
 
 def _clock(milliseconds: int, mark: str) -> str:
-    """HH:MM:SS and thousandths after `mark`."""
+    """Returns HH:MM:SS, `mark` and milliseconds."""
     seconds, thousandths = divmod(milliseconds, 1000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{mark}{thousandths:03}"

@@ -1,4 +1,4 @@
-"""Rows as tables: CSV, JSON lines and Parquet."""
+"""Writes rows as tables: CSV, JSON lines and Parquet."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from evacap_cli.tasks.captioning.outputs.tags import tags_json
 
 BOM = "\ufeff"
 FORMULA_STARTS = frozenset("=+-@|\t\r\n")
-"""What a cell begins with that a spreadsheet runs."""
-ROW_GROUP = 10_000  # rows of a Parquet file that are held at once
+"""First characters of a cell that a spreadsheet evaluates."""
+ROW_GROUP = 10_000  # rows of a Parquet file held in memory
 
 
 @dataclass(frozen=True)
 class TableFormat:
-    """excel: CSV is made safe and readable for spreadsheets. mismatch, tags: whether there are such columns."""
+    """The format of a table. excel: make CSV safe for spreadsheets. mismatch, tags: include these columns."""
 
     excel: bool = False
     mismatch: bool = False
@@ -34,7 +34,7 @@ class TableFormat:
 
 
 def csv_header(table_format: TableFormat) -> str:
-    """What a CSV file begins with."""
+    """Returns the header line of a CSV file, with a byte order mark for spreadsheets."""
     return BOM * table_format.excel + _csv_line(table_format.columns)
 
 
@@ -50,14 +50,14 @@ def csv_row(row: Row, table_format: TableFormat) -> str:
 
 
 def csv_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
-    """The lines of a CSV file (RFC 4180)."""
+    """Yields the lines of a CSV file (RFC 4180)."""
     yield csv_header(table_format)
     for row in rows:
         yield csv_row(row, table_format)
 
 
 def json_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
-    """The lines of a JSON lines file."""
+    """Yields the lines of a JSON lines file."""
     for row in rows:
         values = {
             name: tags_json(getattr(row, name)) if name in TAGS else cell_value(row, name)
@@ -67,7 +67,7 @@ def json_text(rows: Iterable[Row], table_format: TableFormat) -> Iterator[str]:
 
 
 def write_parquet(file: IO[bytes], rows: Iterable[Row], table_format: TableFormat) -> None:
-    """A Parquet file, `ROW_GROUP` rows at a time."""
+    """Writes a Parquet file, `ROW_GROUP` rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -84,9 +84,9 @@ def write_parquet(file: IO[bytes], rows: Iterable[Row], table_format: TableForma
 
 
 def escape_formula(text: str) -> str:
-    """`text` with an apostrophe before it where a spreadsheet would run it.
+    """Prefixes `text` with an apostrophe if a spreadsheet would evaluate it.
 
-    Full-width and other variants of the signs count, and so do signs behind what is not seen.
+    Full-width variants of the characters count too, also after invisible characters.
     """
     if text[:1] in FORMULA_STARTS and text:
         return "'" + text

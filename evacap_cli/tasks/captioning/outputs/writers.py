@@ -1,4 +1,4 @@
-"""What `-o` names: one table or subtitle file for all inputs, or one for each below a folder.
+"""Writes outputs: one table or subtitle file for all inputs, one per input below a folder, or CSV on stdout.
 
 A new format is a new entry of `WRITERS`.
 """
@@ -48,27 +48,27 @@ WRITERS: dict[str, Writer] = {
 FORMATS = tuple(WRITERS)
 SUBTITLES = frozenset({"srt", "vtt"})
 JOURNAL = ".journal"
-FOLDER_NAME = "captions"  # what the journal of a folder is named after
-CURE = "what is done is kept beside it; put that right, and the same command goes on"
+FOLDER_NAME = "captions"  # name of a folder's journal, without suffix
+CURE = "fix this, then run the same command again to resume; finished inputs are kept"
 
 
 class Output(Protocol):
-    """Where the rows of a run go. What stands there is whole, or not there.
+    """The output of a run. Its files are complete or do not exist.
 
-    journal: the file beside it that says what is done. `check` is called once, with all inputs, before there is a row.
+    journal: the path of its journal. `check` is called once, with all inputs, before the first row.
     """
 
     journal: Path
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Raises UsageError where it cannot hold what comes of these inputs, EvacapError where the disk refuses."""
+        """Raises UsageError if the format does not fit these inputs, EvacapError if the disk fails."""
 
     def finished(self, source: Source, rows: Sequence[Row]) -> None:
-        """An input is done. Raises EvacapError where the disk refuses."""
+        """Called when an input is done. Raises EvacapError if the disk fails."""
 
     def close(self, groups: Groups) -> Path:
-        """All inputs are done: their rows, in order. Raises EvacapError where the disk refuses; then what stood there
-        before still does."""
+        """Writes the rows of all inputs, in order. Raises EvacapError if the disk fails; then an existing output is
+        unchanged."""
 
 
 def open_output(
@@ -79,23 +79,24 @@ def open_output(
     mismatch: bool = False,
     tags: bool = False,
 ) -> Output:
-    """Without `kind`, one file whose suffix says what it is; with it, a file for each input below the folder `out`.
+    """Returns the output for `out`. Without `kind`, `out` is one file whose suffix gives the format; with it, a folder
+    with one file per input.
 
-    excel, mismatch, tags: see `TableFormat`. merge: neighbouring rows with equal captions become one. Nothing is
-    written. Raises UsageError naming all that is wrong.
+    excel, mismatch, tags: see `TableFormat`. merge: see `merge_rows`. Writes nothing. Raises UsageError that lists all
+    problems.
     """
     suffix = out.suffix.lower().removeprefix(".")
     one = kind is None or (kind == suffix and not out.is_dir())
     chosen = suffix if kind is None else kind
     wrong = list(_wrong(out, kind, suffix, one))
     if excel and chosen in FORMATS and chosen != "csv":
-        wrong.append((f"--excel is of CSV: .{chosen} runs no formulas", "leave --excel out"))
+        wrong.append((f"--excel is for CSV only, not .{chosen}", "omit --excel"))
     if mismatch and chosen in SUBTITLES:
-        wrong.append((f"--flag-mismatch is a column: .{chosen} has none", "leave it out, or write a table"))
+        wrong.append((f"--flag-mismatch adds a column, but .{chosen} has none", "omit it, or write a table"))
     if tags and chosen in SUBTITLES:
-        wrong.append((f"--tags are columns: .{chosen} has none", "leave --tags out, or write a table"))
+        wrong.append((f"--tags adds columns, but .{chosen} has none", "omit --tags, or write a table"))
     if wrong:
-        raise UsageError("\n".join(what for what, _ in wrong), "; ".join(cure for _, cure in wrong))
+        raise UsageError("\n".join(message for message, _ in wrong), "; ".join(cure for _, cure in wrong))
     table_format = TableFormat(excel, mismatch, tags)
     return (
         OneFile(out, chosen, table_format, merge) if one else FilePerInput(out, chosen, table_format, merge)
@@ -103,9 +104,9 @@ def open_output(
 
 
 def _wrong(out: Path, kind: str | None, suffix: str, one: bool) -> Iterator[tuple[str, str]]:
-    """(what, cure)"""
+    """Yields (message, cure) for each problem with the path."""
     if kind is not None and kind not in FORMATS:
-        yield f"--format {kind}: there is no such format", f"use {' or '.join(FORMATS)}"
+        yield f"--format {kind}: no such format", f"use {' or '.join(FORMATS)}"
     elif one and out.is_dir():
         example = out / f"{FOLDER_NAME}.csv"
         yield f"-o {out}: is a folder", f"name a file, such as {example}, or add -f srt for a file per input"
@@ -117,31 +118,31 @@ def _wrong(out: Path, kind: str | None, suffix: str, one: bool) -> Iterator[tupl
     elif one and not out.parent.is_dir():
         yield f"-o {out}: the folder {out.parent} does not exist", f"mkdir -p {out.parent}"
     elif not one and out.exists() and not out.is_dir():
-        yield f"-o {out}: is a file, and --format is of folders", "name a folder, or leave --format out"
+        yield f"-o {out}: is a file, but --format needs a folder", "name a folder, or omit --format"
     elif not one and suffix in FORMATS and not out.is_dir():
         yield (
-            f"-o {out} --format {kind}: is it a .{suffix} or a folder of .{kind}?",
-            f"leave --format out, or give -o {out.with_suffix('')}",
+            f"-o {out} --format {kind}: is this a .{suffix} file or a folder of .{kind} files?",
+            f"omit --format, or use -o {out.with_suffix('')}",
         )
 
 
 class OneFile:
-    """One file for all, written when all are done."""
+    """One file for all inputs, written when all are done."""
 
     def __init__(self, out: Path, kind: str, table_format: TableFormat, merge: bool) -> None:
         self.out, self.kind, self.table_format, self.merge = out, kind, table_format, merge
         self.journal = out.with_name(out.name + JOURNAL)
 
     def check(self, sources: Sequence[Source]) -> None:
-        if self.kind in SUBTITLES and len(films := {source.path for source in sources}) > 1:
+        if self.kind in SUBTITLES and len(recordings := {source.path for source in sources}) > 1:
             raise UsageError(
-                f"-o {self.out}: subtitles are of one recording, and there are {len(films)}",
-                f"-o {self.out.with_suffix('')} -f {self.kind} for a file each; or a table, such as "
+                f"-o {self.out}: subtitles are for one recording, but there are {len(recordings)}",
+                f"use -o {self.out.with_suffix('')} -f {self.kind} for a file each, or a table, such as "
                 f"-o {self.out.with_suffix('.csv')}",
             )
 
     def finished(self, source: Source, rows: Sequence[Row]) -> None:
-        """Its rows stand in the journal until all are there."""
+        """Does nothing: the journal keeps the rows until all inputs are done."""
 
     def close(self, groups: Groups) -> Path:
         rows = (row for _, group in groups for row in (merge_rows(group) if self.merge else group))
@@ -151,7 +152,7 @@ class OneFile:
 
 
 class FilePerInput:
-    """`FOLDER/RELATIVE.KIND` for every input, written as soon as that is done. Memory: the rows of one input."""
+    """`FOLDER/RELATIVE.KIND` for every input, written as soon as it is done. Holds the rows of one input in memory."""
 
     def __init__(self, folder: Path, kind: str, table_format: TableFormat, merge: bool) -> None:
         self.folder, self.kind, self.table_format, self.merge = folder, kind, table_format, merge
@@ -161,17 +162,17 @@ class FilePerInput:
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def place(self, source: Source) -> Path:
-        """The file of an input; its own extension stays, so that a.mp4 and a.mkv do not meet."""
+    def path_of(self, source: Source) -> Path:
+        """Returns the file of an input. It keeps the input's extension, so that a.mp4 and a.mkv do not collide."""
         return self.folder / f"{source.relative or Path(source.path).name}.{self.kind}"
 
     def finished(self, source: Source, rows: Sequence[Row]) -> None:
-        self._write(self.place(source), self._content(rows))
+        self._write(self.path_of(source), self._content(rows))
 
     def close(self, groups: Groups) -> Path:
-        """Files that are missing, or say something else than the rows do, are written again."""
+        """Writes files that are missing or differ from the rows."""
         for source, rows in groups:
-            path, content = self.place(source), self._content(rows)
+            path, content = self.path_of(source), self._content(rows)
             if not _holds(path, content):
                 self._write(path, content)
         return self.folder
@@ -187,8 +188,8 @@ class FilePerInput:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 aside.write_bytes(content)
-                # Not synced: 100,000 files would each wait for the disk. What a power cut takes, the next run's `close`
-                # puts back.
+                # Not synced: 100,000 files would each wait for the disk. After a power cut, the next run's `close`
+                # writes missing files again.
                 os.replace(aside, path)
             except BaseException:
                 with suppress(OSError):
@@ -204,9 +205,9 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 class RowStream:
-    """Rows as CSV to an open text file such as stdout, each as soon as it is there.
+    """Writes rows as CSV to an open text file such as stdout, each as soon as it is ready.
 
-    On a terminal, what it would obey (control characters in names, errors and captions) is shown instead.
+    On a terminal, control characters in names, errors and captions are escaped.
     """
 
     def __init__(

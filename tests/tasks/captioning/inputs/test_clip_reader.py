@@ -129,7 +129,7 @@ def test_a_part_is_cut_on_the_clock_of_the_file(tmp_path: Path) -> None:
     assert times(clips(path, start=8.0, end=100.0)) == [(8.0, 12.0), (12.0, 13.0)]
     for part, words in (
         ({"start": 20.0}, "the part from 20 s on is not in it: it ends at 13.00 s"),
-        ({"start": 5.0, "end": 5.0}, "the part from 5 to 5 s has no length"),
+        ({"start": 5.0, "end": 5.0}, "the part from 5 to 5 s is empty"),
     ):
         with pytest.raises(MediaError, match=words):
             clips(path, **part)
@@ -244,7 +244,7 @@ def test_the_careful_way_is_without_pictures(tmp_path: Path) -> None:
     careful = [clip for clip in read_source_carefully(source, CUT) if clip is not None]  # type: ignore[union-attr]
     for clip, plain in zip(careful, clips(path), strict=True):
         assert clip.frames is None
-        assert clip.picture_error == "its frames cost a decoder its life: only heard"
+        assert clip.picture_error == "a decoder crashed on its frames: captioned from its audio only"
         np.testing.assert_array_equal(clip.fbank, plain.fbank)
     whole = read_source_carefully(source, WHOLE)
     assert isinstance(whole, Clip)
@@ -292,7 +292,7 @@ def test_a_film_is_opened_three_times_whatever_its_length(
 def test_segments_no_longer_than_the_model_hears() -> None:
     check_segments(CUT)
     check_segments(WHOLE)
-    with pytest.raises(UsageError, match=r"--segment 4\.5: the model hears 4 s at once"):
+    with pytest.raises(UsageError, match=r"--segment 4\.5: the model takes at most 4 s"):
         check_segments(replace(CUT, segment=4.5))
 
 

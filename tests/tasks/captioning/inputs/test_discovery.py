@@ -116,7 +116,7 @@ def test_named_things_that_are_no_files_are_failures_with_their_cause(tree: Path
         "a named pipe, not a file",
         "a socket, not a file",
         "a device, not a file",
-        "a link to nowhere",
+        "a broken link",
         "cannot be read: Too many levels of symbolic links",
         "the file is empty",
         "",

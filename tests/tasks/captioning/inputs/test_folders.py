@@ -92,9 +92,9 @@ def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
     assert [source.relative for source in found] == [
         "away/c.mp4", "away/d/e.mp4", "file.mp4", "gone.mp4", "x/a.mp4", "y/b.mp4",
     ]  # fmt: skip
-    assert found[3].error == "a link to nowhere"
+    assert found[3].error == "a broken link"
     assert [source.same_as for source in found] == [None, None, 0, None, None, None]
-    assert found.left_out == {"links to folders that are looked into anyway": 4, "no media": 2}
+    assert found.left_out == {"links to folders that are already included": 4, "no media": 2}
 
 
 @pytest.mark.timeout(20)

@@ -157,14 +157,15 @@ def test_a_clip_from_the_web_is_decoded_like_the_file(server: Server, clip: Path
 
 
 def test_why_a_url_cannot_be_fetched(server: Server, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert refused(f"{server.url}/gone.mp4") == "cannot be fetched: there is no such file"
+    assert refused(f"{server.url}/gone.mp4") == "cannot be fetched: no such file"
     assert (
-        refused(f"{server.url}/secret.mp4?key=hidden") == "cannot be fetched: the server says 403 Forbidden"
+        refused(f"{server.url}/secret.mp4?key=hidden")
+        == "cannot be fetched: the server answered 403 Forbidden"
     )
     assert refused(f"{server.url}/broken.mp4").startswith("cannot be fetched: ")
     assert refused(f"{server.url}/zero.mp4") == "the file is empty"
     assert "connect" in refused("http://127.0.0.1:9/a.mp4").lower()
-    assert refused("memory://gone.mp4") == "cannot be fetched: there is no such file"
+    assert refused("memory://gone.mp4") == "cannot be fetched: no such file"
     monkeypatch.setattr(urls, "MAX_DOWNLOAD_BYTES", 3_000_000)
     assert "larger than" in refused(f"{server.url}/endless.mp4")
     assert list(scratch.iterdir()) == []
@@ -175,7 +176,7 @@ def test_no_room_for_a_copy(server: Server, monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(urls, "_copy", full)
-    assert "no room for a copy" in refused(f"{server.url}/big.mp4")
+    assert "no space for a copy" in refused(f"{server.url}/big.mp4")
 
 
 def test_errors_of_the_reader_stay_its_own(server: Server, scratch: Path) -> None:
@@ -337,6 +338,6 @@ def test_without_urls_nothing_of_the_extra_is_imported(clip: Path) -> None:
 
 
 def test_protocols_that_nobody_knows(clip: Path) -> None:
-    with pytest.raises(UsageError, match=r"nonsense:// is no protocol") as caught:
+    with pytest.raises(UsageError, match=r"nonsense:// is not a known protocol") as caught:
         find_sources([clip, "nonsense://a.mp4"])
     assert "s3://" in caught.value.cure

@@ -155,7 +155,7 @@ def test_a_change_of_settings_is_named_with_both_values(tmp_path: Path) -> None:
 
 def test_an_output_of_another_making_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "o.csv").write_text("mine")
-    with pytest.raises(UsageError, match="is there") as caught:
+    with pytest.raises(UsageError, match="already exists") as caught:
         again(tmp_path)
     assert "--overwrite" in caught.value.cure
     assert os.listdir(tmp_path) == ["o.csv"]
@@ -166,7 +166,7 @@ def test_an_output_of_another_making_is_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_that_is_no_journal_stays(tmp_path: Path, foreign: bytes, overwrite: bool) -> None:
     (tmp_path / "o.csv.journal").write_bytes(foreign)
-    with pytest.raises(EvacapError, match="no journal of ours"):
+    with pytest.raises(EvacapError, match="is not an evacap journal"):
         again(tmp_path, overwrite=overwrite)
     assert (tmp_path / "o.csv.journal").read_bytes() == foreign
 
@@ -198,7 +198,7 @@ def test_it_says_so_when_it_is_removed(tmp_path: Path) -> None:
     with Journal(path, tmp_path / "o.csv", SETTINGS) as journal:
         journal.match(SOURCES)
         path.unlink()
-        with pytest.raises(EvacapError, match="removed while this ran"):
+        with pytest.raises(EvacapError, match="removed during the run"):
             journal.append(0, SOURCES[0], rows(0))
 
 

@@ -225,4 +225,4 @@ def test_a_model_without_tags(tiny: Path, films: Path) -> None:
     assert (row.status, row.heard, row.seen) == ("ok", (), ())
     with pytest.raises(UsageError, match="evacap-tiny names no classes") as caught:
         check_tags(captioner.checkpoint)
-    assert "leave --tags out" in caught.value.cure
+    assert "omit --tags" in caught.value.cure

@@ -251,13 +251,13 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         (tmp_path / "o",): "no output has the suffix ''",
         (tmp_path / "no" / "o.csv",): "does not exist",
         (tmp_path / "odd.csv",): "is a folder",
-        (tmp_path, "ass"): "there is no such format",
+        (tmp_path, "ass"): "no such format",
         (tmp_path / "file.txt", "srt"): "is a file",
         (tmp_path / "o.csv", "srt"): "a folder of .srt",
-        (tmp_path, "srt", True): "--excel is of CSV",
-        (tmp_path / "o.parquet", None, True): "--excel is of CSV",
-        (tmp_path / "o.srt", None, False, False, True): "--flag-mismatch is a column",
-        (tmp_path / "o.vtt", None, False, False, False, True): "--tags are columns",
+        (tmp_path, "srt", True): "--excel is for CSV",
+        (tmp_path / "o.parquet", None, True): "--excel is for CSV",
+        (tmp_path / "o.srt", None, False, False, True): "--flag-mismatch adds a column",
+        (tmp_path / "o.vtt", None, False, False, False, True): "--tags adds columns",
         (tmp_path / "o.txt", None, False, False, False): "suffix",
     }
     for arguments, words in wrong.items():
@@ -272,7 +272,7 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["srt", "vtt"])
 def test_subtitles_are_of_one_recording(tmp_path: Path, kind: str) -> None:
     one = open_output(tmp_path / f"o.{kind}")
-    with pytest.raises(UsageError, match="of one recording, and there are 2") as caught:
+    with pytest.raises(UsageError, match="for one recording, but there are 2") as caught:
         one.check([A, B])
     assert f"-o {tmp_path / 'o'} -f {kind}" in caught.value.cure
     one.check([A])
