@@ -57,10 +57,9 @@ class Networks:
     ties: Tensor
 
     def into_networks(self, model: CaptionModel) -> CaptionModel:
-        encoder = model.encoder
-        encoder.network_a.load_state_dict(self.ear)  # type: ignore[union-attr]
+        model.tag_encoder.network_a.load_state_dict(self.ear)
         if model.has_picture:
-            encoder.network_v.load_state_dict(self.eye)  # type: ignore[union-attr]
+            model.tag_encoder.network_v.load_state_dict(self.eye)
         return model
 
     def into(self, model: CaptionModel) -> CaptionModel:
@@ -125,14 +124,21 @@ def train(
     fixed = FixedClips(validation[:VALIDATION], simulation, features, model.has_picture)
     started = time.monotonic()
 
-    def tell(now: Any) -> None:
+    def print_progress(now: Any) -> None:
         if now.step % 100 == 0 or now.note:
             print(f"{name}: step {now.step}/{now.steps}, loss {now.loss:.3f}, {now.clips_per_second:.0f} clips/s, "
                   f"{now.left / 60:.1f} min left {now.note}", flush=True)  # fmt: skip
 
     settings = TrainSettings.from_dict(values)
     summary = fit(
-        model, tokenizer, data, settings, folder, fixed, metadata={"preset": arm.preset}, progress=tell
+        model,
+        tokenizer,
+        data,
+        settings,
+        folder,
+        fixed,
+        metadata={"preset": arm.preset},
+        progress=print_progress,
     )
     spent = {
         "seconds": round(time.monotonic() - started, 1),

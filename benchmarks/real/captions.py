@@ -30,14 +30,14 @@ THEN = re.compile(
 )
 AFTER = re.compile(r"^after (.+?), (.+)$|^(.+?) after (.+)$")
 SPEECH = "Speech"
-RARE = 200
+RARE_BELOW = 200
 """Number of captions from which a label is drawn like the others; rarer labels get composed captions."""
-LONGEST = 18
+MAX_WORDS = 18
 MUSIC_KINDS = {
     "Music genre", "Music mood", "Music role", "Pop music", "Rock music", "Electronic music", "Traditional music",
     "Music of Asia", "Music of Latin America", "Music of Africa", "Vocal music", "Musical concepts", "Jazz", "Blues",
 }  # fmt: skip
-DULL = {
+UNINTERESTING = {
     "Silence", "White noise", "Pink noise", "Noise", "Environmental noise", "Static", "Cacophony", "Sound effect",
     "Drum machine", "Sampler", "Effects unit", "Synthesizer", "Bass guitar", "Heart murmur", "Heart sounds, heartbeat",
     "Chirp tone", "Sine wave", "Harmonic", "Pulse", "Echo", "Reverberation", "Distortion", "Mains hum", "Throbbing",
@@ -45,7 +45,7 @@ DULL = {
 }  # fmt: skip
 JOINED = ("and", "as", "while")
 RULES = load_preset("evidence-tags").model.lexicon
-CERTAIN, LIKELY, SPOKEN = RULES.confidence, RULES.confirmed, RULES.speech
+CONFIDENCE, CONFIRMED, SPEECH_CONFIDENCE = RULES.confidence, RULES.confirmed, RULES.speech
 """Minimum probability of a named class: in general, if a picture shows it, and for speech."""
 
 
@@ -103,12 +103,13 @@ class Vocabulary:
         """The restricted words of a text, each with the labels that allow it."""
         return [(word, found) for word in re.findall(r"[a-z]+", text) if (found := self.labels.get(word))]
 
-    def earned(self, text: str, heard: dict[int, float], shown: bool = False) -> bool:
+    def allows(self, text: str, heard: dict[int, float], shown: bool = False) -> bool:
         """Whether beam search allows all words of a caption. heard: see `strengths`."""
-        least = LIKELY if shown else CERTAIN
+        threshold = CONFIRMED if shown else CONFIDENCE
         return all(
             any(
-                heard.get(label, 0.0) >= (max(least, SPOKEN) if label in self.speech else least)
+                heard.get(label, 0.0)
+                >= (max(threshold, SPEECH_CONFIDENCE) if label in self.speech else threshold)
                 for label in labels
             )
             for _, labels in self.named(text)
@@ -134,7 +135,7 @@ class Vocabulary:
             if word not in self.usual and called:
                 self.usual[word] = min(called, key=lambda label: len(self.classes[label]))
 
-    def stutters(self, text: str) -> bool:
+    def repeats_a_sound(self, text: str) -> bool:
         """Whether a caption names the same sound twice."""
         families = [self.family[word] for word in re.findall(r"[a-z]+", text) if word in self.family]
         return len(families) > len(set(families))
@@ -157,7 +158,7 @@ def parts_of(caption: str) -> list[str]:
 def scene_of(caption: str, labels: set[int], vocabulary: Vocabulary) -> Scene | None:
     """The scene of a real caption. None if it names no sound, counts, or repeats a sound."""
     caption = tidy(caption)
-    if COUNTS.search(caption) or vocabulary.stutters(caption) or len(caption.split()) > LONGEST:
+    if COUNTS.search(caption) or vocabulary.repeats_a_sound(caption) or len(caption.split()) > MAX_WORDS:
         return None
     if any(vocabulary.labels.get(word) == [] for word in re.findall(r"[a-z]+", caption)):
         return None  # no class allows this word
@@ -235,7 +236,7 @@ class Composer:
         self.parents = _parents(ontology)
         names = [vocabulary.classes[int(i)] for i in self.labels]
         weight = np.array([self.interest(name) for name in names])
-        weight /= 1 + np.array([counts[int(i)] for i in self.labels]) / RARE
+        weight /= 1 + np.array([counts[int(i)] for i in self.labels]) / RARE_BELOW
         self.rare = weight / weight.sum()
         common = np.array([float(counts[int(i)]) ** 0.5 for i in self.labels])
         self.common = common / common.sum()
@@ -248,7 +249,7 @@ class Composer:
         chosen = [int(rng.choice(self.labels, p=self.rare))]
         while len(chosen) < count:
             label = int(rng.choice(self.labels, p=self.common if rng.random() < 0.6 else self.rare))
-            if label not in chosen and self.vocabulary.classes[label] not in DULL:
+            if label not in chosen and self.vocabulary.classes[label] not in UNINTERESTING:
                 chosen.append(label)
         if (
             count == 1
@@ -272,13 +273,13 @@ class Composer:
                 text += f" {rng.choice(JOINED)} {rng.choice(kinds['alone'])}"
             events.append((label, part))
         scene = Scene(text, tuple(Event(label, True, p if part else -1) for label, p in events), part + 1)
-        return scene if self.fits(scene) and not self.vocabulary.stutters(text) else self.compose(rng)
+        return scene if self.fits(scene) and not self.vocabulary.repeats_a_sound(text) else self.compose(rng)
 
     def interest(self, name: str) -> float:
         """Relative sampling weight of a label among equally rare ones. Kinds of music and noise have lower weights,
         because the audio network confuses them and they matter less."""
-        dull = name in DULL or any(parent in MUSIC_KINDS for parent in self.parents.get(name, []))
-        return 0.1 if dull else 1.0
+        rare = name in UNINTERESTING or any(parent in MUSIC_KINDS for parent in self.parents.get(name, []))
+        return 0.1 if rare else 1.0
 
     def family(self, label: str) -> str | None:
         """The nearest family of a label."""

@@ -18,7 +18,7 @@ BATCH = 32
 
 
 @dataclass
-class Described:
+class CaptionedClips:
     """Captions of N clips and scores of the model, float (N,). NaN if the model has no such score."""
 
     captions: list[str]
@@ -30,18 +30,18 @@ class Described:
 
 def sound_tags(checkpoint: Checkpoint, logits: np.ndarray) -> Tensor:
     """Tags (1, heard, 2 + windows) of patch logits (P, C)."""
-    encoder = checkpoint.model.config.encoder
-    return heard_tags(torch.from_numpy(logits).float()[None], encoder.heard, encoder.windows)  # type: ignore[union-attr]
+    encoder = checkpoint.model.tag_encoder.config
+    return heard_tags(torch.from_numpy(logits).float()[None], encoder.heard, encoder.windows)
 
 
 def picture_tags(checkpoint: Checkpoint, logits: np.ndarray) -> Tensor:
     """Tags (1, N * seen, 3) of frame logits (N, C)."""
-    return frame_tags(torch.from_numpy(logits).float()[None], checkpoint.model.config.encoder.seen)  # type: ignore[union-attr]
+    return frame_tags(torch.from_numpy(logits).float()[None], checkpoint.model.tag_encoder.config.seen)
 
 
 @torch.inference_mode()
-def describe(checkpoint: Checkpoint, sounds: Sequence[np.ndarray], pictures: Sequence[np.ndarray | None],
-             beam: int = 4) -> Described:  # fmt: skip
+def caption_clips(checkpoint: Checkpoint, sounds: Sequence[np.ndarray], pictures: Sequence[np.ndarray | None],
+             beam: int = 4) -> CaptionedClips:  # fmt: skip
     """Captions each sound with its picture (None: no picture). Logits are in the format of `listen`."""
     model = checkpoint.model.eval()
     captions = [""] * len(sounds)
@@ -60,7 +60,7 @@ def describe(checkpoint: Checkpoint, sounds: Sequence[np.ndarray], pictures: Seq
             for row, values in zip(numbers, (out.score, out.evidence, out.gate, out.entropy), strict=True):
                 if values is not None:
                     row[rows] = values.numpy()
-    return Described(captions, *numbers)
+    return CaptionedClips(captions, *numbers)
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
@@ -69,26 +69,26 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
     return float(((a > b) + 0.5 * (a == b)).mean())
 
 
-def naming(described: Described, labels: Sequence[Sequence[str]], judge: Judge) -> dict[str, float]:
+def naming(captioned: CaptionedClips, labels: Sequence[Sequence[str]], judge: Judge) -> dict[str, float]:
     """Shares of captions that name the sound, name absent speech, or repeat themselves."""
     vocabulary = Vocabulary()
     silent = [i for i, names in enumerate(labels) if not has_speech(names)]
     return {
         "clips": len(labels),
-        "named": float(np.mean([judge.named(c, n) for c, n in zip(described.captions, labels, strict=True)])),
-        "speech invented": float(np.mean([speaks_of_speech(described.captions[i]) for i in silent]))
+        "named": float(np.mean([judge.named(c, n) for c, n in zip(captioned.captions, labels, strict=True)])),
+        "speech invented": float(np.mean([speaks_of_speech(captioned.captions[i]) for i in silent]))
         if silent
         else 0.0,
-        "repeats": float(np.mean([vocabulary.stutters(caption) for caption in described.captions])),
+        "repeats": float(np.mean([vocabulary.repeats_a_sound(caption) for caption in captioned.captions])),
     }
 
 
 def by_label(
-    described: Described, labels: Sequence[Sequence[str]], judge: Judge
+    captioned: CaptionedClips, labels: Sequence[Sequence[str]], judge: Judge
 ) -> dict[str, tuple[int, int]]:
     """By first label, the number of clips and the number of clips whose sound is named."""
     found: dict[str, tuple[int, int]] = {}
-    for caption, names in zip(described.captions, labels, strict=True):
+    for caption, names in zip(captioned.captions, labels, strict=True):
         if names:
             clips, right = found.get(names[0], (0, 0))
             found[names[0]] = clips + 1, right + judge.named(caption, names)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from captions import DATA, Vocabulary, read_yaml
 
-FEW = 9
+MAX_LABELS = 9
 """Maximum number of labels of a word that still names each of them."""
-MORE = {
+EXTRA_WORDS = {
     "Cattle, bovinae": ["cow", "moo", "cattle", "bull"], "Moo": ["cow", "moo", "cattle"],
     "Vehicle": ["car", "truck", "vehicle", "engine", "motorcycle"], "Car": ["car", "vehicle", "engine"],
     "Engine": ["engine", "motor"], "Idling": ["engine", "idles", "idling"],
@@ -28,7 +28,7 @@ VOICES = {
     "Cheering",
 }  # fmt: skip
 """Labels other than speech for which a caption may mention speech."""
-SPOKEN = re.compile(
+SPEECH_WORDS = re.compile(
     r"\b(speak|speech|talk|says|voice|conversation|convers|monologue|narrat|announc|chatter|convers)\w*"
 )
 
@@ -45,23 +45,23 @@ class Judge:
             words[label] = {word for word in re.findall(r"[a-z]+", text) if word in vocabulary.labels}
         spread = Counter(word for found in words.values() for word in found)
         self.words = {
-            label: {word for word in found if spread[word] <= FEW or word in label.lower()}
+            label: {word for word in found if spread[word] <= MAX_LABELS or word in label.lower()}
             for label, found in words.items()
         }
 
     def named(self, caption: str, labels: Iterable[str]) -> bool:
         """Whether a caption names one of the labels."""
-        said = re.findall(r"[a-z]+", caption.lower())
+        words = re.findall(r"[a-z]+", caption.lower())
         for label in labels:
-            if any(word in self.words.get(label, ()) for word in said):
+            if any(word in self.words.get(label, ()) for word in words):
                 return True
-            if any(word.startswith(tuple(MORE.get(label, ("\0",)))) for word in said):
+            if any(word.startswith(tuple(EXTRA_WORDS.get(label, ("\0",)))) for word in words):
                 return True
         return False
 
 
 def speaks_of_speech(caption: str) -> bool:
-    return bool(SPOKEN.search(caption.lower()))
+    return bool(SPEECH_WORDS.search(caption.lower()))
 
 
 def has_speech(labels: Iterable[str]) -> bool:

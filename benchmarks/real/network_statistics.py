@@ -17,7 +17,7 @@ from evacap_cli.model.yamnet import YAMNet
 
 ABSENT = -2.0
 """A class with a clip logit below this counts as absent, unless the labels name it."""
-COUNTED = 12
+MIN_RECORDINGS = 12
 """Minimum number of recordings with a class on top to measure its relatives from them alone."""
 
 
@@ -87,7 +87,7 @@ def _relatives(level: Tensor, background: Tensor, spread: Tensor, ear: YAMNet) -
     for c in range(len(cosine)):
         rows = (level[:, c] > level.amax(dim=1) - 1.0) | (first == c)
         rows &= level[:, c] > ABSENT
-        if int(rows.sum()) >= COUNTED:
+        if int(rows.sum()) >= MIN_RECORDINGS:
             share = (rise[rows] - 0.5 * spread) / rise[rows][:, c : c + 1]
             measured[c] = share.median(dim=0).values.clamp(0, 1)
             known[c] = True

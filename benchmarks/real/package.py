@@ -22,10 +22,10 @@ from evacap_cli.tasks.calibrating import calibrate
 
 ASSETS = Path(evacap_cli.__file__).parent / "assets" / "models"
 ABOUT = {
-    "demo": "The picture behind a switch on evidence that it belongs to the sound; shut, it is `audio-demo`",
-    "entropy-demo": "EVACap as printed, on tags: the picture is let in by a gate on attention entropy",
-    "avcap-demo": "AVCap, on tags: tokens of sound and picture side by side",
-    "audio-demo": "Audio only, on tags: no picture at all",
+    "demo": "Uses the picture only if it matches the sound; otherwise, the caption is that of `audio-demo`",
+    "entropy-demo": "EVACap as in the paper, on tags: a gate on the attention entropy weights the picture",
+    "avcap-demo": "AVCap, on tags: the audio and picture tokens are concatenated",
+    "audio-demo": "Audio only, on tags: the model has no picture input",
 }
 
 

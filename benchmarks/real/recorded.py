@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from captions import CERTAIN, JOINED, LIKELY, Composer, Event, Scene, strengths
+from captions import CONFIDENCE, CONFIRMED, JOINED, Composer, Event, Scene, strengths
 from distill import GROUPS, Examples, load_clips, load_folds, load_recordings
 from listen import hear
 from soundscapes import AUDIBLE, Sound, read_recordings
@@ -22,13 +22,12 @@ from evacap_cli.model.lexicon import audioset_classes
 from evacap_cli.model.tag_encoder import heard_tags
 
 WINDOWS, HEARD = 5, 12
-BARELY, FAINT = (
-    AUDIBLE / 2,
-    0.35,
-)  # of several sounds, the level from which one is heard, and is in the foreground
-
-
+MIN_LEVEL = AUDIBLE / 2
+"""Level from which one of several sounds is audible."""
+BACKGROUND_LEVEL = 0.35
+"""Level below which one of several sounds is in the background."""
 GENERAL = 0.25
+
 """Share of captions that name only the kind of sound that is kept. They have few wordings, so beam search would
 otherwise prefer them to the many wordings that name the sound."""
 
@@ -54,7 +53,7 @@ def clips_of(W: Path) -> list[Clip]:
             audible = tuple(
                 replace(sound, labels=tuple(name for name in sound.labels if name in classes))
                 for sound in found
-                if sound.level >= BARELY
+                if sound.level >= MIN_LEVEL
             )
             if all(sound.labels for sound in audible):  # otherwise the content of the clip is not fully known
                 clips.append(Clip(tags, audible))
@@ -100,42 +99,42 @@ class Recorded:
     def describe(self, clip: Clip, rng: np.random.Generator, shown: bool = False) -> Scene | None:
         """Composes a caption of the sounds in the clip that have confident tags. None if there are none."""
         heard = strengths(clip.tags)
-        said: list[tuple[Sound, Event, dict[str, list[str]]]] = []
+        named: list[tuple[Sound, Event, dict[str, list[str]]]] = []
         general: dict[str, list[str]] | None = None
         for sound in sorted(clip.sounds, key=lambda s: (s.part, -s.level)):
-            part = len(said) if sound.part >= 0 else -1
-            label = self._label(sound, heard, LIKELY if shown else CERTAIN, rng)
+            part = len(named) if sound.part >= 0 else -1
+            label = self._label(sound, heard, CONFIRMED if shown else CONFIDENCE, rng)
             if label is not None:
-                said.append((sound, Event(label, True, part), self._phrases(label, heard, shown)))
-            elif not said and (family := self._family(sound, heard)) is not None:
+                named.append((sound, Event(label, True, part), self._phrases(label, heard, shown)))
+            elif not named and (family := self._family(sound, heard)) is not None:
                 label = self.composer.vocabulary.place[sound.labels[0]]
                 general = family
-                said.append((sound, Event(label, True, part), family))
-        said = [x for x in said if all(x[2].values())]
-        if not said:
+                named.append((sound, Event(label, True, part), family))
+        named = [x for x in named if all(x[2].values())]
+        if not named:
             return None
-        sound, event, phrases = said[0]
+        sound, event, phrases = named[0]
         text, events = str(rng.choice(phrases["alone"])), [event]
-        for sound, event, phrases in said[1:]:
+        for sound, event, phrases in named[1:]:
             if event.part >= 0:
                 joined = f"{text} followed by {rng.choice(phrases['noun'])}"
-            elif sound.level < FAINT and rng.random() < 0.6:
+            elif sound.level < BACKGROUND_LEVEL and rng.random() < 0.6:
                 joined = f"{text} with {rng.choice(phrases['noun'])} in the background"
             else:
                 joined = f"{text} {rng.choice(JOINED)} {rng.choice(phrases['alone'])}"
-            if not self.composer.vocabulary.stutters(joined):
+            if not self.composer.vocabulary.repeats_a_sound(joined):
                 text = joined
                 events.append(event)
         parts = 1 + max(0, *(event.part for event in events))
         broad = all(self.composer.vocabulary.classes[e.label] in self.composer.general for e in events)
-        return Scene(text, tuple(events), parts, broad or said[0][2] is general, clip.tags, shown)
+        return Scene(text, tuple(events), parts, broad or named[0][2] is general, clip.tags, shown)
 
     def _label(
-        self, sound: Sound, heard: dict[int, float], least: float, rng: np.random.Generator
+        self, sound: Sound, heard: dict[int, float], threshold: float, rng: np.random.Generator
     ) -> int | None:
         """The first label of the sound with a confident tag. Labels are ordered from specific to general."""
         place, broad = self.composer.vocabulary.place, self.composer.general
-        known = [name for name in sound.labels if heard.get(place.get(name, -1), 0.0) >= least]
+        known = [name for name in sound.labels if heard.get(place.get(name, -1), 0.0) >= threshold]
         known = [name for name in known if place.get(name) in self.composer.phrases]
         special = [name for name in known if name not in broad]
         if len(special) > 1 and rng.random() < 0.2:
@@ -143,19 +142,19 @@ class Recorded:
         return place[known[0]] if known else None
 
     def _phrases(self, label: int, heard: dict[int, float], shown: bool) -> dict[str, list[str]]:
-        return self._earned(self.composer.phrases[label], heard, shown)
+        return self._allowed(self.composer.phrases[label], heard, shown)
 
     def _family(self, sound: Sound, heard: dict[int, float]) -> dict[str, list[str]] | None:
         """Phrases for a sound without a confident label: its kind, if that has a confident tag."""
         for name in sound.labels:
             if (family := self.composer.family(name)) is not None:
-                return self._earned(self.composer.general[family], heard, False)
+                return self._allowed(self.composer.general[family], heard, False)
         return None
 
-    def _earned(
+    def _allowed(
         self, phrases: dict[str, list[str]], heard: dict[int, float], shown: bool
     ) -> dict[str, list[str]]:
-        earned = self.composer.vocabulary.earned
+        allows = self.composer.vocabulary.allows
         return {
-            kind: [text for text in texts if earned(text, heard, shown)] for kind, texts in phrases.items()
+            kind: [text for text in texts if allows(text, heard, shown)] for kind, texts in phrases.items()
         }

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from captions import Event, Scene, Vocabulary, audioset_places, clip_labels
-from listen import embed, hear, load_ear, load_eye, read_rows, see
-from measure import Described, auroc, by_label, describe, naming, unlike
+from listen import FEATURES, embed, hear, load_ear, load_eye, read_rows, see
+from measure import CaptionedClips, auroc, by_label, caption_clips, naming, unlike
 from naming import Judge
 from package import ASSETS
 from run import choose_pairs
@@ -67,25 +67,31 @@ class Sets:
 
 def sounds(model: Checkpoint, sets: Sets, paths: Sequence[str], judge: Judge) -> dict[str, Any]:
     """Evaluates recordings without pictures."""
-    said = describe(model, [sets.heard[path] for path in paths], [None] * len(paths))
+    captioned = caption_clips(model, [sets.heard[path] for path in paths], [None] * len(paths))
     labels = [sets.labels(path) for path in paths]
     examples = [
         (Path(path).stem, caption, judge.named(caption, names))
-        for path, caption, names in zip(paths, said.captions, labels, strict=True)
+        for path, caption, names in zip(paths, captioned.captions, labels, strict=True)
     ]
-    return {**naming(said, labels, judge), "by label": by_label(said, labels, judge), "examples": examples}
+    return {
+        **naming(captioned, labels, judge),
+        "by label": by_label(captioned, labels, judge),
+        "examples": examples,
+    }
 
 
 def pictures(model: Checkpoint, heard: list[np.ndarray], seen: list[np.ndarray], labels: list[list[str]],
              judge: Judge) -> dict[str, Any]:  # fmt: skip
     """Evaluates clips with their own pictures, without pictures, and with pictures of clips without a common label."""
-    own, none = describe(model, heard, seen), describe(model, heard, [None] * len(heard))
+    own, none = caption_clips(model, heard, seen), caption_clips(model, heard, [None] * len(heard))
     rng = np.random.default_rng(0)
-    others: list[Described] = [
-        describe(model, heard, [seen[i] for i in unlike(labels, rng)]) for _ in range(DRAWS)
+    others: list[CaptionedClips] = [
+        caption_clips(model, heard, [seen[i] for i in unlike(labels, rng)]) for _ in range(DRAWS)
     ]
-    named = {name: naming(said, labels, judge)["named"] for name, said in (("own", own), ("none", none))}
-    named["other"] = float(np.mean([naming(said, labels, judge)["named"] for said in others]))
+    named = {
+        name: naming(captioned, labels, judge)["named"] for name, captioned in (("own", own), ("none", none))
+    }
+    named["other"] = float(np.mean([naming(captioned, labels, judge)["named"] for captioned in others]))
     found: dict[str, Any] = {
         "clips": len(heard),
         "named": named,
@@ -105,7 +111,7 @@ def pictures(model: Checkpoint, heard: list[np.ndarray], seen: list[np.ndarray],
 
 
 def audiocaps_test(
-    model: Checkpoint, shared: Path, statistics: Statistics, cache: Path, most: int | None
+    model: Checkpoint, shared: Path, statistics: Statistics, cache: Path, limit: int | None
 ) -> dict[str, Any]:
     """Scores captions of AudioCaps' test clips from simulated tags of their labels, without using the captions."""
     vocabulary = Vocabulary()
@@ -117,10 +123,10 @@ def audiocaps_test(
         references.setdefault((row["youtube_id"], str(int(float(row["start_time"])))), []).append(
             row["caption"]
         )
-    keys = [key for key in references if labels.get(key)][:most]
+    keys = [key for key in references if labels.get(key)][:limit]
     scenes = [[Scene("", tuple(Event(label, True, -1) for label in sorted(labels[key])), 1)] for key in keys]
     picture = model.model.has_picture
-    fixed = FixedClips(scenes, Simulation(statistics), None, picture)  # type: ignore[arg-type]
+    fixed = FixedClips(scenes, Simulation(statistics), FEATURES, picture)
     captions = []
     for start in range(0, len(keys), 32):
         batch = fixed.batch(range(start, min(start + 32, len(keys))))
@@ -202,8 +208,8 @@ def card_results(results: dict[str, Any], name: str) -> str:
         "| set | clips | named |",
         "|---|---|---|",
     ]
-    for label, key in (("sounds of the package `scratch`, of which nothing was learned or chosen", "scratch"),
-                       ("ESC-10, fold 4; folds 1 to 3 were learned from", "ESC-10, fold 4")):  # fmt: skip
+    for label, key in (("sounds of the package `scratch`, used neither for training nor to choose settings", "scratch"),
+                       ("ESC-10, fold 4; folds 1 to 3 are training data", "ESC-10, fold 4")):  # fmt: skip
         lines.append(f"| {label} | {found[key]['clips']} | {found[key]['named']:.3f} |")
     pictures = {
         "real videos, on which settings were chosen": "real videos",
@@ -211,9 +217,13 @@ def card_results(results: dict[str, Any], name: str) -> str:
             "pairs of a check recording and a photograph",
     }  # fmt: skip
     for label, key in pictures.items():
-        for what, told in (("own", "own picture"), ("none", "no picture"), ("other", "another's picture")):
+        for what, picture_name in (
+            ("own", "own picture"),
+            ("none", "no picture"),
+            ("other", "another clip's picture"),
+        ):
             row = found[key]
-            lines.append(f"| {label}; {told} | {row['clips']} | {row['named'][what]:.3f} |")
+            lines.append(f"| {label}; {picture_name} | {row['clips']} | {row['named'][what]:.3f} |")
     return "\n".join(lines)
 
 

@@ -49,7 +49,7 @@ from evacap_cli.tasks.clips import ClipSettings, load_entry
 from evacap_cli.tasks.importing.networks import read_weights, rename_eye
 
 HERE = Path(__file__).resolve().parent
-MOST_PAIRS = 10  # pairs per label
+PAIRS_PER_LABEL = 10  # pairs per label
 EPOCHS = {"audio-demo": 8.8, "demo": 1.0, "entropy-demo": 0.4, "avcap-demo": 0.4}
 
 
@@ -92,8 +92,9 @@ class Run:
             if row.path in embedded:
                 classifier = folds[group[row.source]] if row.role == "train" else ear.classifier
                 heard[row.path], labels[row.path] = hear(embedded[row.path], classifier), row.labels
-        classifier = eye.classifier.weight.detach()  # type: ignore[union-attr]
-        found = measure(heard, labels, ear, classifier, self.ties(), load_people().float())
+        weight = eye.get_parameter("classifier.weight").detach()
+        found = measure(heard, labels, ear, weight, self.ties(), load_people().float())
+
         write(self.work / "statistics.npz", found)
 
     def arms(self) -> None:
@@ -112,8 +113,8 @@ class Run:
 
     def package(self) -> None:
         pairs = self.pairs_store()
-        about = "recordings that the ear did not learn from, with photographs of what sounds, and real videos"
-        package(self.work, self.trained_networks(), pairs, about)
+        what = "recordings that the audio network was not fine-tuned on, with photographs of what sounds"
+        package(self.work, self.trained_networks(), pairs, f"{what}, and real videos")
 
     # -- what they share -------------------------------------------------------------------------------------------
 
@@ -172,9 +173,9 @@ class Run:
 
 
 def choose_pairs(
-    rows: Sequence[dict[str, str]], most: int = MOST_PAIRS, seed: int = 0
+    rows: Sequence[dict[str, str]], limit: int = PAIRS_PER_LABEL, seed: int = 0
 ) -> list[dict[str, str]]:
-    """At most MOST_PAIRS pairs per label, each with a different sound; photographs are reused as little as possible."""
+    """At most `limit` pairs per label, each with a different sound; photographs are reused as little as possible."""
     rng = np.random.default_rng(seed)
     by_label: dict[str, list[dict[str, str]]] = {}
     for row in rows:
@@ -182,7 +183,7 @@ def choose_pairs(
     chosen, used = [], Counter[str]()
     for label in sorted(by_label):
         pairs = [by_label[label][i] for i in rng.permutation(len(by_label[label]))]
-        for _ in range(most):
+        for _ in range(limit):
             fresh = [row for row in pairs if not used[row["sound_path"]]]
             if not fresh:
                 break

@@ -17,12 +17,12 @@ from evacap_cli.model.tag_encoder import frame_tags, heard_tags
 from evacap_cli.tasks.batches import Augmentation, Batch
 
 WINDOWS = 5
-CALM = 0.75
+SPREAD_FACTOR = 0.75
 """Factor of the measured spread, which includes faint sounds; with it, the 12th tag is as strong as a real one."""
-WRONG = 4.0  # false classes per clip, in addition to relatives of present classes
-BLUR = 0.25  # noise added to logits of real recordings, to avoid memorisation
+FALSE_CLASSES = 4.0  # false classes per clip, in addition to relatives of present classes
+TAG_NOISE = 0.25  # noise added to logits of real recordings, to avoid memorisation
 ATTEMPTS = 4  # to draw a clip whose tags allow all words of its caption, as beam search requires
-TOGETHER = 0.35  # share of clips with equal windows: repeated short sounds, steady sounds
+STEADY_SHARE = 0.35  # share of clips with equal windows: repeated short sounds, steady sounds
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Simulation:
             if scene.tags is not None:
                 tags[i] = scene.tags
                 numbers = (self.heard, 1), (self.heard, 1 + WINDOWS)
-                tags[i, :, 1:] += BLUR * (_normal(rng, numbers[0]) + 0.5 * _normal(rng, numbers[1]))
+                tags[i, :, 1:] += TAG_NOISE * (_normal(rng, numbers[0]) + 0.5 * _normal(rng, numbers[1]))
         return tags
 
     def logits(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
@@ -88,10 +88,10 @@ class Simulation:
         s, B = self.s, len(scenes)
         C = len(s.background)
         noise = _normal(rng, (B, 1, C)) + 0.5 * _normal(rng, (B, WINDOWS, C))
-        z = s.background + CALM * s.spread * noise + 0.7 * _normal(rng, (B, 1, 1))
+        z = s.background + SPREAD_FACTOR * s.spread * noise + 0.7 * _normal(rng, (B, 1, 1))
         rows, classes, levels = [], [], []
         for i, scene in enumerate(scenes):
-            steady = rng.random() < TOGETHER
+            steady = rng.random() < STEADY_SHARE
             clarity = rng.normal(0, 0.7)
             spans = _spans(scene.parts, rng)
             for event in scene.events:
@@ -124,7 +124,7 @@ class Simulation:
     def _wrong(self, scene: Scene, rng: np.random.Generator) -> list[int]:
         """Absent classes with faint tags: relatives of present ones, frequent false ones, and random ones."""
         found: list[int] = []
-        for kind in rng.random(rng.poisson(WRONG)):
+        for kind in rng.random(rng.poisson(FALSE_CLASSES)):
             if kind < 0.5:
                 event = scene.events[rng.integers(len(scene.events))]
                 chances = self.s.relatives[event.label].numpy() + 0.002
@@ -180,8 +180,9 @@ class Simulation:
         """Classes of the objects in a picture of the scene, the clearest first."""
         found: list[int] = []
         events = [e for e in scene.events if e.named]
-        rng.shuffle(events)  # type: ignore[arg-type]
-        for event in events[:2]:
+        order = list(range(len(events)))
+        rng.shuffle(order)
+        for event in [events[i] for i in order[:2]]:
             shown, hinted = self.shown[event.label], self.hinted[event.label]
             if len(shown) and (scene.shown or rng.random() < 0.85):
                 found.append(int(rng.choice(shown)))
@@ -242,15 +243,15 @@ class SimulatedClips:
         rng = _generator((*seed, len(rows)), rows[0])
         sound = self.simulation.sound(scenes, rng)
         for attempt in range(ATTEMPTS):
-            unearned = [
+            not_allowed = [
                 i for i, scene in enumerate(scenes)
-                if not self.vocabulary.earned(scene.caption, strengths(sound[i]), self.picture)
+                if not self.vocabulary.allows(scene.caption, strengths(sound[i]), self.picture)
             ]  # fmt: skip
-            if not unearned:
+            if not not_allowed:
                 break
-            for i in unearned:
+            for i in not_allowed:
                 scenes[i] = self.scenes.draw(_generator((*seed, attempt), rows[i]), self.picture)
-            sound[unearned] = self.simulation.sound([scenes[i] for i in unearned], rng)
+            sound[not_allowed] = self.simulation.sound([scenes[i] for i in not_allowed], rng)
         picture = self.simulation.picture(scenes, rng) if self.picture else None
         return Batch(sound, picture, None, [scene.caption for scene in scenes], towers=True)
 

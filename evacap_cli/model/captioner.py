@@ -112,6 +112,13 @@ class CaptionModel(nn.Module):
         return isinstance(self.encoder, TagEncoder)
 
     @property
+    def tag_encoder(self) -> TagEncoder:
+        """The encoder of a model with tag towers; TypeError for other models."""
+        if not isinstance(self.encoder, TagEncoder):
+            raise TypeError("the model has no tag towers")
+        return self.encoder
+
+    @property
     def decoders(self) -> list[TextDecoder]:
         return [self.decoder] if self.picture_decoder is None else [self.decoder, self.picture_decoder]
 

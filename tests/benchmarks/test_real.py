@@ -162,10 +162,10 @@ def composer(bench: Any, vocabulary: Any, tmp_path_factory: pytest.TempPathFacto
 def test_words_are_earned_by_what_is_heard(bench: Any, vocabulary: Any) -> None:
     heard = bench("captions").strengths(tags_of(Dog=0.2, Speech=0.2, Rain=0.05))
     assert heard[PLACE["Dog"]] == pytest.approx(0.2)
-    assert vocabulary.earned("a dog barks", heard)
-    assert not vocabulary.earned("a dog barks as rain falls", heard)
-    assert vocabulary.earned("a dog barks as rain falls", heard, shown=True)
-    assert not vocabulary.earned("a man speaks", heard)  # the ear suspects speech everywhere
+    assert vocabulary.allows("a dog barks", heard)
+    assert not vocabulary.allows("a dog barks as rain falls", heard)
+    assert vocabulary.allows("a dog barks as rain falls", heard, shown=True)
+    assert not vocabulary.allows("a man speaks", heard)  # the ear suspects speech everywhere
 
 
 def described(bench: Any, composer: Any, tags: torch.Tensor, *sounds: Any, shown: bool = False) -> list[Any]:
@@ -276,11 +276,11 @@ def test_pairs_use_no_file_twice_while_there_are_others(bench: Any) -> None:
         for i in sounds
         for j in photos
     ]
-    chosen = bench("run").choose_pairs(rows, most=2)
+    chosen = bench("run").choose_pairs(rows, limit=2)
     assert sorted(row["label"] for row in chosen) == ["Cat", "Dog", "Dog"]
     for side in ("sound_path", "photo_path"):
         assert len({row[side] for row in chosen}) == len(chosen)
-    more = bench("run").choose_pairs(rows, most=9)
+    more = bench("run").choose_pairs(rows, limit=9)
     assert len(more) == len({row["sound_path"] for row in more}) == 4  # a photograph may serve two
 
 
