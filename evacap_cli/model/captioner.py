@@ -239,6 +239,9 @@ class CaptionModel(nn.Module):
         A clip whose frames are all masked, or a batch without a picture, is heard only.
         """
         audio, picture, mask, tags = self._tokens(audio, picture if self.has_picture else None, frame_mask)
+        confirmed = self._confirm(tags)
+        if confirmed is not None:
+            audio = self.encoder.embed_audio(confirmed)  # type: ignore[union-attr]
         if not self.has_picture:
             fused = Fused(audio)
         elif self.compares:
@@ -254,7 +257,20 @@ class CaptionModel(nn.Module):
             fused = Fused(self.encoder.join(audio, picture, mask), mask)
         if self.tagged and tags is not None:
             fused.heard, fused.seen = tags
+            fused.confirmed = confirmed
         return fused
+
+    def _confirm(self, tags: Tags | None) -> Tensor | None:
+        """Tags of the sound with the classes raised that a matching picture shows. None if the model does not do this,
+        and in training, whose pictures all match."""
+        if self.training or tags is None or tags[1] is None or not isinstance(self.fusion, EvidenceSwitch):
+            return None
+        evidence, config = self.fusion.evidence, self.fusion.config
+        return (
+            evidence.confirm(tags, config)
+            if isinstance(evidence, TagEvidence) and config.confirmation
+            else None
+        )
 
     def _tokens(
         self, audio: Tensor, picture: Tensor | None, frame_mask: Tensor | None
@@ -374,13 +390,13 @@ class CaptionModel(nn.Module):
         beam: int = 4,
         max_words: int = 20,
         min_words: int = 0,
-        length_penalty: float = 0.6,
+        length_penalty: float | None = None,
         cached: bool = True,
         towers: bool = False,
         same: Tensor | None = None,
     ) -> Generation:
         """Captions a batch: fbank (B, T, F), pixels (B, N, 3, S, S) or None, frame_mask bool (B, N) or None; `same` as
-        `encode_picture` takes it.
+        `encode_picture` takes it. length_penalty: None for the one of the configuration.
 
         With `towers`, tower tokens of both instead of fbank and pixels.
         """
@@ -403,7 +419,7 @@ class CaptionModel(nn.Module):
         beam: int = 4,
         max_words: int = 20,
         min_words: int = 0,
-        length_penalty: float = 0.6,
+        length_penalty: float | None = None,
         cached: bool = True,
     ) -> Generation:
         """Words for fused tokens. `cached=False` recomputes everything at every word (slow; the same tokens).
@@ -416,7 +432,7 @@ class CaptionModel(nn.Module):
             beams=beam,
             max_length=max_words + 2,
             min_length=min_words + 1 if min_words else 0,
-            length_penalty=length_penalty,
+            length_penalty=self.config.decoder.length_penalty if length_penalty is None else length_penalty,
             bos=self.bos,
             eos=self.eos,
             pad=self.pad,
@@ -470,7 +486,7 @@ class CaptionModel(nn.Module):
         evidence = self.fusion.evidence if isinstance(self.fusion, EvidenceSwitch) else None
         if isinstance(evidence, TagEvidence) and memory.seen is not None and memory.open is not None:
             shown = evidence.shown((memory.heard, memory.seen)) * memory.open[:, None]
-        return self.lexicon.allowed(memory.heard, shown)
+        return self.lexicon.allowed(memory.heard if memory.confirmed is None else memory.confirmed, shown)
 
     def _over_time(self, values: Tensor | None, memory: Fused) -> Tensor | None:
         """Numbers of audio tokens (B, T_a) on `curve_grid`. A tag's token spans the clip: in a window, each counts by

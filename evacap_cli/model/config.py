@@ -212,6 +212,8 @@ class DecoderConfig:
     dropout: float = 0.1
     norm_eps: float = 1e-12
     embedding_norm_eps: float = 1e-8
+    length_penalty: float = 0.6
+    """Exponent of the length by which beam search divides: higher values favour longer captions."""
 
     def problems(self) -> list[str]:
         found = _too_small(
@@ -234,9 +236,16 @@ class EvidenceConfig:
     """Stretches of a clip that are decided on by themselves."""
     decoders: int = 2
     """2: who is only heard has a decoder of its own, whatever pictures teach the other. 1: one for both."""
+    confirmation: float = 0.0
+    """Maximum increase, in logits, of a heard class whose source the picture shows; for tag towers. See
+    `TagEvidence.confirm`."""
+    confirmed_logit: float = 4.0
+    """Logit above which `confirmation` does not raise a class."""
 
     def problems(self) -> list[str]:
         found = _too_small("evidence", self, ("width", "windows"))
+        if self.confirmation < 0:
+            found.append(f"evidence.confirmation: {self.confirmation} must not be negative")
         if self.decoders not in (1, 2):
             found.append(f"evidence.decoders: {self.decoders} is neither 1 nor 2")
         if not 0 <= self.threshold <= 1:
@@ -315,6 +324,8 @@ class ModelConfig:
         fusion = values.get("fusion", "entropy-gate")
         if fusion not in FUSIONS:
             problems.append(f"model.fusion: {fusion!r} is none of {', '.join(FUSIONS)}")
+        if towers != "tags" and evidence.confirmation:
+            problems.append(f"evidence.confirmation: {evidence.confirmation} needs tag towers (0)")
         if towers == "tags" and evidence.windows != 1:
             problems.append(f"evidence.windows: tag towers compare whole clips (1), got {evidence.windows}")
         if towers != "tags" and values.get("lexicon"):

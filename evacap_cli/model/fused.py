@@ -16,7 +16,8 @@ class Fused:
     likely sound and picture belong together in every window, and cues: (B, K), what the clip's is made of; both NaN for
     clips without a picture, None for kinds that do not compare. Of `optimal-transport`, cues are (B, 1), the plan's
     value. open: bool (B,), clips whose picture is in, None for kinds without a switch. heard and seen: of tag towers,
-    the clip's tags of sound (B, T_a, 2 + windows) and picture (B, T_v, 3, None without one); see `tags`.
+    the clip's tags of sound (B, T_a, 2 + windows) and picture (B, T_v, 3, None without one); see `tag_encoder`.
+    confirmed: the tags of sound with the classes raised that the picture confirms; None without a picture.
     """
 
     tokens: Tensor
@@ -28,6 +29,7 @@ class Fused:
     open: Tensor | None = None
     heard: Tensor | None = None
     seen: Tensor | None = None
+    confirmed: Tensor | None = None
 
     def some(self, rows: Tensor) -> Fused:
         """What the decoder needs of some clips, bool (B,)."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from evacap_cli.model.config import TagEncoderConfig
+from evacap_cli.model.config import EvidenceConfig, TagEncoderConfig
 
 Tags = tuple[Tensor, Tensor]
 """Tags of sound and picture, (B, T_a, 2 + windows) and (B, T_v, 3); see `tags`."""
@@ -115,6 +115,19 @@ class TagEvidence(nn.Module):
         heard, seen = tags
         pairs = self._pairs(self.ties.float(), heard[..., 0].long(), seen[..., 0].long())
         return (pairs * seen[:, None, :, 2]).sum(dim=2)
+
+    def confirm(self, tags: Tags, config: EvidenceConfig) -> Tensor:
+        """Raises the logits of the heard classes whose source the picture shows, in proportion to how much of the
+        picture shows it and to how likely the picture matches. Returns tags of the sound, (B, T_a, 2 + windows).
+
+        Below the threshold of the switch, and without a picture, tags stay as they are.
+        """
+        cues = self(*tags, None, tags)
+        certainty = (self.probability(cues) - config.threshold) / max(1 - config.threshold, FLOOR)  # (B,)
+        lift = config.confirmation * self.shown(tags) * certainty.nan_to_num().clamp(min=0)[:, None]
+        heard = tags[0]
+        raised = (heard[..., 1:] + lift[..., None]).clamp(max=config.confirmed_logit)
+        return torch.cat((heard[..., :1], torch.maximum(heard[..., 1:], raised)), dim=-1)
 
     def probability(self, cues: Tensor) -> Tensor:
         """(..., K) to (...): how likely sound and picture belong together, if that is as likely as not beforehand."""

@@ -196,7 +196,9 @@ def test_only_what_compares_has_a_section_on_evidence(fusion: str) -> None:
     read = ModelConfig.from_dict(values)
     assert read.to_dict() == values
     if fusion == "evidence":
-        assert values["evidence"] == {"width": 64, "threshold": 0.7, "windows": 3, "decoders": 2}
+        assert values["evidence"] == {
+            "width": 64, "threshold": 0.7, "windows": 3, "decoders": 2, "confirmation": 0.0, "confirmed_logit": 4.0
+        }  # fmt: skip
         assert read == config
 
 
@@ -273,6 +275,8 @@ def test_every_problem_is_reported_at_once() -> None:
         ({"encoder": {"stem": "conv", "audio_patch": [32, 4]}}, "patch sides"),
         ({"encoder": "big"}, "encoder: 'big' is not a section"),
         ({"decoder": [1]}, r"decoder: \[1\] is not a section"),
+        ({"evidence": {"confirmation": -1}}, r"evidence\.confirmation: -1\.0 must not be negative"),
+        ({"evidence": {"confirmation": 1}}, r"evidence\.confirmation: 1\.0 needs tag towers"),
         ({"evidence": {"threshold": 2}}, r"evidence\.threshold: 2\.0 must be between 0 and 1"),
         ({"evidence": {"threshold": -0.1}}, r"evidence\.threshold: -0\.1"),
         ({"evidence": {"threshold": "nan"}}, r"evidence\.threshold: nan"),
@@ -285,7 +289,7 @@ def test_every_problem_is_reported_at_once() -> None:
         ({"evidence": {"width": 0}}, r"evidence\.width: 0"),
         (
             {"evidence": {"heads": 2}},
-            r"evidence\.heads: no such setting \(known: width, threshold, windows, decoders\)",
+            r"evidence\.heads: no such setting \(known: width, threshold, windows, decoders, confirmation",
         ),
         ({"evidence": "yes"}, "evidence: 'yes' is not a section"),
     ],

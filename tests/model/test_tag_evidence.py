@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from evacap_cli.model.config import EvidenceConfig
 from evacap_cli.model.packing import pack
 from evacap_cli.model.tag_encoder import pooled_frames
 from evacap_cli.model.tag_evidence import FLOOR, TEMPERATURE, TagEvidence, shares
@@ -246,3 +249,53 @@ def test_a_captioner_opens_where_its_evidence_says_so(packed: bool) -> None:
     torch.testing.assert_close(out.evidence, expected)
     assert 0 < out.gate.sum() < 6
     assert torch.equal(out.gate, (expected >= model.config.evidence.threshold).float())
+
+
+def test_classes_that_a_matching_picture_shows_are_raised() -> None:
+    evidence, (heard, seen) = evidence_of(), tags_of()
+    config = EvidenceConfig(threshold=0.5, confirmation=3.0, confirmed_logit=4.0)
+    with torch.no_grad():
+        evidence.bias -= evidence(NOTHING, NOTHING, None, (heard, seen))[:, 0].median()  # open for about half
+        probability = evidence.probability(evidence(NOTHING, NOTHING, None, (heard, seen)))
+        found = evidence.confirm((heard, seen), config)
+    raised = 0
+    for b in range(CLIPS):
+        certainty = max(0.0, (float(probability[b]) - 0.5) / 0.5)
+        for i, row in enumerate(heard[b].tolist()):
+            lift = 3.0 * certainty * float(evidence.shown((heard, seen))[b, i])
+            expected = [row[0], *(max(value, min(value + lift, 4.0)) for value in row[1:])]
+            assert found[b, i].tolist() == pytest.approx(expected, abs=1e-5)
+            raised += found[b, i].tolist() != row
+    assert raised
+    assert any(torch.equal(found[b], heard[b]) for b in range(CLIPS) if probability[b] <= 0.5)
+
+
+def test_without_a_picture_nothing_is_raised() -> None:
+    evidence, (heard, seen) = evidence_of(), tags_of()
+    evidence.bias.fill_(9.0)
+    nothing = torch.zeros_like(seen)
+    with torch.no_grad():
+        found = evidence.confirm((heard, nothing), EvidenceConfig(confirmation=9.0))
+    torch.testing.assert_close(found, heard, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("shown", "logit"), [(10.0, 4.0), (11.0, -2.0)])
+def test_captions_use_confirmed_tags_and_report_what_was_heard(shown: float, logit: float) -> None:
+    """Class 3 is faint. A picture of its source, 10, raises it to the limit; another picture does not."""
+    model: Any = tag_model("evidence")
+    model.fusion.config = replace(model.fusion.config, confirmation=20.0, confirmed_logit=4.0)
+    ties = torch.zeros(ENCODER.audio_classes, ENCODER.picture_classes)
+    ties[3, 10] = 1.0
+    model.fusion.evidence.start_from(ties)
+    model.fusion.evidence.bias.fill_(50.0)  # every picture matches
+    heard, seen = random_heard(1), random_seen(1)
+    heard[0, 0] = torch.tensor([3.0, *[-2.0] * (heard.shape[2] - 1)])
+    heard[0, 1:, 0] = torch.arange(20.0, 20.0 + heard.shape[1] - 1)
+    seen[..., 0] = shown
+    with torch.inference_mode():
+        fused = model.fuse(heard, seen)
+        plain = model.fuse(heard, None)
+    assert torch.equal(fused.heard, heard)
+    assert plain.confirmed is None
+    assert float(fused.confirmed[0, 0, 1]) == logit
+    assert torch.equal(fused.confirmed[:, 1:], heard[:, 1:])
