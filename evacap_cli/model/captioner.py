@@ -241,7 +241,8 @@ class CaptionModel(nn.Module):
         audio, picture, mask, tags = self._tokens(audio, picture if self.has_picture else None, frame_mask)
         confirmed = self._confirm(tags)
         if confirmed is not None:
-            audio = self.encoder.embed_audio(confirmed)  # type: ignore[union-attr]
+            assert isinstance(self.encoder, TagEncoder)
+            audio = self.encoder.embed_audio(confirmed)
         if not self.has_picture:
             fused = Fused(audio)
         elif self.compares:
