@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -85,39 +85,47 @@ def guarded(command: F) -> F:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        debug = kwargs.get("debug")
+        interrupts = _Interrupts()
         try:
-            with _terminate_as_interrupt():
+            with interrupts:
                 return command(*args, **kwargs)
-        except EvacapError as error:
-            if debug:
-                traceback.print_exc()
-            say(f"error: {error.message}")
-            if error.cure:
-                say(f"  cure: {error.cure}")
-            raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as interrupt:
-            if debug:
-                traceback.print_exc()
-            say(f"interrupted{''.join(f'; {note}' for note in interrupt.args)}")
-            raise typer.Exit(INTERRUPTED) from None
+            code = _interrupted(interrupt, kwargs.get("debug"))
         except BrokenPipeError:  # whoever read stdout has gone: nothing more to say to it, also not at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
+            code = 1
         except Exception as error:
             if isinstance(error, typer.Exit) or type(error).__module__.startswith(("click", "typer")):
                 raise
-            if debug:
-                traceback.print_exc()
-            if memory := _out_of_memory(error):
-                say(f"error: {memory.message}")
-                say(f"  cure: {memory.cure}")
-                raise typer.Exit(memory.exit_code) from None
-            say(f"error: {type(error).__name__}: {error}")
-            say("  cure: this should not happen; run it again with --debug and report what it shows")
-            raise typer.Exit(1) from None
+            # Some C extensions turn an interrupt into an error of their own, such as numpy's during its import.
+            code = (_interrupted if interrupts.received else _failed)(error, kwargs.get("debug"))
+        raise typer.Exit(code) from None
 
     return run  # type: ignore[return-value]
+
+
+def _interrupted(interrupt: BaseException, debug: bool | None) -> int:
+    if debug:
+        traceback.print_exc()
+    notes = interrupt.args if isinstance(interrupt, KeyboardInterrupt) else ()
+    say(f"interrupted{''.join(f'; {note}' for note in notes)}")
+    return INTERRUPTED
+
+
+def _failed(error: Exception, debug: bool | None) -> int:
+    """Prints the message and returns the exit code."""
+    if debug:
+        traceback.print_exc()
+    known = error if isinstance(error, EvacapError) else _out_of_memory(error)
+    if known is None:
+        known = EvacapError(
+            f"{type(error).__name__}: {error}",
+            "this should not happen; run it again with --debug and report what it shows",
+        )
+    say(f"error: {known.message}")
+    if known.cure:
+        say(f"  cure: {known.cure}")
+    return known.exit_code
 
 
 def _out_of_memory(error: Exception) -> EvacapError | None:
@@ -148,22 +156,28 @@ def _address_space() -> int:
     return 0 if limit == resource.RLIM_INFINITY else limit
 
 
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does."""
+class _Interrupts:
+    """Context in which Ctrl-C and SIGTERM raise KeyboardInterrupt, unless they are ignored, as Ctrl-C is in a shell's
+    background jobs. `received`: whether one came."""
 
-    def interrupt(*_: object) -> None:
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        with suppress(ValueError):  # not the main thread
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if (before := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                    signal.signal(number, self._interrupt)
+                    self._before[number] = before
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _interrupt(self, *_: object) -> None:
+        self.received = True
         raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def say(text: str) -> None:

@@ -4,7 +4,6 @@ one safetensors file, whose metadata hold the rest."""
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib import resources
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from evacap_cli.atomic import folder_written_whole, old_folder, written_whole
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.captioner import CaptionModel
 from evacap_cli.model.config import ModelConfig
@@ -58,8 +58,8 @@ def resolve_model(model: str | Path) -> Path:
     hides = not packaged or (path / CONFIG).is_file()
     if (path.is_dir() and hides) or (path.is_file() and path.suffix == SUFFIX):
         return path
-    if _old(path).is_dir():  # a save was stopped between its two renames
-        return _old(path)
+    if (old := old_folder(path)).is_dir():  # a save was killed between its two renames
+        return old
     if packaged:
         return Path(str(resources.files("evacap_cli") / "assets" / "models" / str(model)))
     known = ", ".join(packaged_models()) or "none"
@@ -152,10 +152,9 @@ def export_checkpoint(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | N
         ),
         "tokenizer": checkpoint.tokenizer.to_text(),
     }
-    aside = path.with_name(path.name + ".tmp")
-    save_file(_state(checkpoint.model, dtype), aside, about)
-    aside.chmod(0o644)  # the library writes for its owner alone
-    aside.replace(path)
+    with written_whole(path) as aside:
+        save_file(_state(checkpoint.model, dtype), aside, about)
+        aside.chmod(0o644)  # the library writes for its owner alone
 
 
 def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, features: dict[str, Any],
@@ -165,13 +164,6 @@ def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, featu
 
     shared: names of tensors that the package itself has (see `towers`), which are left out.
     """
-    aside = path.with_name(path.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)  # of a save that was stopped
-    aside.mkdir(parents=True)
-    state = {name: value for name, value in _state(model, dtype).items() if name not in shared}
-    save_file(state, aside / WEIGHTS)
-    (aside / WEIGHTS).chmod(0o644)  # the library writes for its owner alone
-    tokenizer.save(aside / TOKENIZER)
     config: dict[str, Any] = {
         "model": model.config.to_dict(),
         "features": features,
@@ -179,24 +171,13 @@ def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, featu
     }
     if shared:
         config["shared"] = True
-    (aside / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
-    (aside / CARD).write_text(card or f"# {path.name}\n\nA captioner trained with evacap.\n", "utf-8")
-    replace_folder(aside, path)
-
-
-def replace_folder(new: Path, place: Path) -> None:
-    """Renames `new` to `place`. What stood there is kept beside it until the new one is in, where `resolve_model` finds
-    it, should the process end between the two renames."""
-    old = _old(place)
-    if place.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        place.rename(old)
-    new.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _old(place: Path) -> Path:
-    return place.with_name(place.name + ".old")
+    with folder_written_whole(path) as aside:
+        state = {name: value for name, value in _state(model, dtype).items() if name not in shared}
+        save_file(state, aside / WEIGHTS)
+        (aside / WEIGHTS).chmod(0o644)  # the library writes for its owner alone
+        tokenizer.save(aside / TOKENIZER)
+        (aside / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
+        (aside / CARD).write_text(card or f"# {path.name}\n\nA captioner trained with evacap.\n", "utf-8")
 
 
 def _state(model: CaptionModel, dtype: torch.dtype | None) -> dict[str, Tensor]:

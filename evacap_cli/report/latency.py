@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from evacap_cli.atomic import written_whole
+
 _COLUMNS = ("decode", "encode audio", "encode video", "fuse", "generate", "all")
 
 
@@ -137,6 +139,5 @@ def draw_times(timed: Timings, path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
         axes.legend(fontsize=7)
-        temporary = path.with_name(path.name + ".tmp")
-        figure.savefig(temporary, format="png")
-    temporary.replace(path)
+        with written_whole(path, sync=False) as temporary:
+            figure.savefig(temporary, format="png")

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from evacap_cli.atomic import written_whole
 from evacap_cli.metrics.mixture_scores import ModelSweep
 from evacap_cli.report.tables import number
 
@@ -70,9 +71,8 @@ def draw_sweep(models: Sequence[ModelSweep], perturb: str, graded: bool, path: P
             axes.grid(alpha=0.25)
             if not place:
                 axes.legend(fontsize=7)
-        temporary = path.with_name(path.name + ".tmp")
-        figure.savefig(temporary, format="png")
-    temporary.replace(path)
+        with written_whole(path, sync=False) as temporary:
+            figure.savefig(temporary, format="png")
 
 
 def tables(

@@ -10,6 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evacap_cli.atomic import written_whole
+
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("loss a word", {"caption": "training", "validation": "validation"}),
     ("CIDEr", {"validation_cider": "validation"}),
@@ -34,9 +36,8 @@ def draw_curves(log: Sequence[dict[str, Any]], path: Path) -> None:
         figure = Figure(figsize=(4.2 * len(panels), 3.2), dpi=120, layout="constrained")
         for place, (title, lines) in enumerate(panels):
             _draw_panel(figure.add_subplot(1, len(panels), place + 1), title, lines, log)
-        temporary = path.with_name(path.name + ".tmp")
-        figure.savefig(temporary, format="png")
-    temporary.replace(path)
+        with written_whole(path, sync=False) as temporary:
+            figure.savefig(temporary, format="png")
 
 
 def _draw_panel(axes: Axes, title: str, lines: dict[str, str], log: Sequence[dict[str, Any]]) -> None:

@@ -22,11 +22,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from evacap_cli.atomic import folder_written_whole, written_whole
 from evacap_cli.data.store import Store
-from evacap_cli.data.store.files import ASIDE, disk_errors, written_whole
+from evacap_cli.data.store.files import disk_errors
 from evacap_cli.errors import UsageError
 from evacap_cli.model import Checkpoint, load_checkpoint
-from evacap_cli.model.checkpoint import CARD, CONFIG, SUFFIX, WEIGHTS, replace_folder
+from evacap_cli.model.checkpoint import CARD, CONFIG, SUFFIX, WEIGHTS
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.mismatch import FOLDS, KEY, Fitted, fit
 from evacap_cli.tasks.pairing import Pairing
@@ -143,12 +144,9 @@ def _write(source: Path, place: Path, note: dict[str, Any], section: str, state:
             aside.chmod(0o644)  # the library writes for its owner alone
         return
     if place != source or state:  # weights and what is said of them must not part
-        place = place.resolve()
-        aside = place.with_name(place.name + ASIDE)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(source, aside)
-        _annotate(aside, note, section, state)
-        replace_folder(aside, place)
+        with folder_written_whole(place.resolve()) as aside:
+            shutil.copytree(source, aside, dirs_exist_ok=True)
+            _annotate(aside, note, section, state)
     else:
         _annotate(place, note, section, state)
 
@@ -160,12 +158,16 @@ def _annotate(folder: Path, note: dict[str, Any], section: str, state: dict[str,
             aside.chmod(0o644)  # the library writes for its owner alone
     config = yaml.safe_load((folder / CONFIG).read_text("utf-8"))
     config["metadata"] = {**(config.get("metadata") or {}), KEY: note}
-    with written_whole(folder / CONFIG) as aside:
-        aside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
     card = folder / CARD
     text = card.read_text("utf-8") if card.exists() else f"# {folder.name}\n"
-    with written_whole(card) as aside:
-        aside.write_text(with_section(text, section), "utf-8")
+    try:
+        with written_whole(folder / CONFIG) as new_config, written_whole(card) as new_card:
+            new_config.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
+            new_card.write_text(with_section(text, section), "utf-8")
+    except BaseException:  # also between the two renames
+        if card.exists() and card.read_text("utf-8") != text:
+            card.write_text(text, "utf-8")
+        raise
 
 
 def with_section(card: str, section: str) -> str:

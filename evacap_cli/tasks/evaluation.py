@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from evacap_cli.atomic import written_whole
 from evacap_cli.data.store import Store
-from evacap_cli.data.store.files import written_whole
 from evacap_cli.errors import UsageError
 from evacap_cli.metrics.bootstrap import intervals
 from evacap_cli.metrics.spice import cache_file

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evacap_cli.data.store.files import written_whole
+from evacap_cli.atomic import written_whole
 from evacap_cli.errors import EvacapError, MediaError, UsageError
 from evacap_cli.features import FeatureSettings, normalize_frames
 from evacap_cli.media import TRACKS, is_track

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +20,14 @@ from typing import Any
 import av
 import numpy as np
 
+from evacap_cli.atomic import written_whole
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.world import SECONDS, ClipScript, RecordingBank, World, render_audio, render_frame
 
 FPS = 10
 WIDTH, HEIGHT = 320, 240
 FORMAT = 1  # raise when the same options give other clips
+PART = ".part"  # suffix of files that are being written
 OPTIONS_FILE = "synth.json"
 Progress = Callable[[int, int], None]  # clips done, clips in all
 
@@ -77,9 +78,11 @@ def write_clip(script: ClipScript, path: Path, bank: RecordingBank | None = None
 
     The file is written aside and renamed when it is whole.
     """
-    aside = path.with_name(path.name + ".part")
     wave = render_audio(script, bank)
-    with av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"}) as out:
+    with (
+        written_whole(path, sync=False, temporary=path.with_name(path.name + PART)) as aside,
+        av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"}) as out,
+    ):
         video = out.add_stream("libx264", rate=FPS)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         # one thread, no machine-dependent shortcuts: the same file again; a key frame every 2 s: quick seeks
@@ -102,7 +105,6 @@ def write_clip(script: ClipScript, path: Path, bank: RecordingBank | None = None
             sound.sample_rate, sound.pts, sound.time_base = 16_000, start, Fraction(1, 16_000)
             out.mux(audio.encode(sound))
         out.mux(audio.encode(None))
-    os.replace(aside, path)
     return path.stat().st_size
 
 
@@ -151,9 +153,8 @@ def _render_all(
 
 
 def _write_aside(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8", newline="")
-    os.replace(aside, path)
+    with written_whole(path, temporary=path.with_name(path.name + PART)) as aside:
+        aside.write_text(text, encoding="utf-8", newline="")
 
 
 def _check_folder(out: Path, wanted: dict[str, Any], overwrite: bool) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from evacap_cli.atomic import written_whole
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.cache import cache_folder
 
@@ -54,9 +55,8 @@ def fetch_vocabulary(open_url: Callable[..., BinaryIO] = urllib.request.urlopen)
         raise EvacapError(f"{URL}: gave another file than expected (sha256 is not {SHA256[:12]}...)", by_hand)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_name(f"vocab.{os.getpid()}.tmp")
-        aside.write_bytes(data)
-        aside.replace(place)
+        with written_whole(place, temporary=place.with_name(f"vocab.{os.getpid()}.tmp")) as aside:
+            aside.write_bytes(data)
     except OSError as error:
         raise EvacapError(
             f"{place}: cannot be written ({error.strerror})", "make room, or set EVACAP_CACHE"

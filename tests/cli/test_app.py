@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -90,11 +92,13 @@ def test_the_package_has_nothing_else() -> None:
 
 
 def test_ctrl_c_while_modules_are_imported(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # which the entry point changes for good
+        request.addfinalizer(partial(signal.signal, number, signal.getsignal(number)))
     monkeypatch.setattr("evacap_cli.cli.app.main", interrupt)
     with pytest.raises(SystemExit) as ended:
         entry.main()

@@ -33,9 +33,9 @@ def make(toy: Toy) -> Sample:
     return Sample(rng.standard_normal((64, 32)).astype(np.float32), frames, end=10.0)
 
 
-def noise_store(folder: Path) -> Store:
-    """CLIPS clips, one of them without a picture, each with two captions."""
-    items = [Toy(f"clip-{i}", (WORDS[i % 3], f"{WORDS[(i + 1) % 3]} twice")) for i in range(CLIPS)]
+def noise_store(folder: Path, clips: int = CLIPS) -> Store:
+    """Clips, one of them without a picture, each with two captions."""
+    items = [Toy(f"clip-{i}", (WORDS[i % 3], f"{WORDS[(i + 1) % 3]} twice")) for i in range(clips)]
     write_store(folder, items, make, FEATURES, frames_format="raw", workers=0)
     return Store(folder)
 

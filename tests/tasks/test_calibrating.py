@@ -220,7 +220,7 @@ def test_a_copy_of_a_switch(evacap: Evacap, store: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "single"),
-    [("save_file", True), ("save_file", False), ("with_section", False), ("replace_folder", False)],
+    [("save_file", True), ("save_file", False), ("with_section", False), ("atomic._replace_folder", False)],
 )
 def test_a_switch_is_calibrated_wholly_or_not_at_all(
     act: str, single: bool, evacap: Evacap, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -240,7 +240,7 @@ def test_a_switch_is_calibrated_wholly_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     before = content()
-    monkeypatch.setattr(calibrating, act, fails)
+    monkeypatch.setattr(f"evacap_cli.{act}" if "." in act else f"evacap_cli.tasks.calibrating.{act}", fails)
     result = evacap("weights", "calibrate", model, "--data", store)
     assert result.exit_code == 1
     assert "No space left" in result.stderr

@@ -1,4 +1,4 @@
-"""Atomic file writes, folder locks, and error messages for failed writes."""
+"""Folder locks and error messages for failed writes."""
 
 from __future__ import annotations
 
@@ -11,33 +11,8 @@ from typing import IO, Any
 
 from evacap_cli.errors import EvacapError
 
-ASIDE, LOCK = ".tmp", "store.lock"
+LOCK = "store.lock"
 LOCK_PLACE = 2**40
-
-
-def make_whole(aside: Path, path: Path) -> None:
-    """Syncs the finished file `aside` to disk and renames it to `path`."""
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    if os.name != "nt":  # also sync the new name
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write to. It is renamed to `path` on success and deleted on errors."""
-    aside = path.with_name(path.name + ASIDE)
-    try:
-        yield aside
-        make_whole(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def size_of(path: Path) -> int:

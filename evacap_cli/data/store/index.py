@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from evacap_cli.data.store.files import written_whole
+from evacap_cli.atomic import written_whole
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features.settings import FeatureSettings
 

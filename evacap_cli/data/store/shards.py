@@ -16,7 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from evacap_cli.data.store.files import ASIDE, disk_errors, make_whole
+from evacap_cli.atomic import ASIDE, make_whole
+from evacap_cli.data.store.files import disk_errors
 from evacap_cli.data.store.index import SCHEMA, part_path, shard_path, write_index
 from evacap_cli.data.store.members import Packed, StoreItem
 

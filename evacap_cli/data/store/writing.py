@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from evacap_cli.data.store.files import ASIDE, LOCK, disk_errors, locked, size_of
+from evacap_cli.atomic import ASIDE
+from evacap_cli.data.store.files import LOCK, disk_errors, locked, size_of
 from evacap_cli.data.store.index import (
     INDEX,
     MADE,

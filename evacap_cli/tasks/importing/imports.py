@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from evacap_cli.atomic import written_whole
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import CaptionModel, Tokenizer, build_model, save_checkpoint
 from evacap_cli.model.checkpoint import CONFIG, TOKENIZER
@@ -186,10 +187,9 @@ def save_part(model: CaptionModel, part: str, path: Path, imported: Imported) ->
     named = {f"{part}.{name}": value for name, value in getattr(model, part).state_dict().items()}
     state = {k: v.detach().cpu().contiguous() for k, v in named.items() if k not in fresh}
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    save_file(state, aside)
-    aside.chmod(0o644)  # the library writes for its owner alone
-    aside.replace(path)
+    with written_whole(path) as aside:
+        save_file(state, aside)
+        aside.chmod(0o644)  # the library writes for its owner alone
 
 
 def empty_model(config: str, overrides: Sequence[str] = ()) -> CaptionModel:

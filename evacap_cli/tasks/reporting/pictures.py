@@ -15,7 +15,8 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from evacap_cli.data.store.files import ASIDE, disk_errors
+from evacap_cli.atomic import ASIDE, written_whole
+from evacap_cli.data.store.files import disk_errors
 from evacap_cli.features import FeatureSettings
 from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS
 from evacap_cli.media import READERS, DecodePool
@@ -181,9 +182,8 @@ class PictureFiles:
         name = f"{hashlib.blake2b(data, digest_size=12).hexdigest()}.{kind}"
         path = self.folder / name
         if not path.exists():
-            aside = path.with_name(name + ASIDE)
-            aside.write_bytes(data)
-            aside.replace(path)
+            with written_whole(path, sync=False) as aside:
+                aside.write_bytes(data)
         return name
 
 

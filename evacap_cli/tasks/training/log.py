@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evacap_cli.atomic import written_whole
 from evacap_cli.tasks.training.distributed import Ranks
 
 MEANS = ("caption", "gate_stability", "consistency", "gate_matched", "gate_shuffled", "match")
@@ -56,9 +57,8 @@ class RunLog:
         self.path = out / "metrics.jsonl"
         if self.path.exists():
             kept = [line for line in self.path.read_text("utf-8").splitlines() if 0 < _step(line) <= first]
-            aside = self.path.with_suffix(".tmp")
-            aside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-            aside.replace(self.path)
+            with written_whole(self.path) as aside:
+                aside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
         self.board = _tensorboard(out / "tensorboard", first)
 
     def write(self, line: dict[str, Any]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from evacap_cli.atomic import written_whole
 from evacap_cli.errors import EvacapError
 from evacap_cli.tasks.training.settings import TrainSettings
 
@@ -19,12 +19,8 @@ _IGNORED = ("save_minutes", "save_every")
 
 def save_state(out: Path, state: dict[str, Any]) -> None:
     """Writes the state to a temporary file, syncs it, and renames it."""
-    aside = out / (FILE + ".tmp")
-    with aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(out / FILE)
+    with written_whole(out / FILE) as temporary:
+        torch.save(state, temporary)
 
 
 def load_state(out: Path, settings: TrainSettings, identity: dict[str, str]) -> dict[str, Any] | None:

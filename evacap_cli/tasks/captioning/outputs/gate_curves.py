@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evacap_cli.data.store.files import ASIDE, disk_errors
+from evacap_cli.atomic import written_whole
+from evacap_cli.data.store.files import disk_errors
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings, frame_times
 from evacap_cli.tasks.captioning.outputs.results import CaptionResult, column_seconds, mean_over_frequency
@@ -152,11 +152,5 @@ def _save(path: Path, values: dict[str, object]) -> None:
 def _write(base_path: Path, suffix: str, write: Callable[[Path], None]) -> None:
     """Writes a file atomically. Does not sync, because thousands of files would each wait for the disk."""
     path = base_path.with_name(base_path.name + suffix)
-    aside = path.with_name(path.name + ASIDE)
-    try:
+    with written_whole(path, sync=False) as aside:
         write(aside)
-        os.replace(aside, path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink()
-        raise

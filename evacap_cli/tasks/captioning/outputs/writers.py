@@ -6,13 +6,12 @@ A new format is a new entry of `WRITERS`.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
 
-from evacap_cli.data.store.files import ASIDE, disk_errors, written_whole
+from evacap_cli.atomic import written_whole
+from evacap_cli.data.store.files import disk_errors
 from evacap_cli.errors import UsageError
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.outputs.rows import Row, merge_rows
@@ -183,18 +182,12 @@ class FilePerInput:
         return file.getvalue()
 
     def _write(self, path: Path, content: bytes) -> None:
-        aside = path.with_name(path.name + ASIDE)
         with disk_errors(path, CURE):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            # Not synced: 100,000 files would each wait for the disk. After a power cut, the next run's `close`
+            # writes missing files again.
+            with written_whole(path, sync=False) as aside:
                 aside.write_bytes(content)
-                # Not synced: 100,000 files would each wait for the disk. After a power cut, the next run's `close`
-                # writes missing files again.
-                os.replace(aside, path)
-            except BaseException:
-                with suppress(OSError):
-                    aside.unlink()
-                raise
 
 
 def _holds(path: Path, content: bytes) -> bool:
