@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-ASIDE, OLD = ".tmp", ".old"
+TEMPORARY, OLD = ".tmp", ".old"
 
 
 def make_whole(temporary: Path, path: Path) -> None:
@@ -28,10 +28,10 @@ def make_whole(temporary: Path, path: Path) -> None:
 def written_whole(path: Path, sync: bool = True, temporary: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path to write to. It is renamed to `path` on success and deleted on errors and interrupts.
 
-    `sync=False` does not wait for the disk, for many small files that can be made again. `temporary`: the temporary path,
-    `path` with the suffix `ASIDE` by default.
+    `sync=False` does not wait for the disk, for many small files that can be made again. `temporary`: the
+    path to yield, by default `path` with the suffix `TEMPORARY`.
     """
-    temporary = temporary or path.with_name(path.name + ASIDE)
+    temporary = temporary or path.with_name(path.name + TEMPORARY)
     try:
         yield temporary
         if sync:
@@ -48,7 +48,7 @@ def written_whole(path: Path, sync: bool = True, temporary: Path | None = None) 
 def folder_written_whole(place: Path) -> Iterator[Path]:
     """Yields an empty temporary folder. It replaces the folder `place` on success and is deleted on errors and
     interrupts; the previous folder then stays. Its parents are created."""
-    temporary = place.with_name(place.name + ASIDE)
+    temporary = place.with_name(place.name + TEMPORARY)
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     try:
         temporary.mkdir(parents=True)

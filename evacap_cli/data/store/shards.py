@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from evacap_cli.atomic import ASIDE, make_whole
+from evacap_cli.atomic import TEMPORARY, make_whole
 from evacap_cli.data.store.files import disk_errors
 from evacap_cli.data.store.index import SCHEMA, part_path, shard_path, write_index
 from evacap_cli.data.store.members import Packed, StoreItem
@@ -48,7 +48,7 @@ class ShardWriter:
     @property
     def aside(self) -> Path:
         path = shard_path(self.folder, self.number)
-        return path.with_name(path.name + ASIDE)
+        return path.with_name(path.name + TEMPORARY)
 
     def add(self, item: StoreItem, packed: Packed | None, status: str, error: str) -> None:
         """Adds a clip and commits the shard if it is full. Raises EvacapError if writing fails."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from evacap_cli.atomic import ASIDE
+from evacap_cli.atomic import TEMPORARY
 from evacap_cli.data.store.files import LOCK, disk_errors, locked, size_of
 from evacap_cli.data.store.index import (
     INDEX,
@@ -168,7 +168,7 @@ def _check_folder(folder: Path) -> None:
 
 def _begin(folder: Path, note: StoreNote, overwrite: bool) -> list[str]:
     """Prepares the folder for new rows with the settings of `note`. Returns the names of damaged shards."""
-    for path in folder.glob(f"*{ASIDE}"):
+    for path in folder.glob(f"*{TEMPORARY}"):
         if OWN.fullmatch(path.name):
             path.unlink()
     if overwrite:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from evacap_cli.atomic import ASIDE, written_whole
+from evacap_cli.atomic import TEMPORARY, written_whole
 from evacap_cli.data.store.files import disk_errors
 from evacap_cli.features import FeatureSettings
 from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS
@@ -28,7 +28,7 @@ SPECTROGRAM = (480, 120)  # pixels
 LONGEST = 60.0  # seconds of a clip that its spectrogram shows
 QUALITY = 55
 KINDS = ("webp", "webp", "webm")
-OWN = re.compile(rf"[0-9a-f]{{24}}\.(?:{'|'.join(sorted(set(KINDS)))})(?:{re.escape(ASIDE)})?")
+OWN = re.compile(rf"[0-9a-f]{{24}}\.(?:{'|'.join(sorted(set(KINDS)))})(?:{re.escape(TEMPORARY)})?")
 """Names of the files in a page's folder."""
 INK = np.array(
     [(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float
