@@ -55,7 +55,9 @@ def main() -> None:
         find_sources([args.sound, dubbed]), CaptionOptions(workers=0), on_clip=curves.add
     ):
         model, numbers = captioner.checkpoint.model, {"gate": row.gate, "entropy": row.entropy}
-        told = row.mismatch if model.compares else probability(captioner.checkpoint, row.gate, row.entropy)
+        told = (
+            row.mismatch if model.has_evidence else probability(captioner.checkpoint, row.gate, row.entropy)
+        )
         said = [
             f"{name} {value:.3f}"
             for name, value in {**numbers, "mismatch": told}.items()

@@ -80,7 +80,7 @@ def operations(
     if pixels is not None and model.has_picture:
         seen, found["encode video"] = count(lambda: model.encode_picture(pixels))
     memory, found["fuse"] = count(lambda: model.fuse(heard, seen))
-    _, found["generate"] = count(lambda: model.describe(memory, beam, words, words))
+    _, found["generate"] = count(lambda: model.decode(memory, beam, words, words))
     return found
 
 

@@ -61,7 +61,7 @@ def stage_operations(
     memory = model.fuse(heard, seen)
     found["fuse"] = operations(lambda: model.fuse(heard, seen), device)
     words = options.words
-    found["generate"] = operations(lambda: model.describe(memory, options.beam, words, words), device)
+    found["generate"] = operations(lambda: model.decode(memory, options.beam, words, words), device)
     return found
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     black = torch.full_like(shown, -2.0)
 
     def stages(model: CaptionModel, pixels: torch.Tensor | None, threshold: float = 0.0) -> dict[str, float]:
-        if model.compares:
+        if model.has_evidence:
             model.fusion.config = replace(model.fusion.config, threshold=threshold)
         seconds = {}
 
@@ -54,7 +54,7 @@ def main() -> None:
             heard = timed("sound", lambda: model.encode_audio(fbank))
             seen = timed("picture", lambda: model.encode_picture(pixels) if there else None)
             memory = timed("fuse", lambda: model.fuse(heard, seen))
-            timed("words", lambda: model.describe(memory, 4, WORDS, WORDS))
+            timed("words", lambda: model.decode(memory, 4, WORDS, WORDS))
         return {**seconds, "all": sum(seconds.values())}
 
     ways = {

@@ -96,7 +96,7 @@ def trained(name: str, work: Path, towers: dict[str, torch.Tensor], words: int, 
     model = build(name, towers, words, seed)
     folder = folder_of(work, name, seed)
     model.load_state_dict(load_file(folder / "last" / "model.safetensors"))
-    if model.compares and (folder / "calibration.json").exists():
+    if model.has_evidence and (folder / "calibration.json").exists():
         found = json.loads((folder / "calibration.json").read_text())
         evidence = model.fusion.evidence
         evidence.weights.copy_(-torch.tensor(found["weights"]))  # the file has the weights of a mismatch

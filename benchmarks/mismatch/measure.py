@@ -58,11 +58,11 @@ class Listener:
                 middle = seen.shape[1] // 2
                 seen = torch.cat((seen[:, :middle], other[:, middle:]), dim=1) if condition.half else other
             if condition.frozen:
-                frames = self.model.frames_of(seen)
+                frames = self.model.frame_count(seen)
                 seen = seen.unflatten(1, (frames, -1))[:, :1].expand(-1, frames, -1, -1).flatten(1, 2)
             if condition.blank:  # as in `evidence`: no frame shows anything
                 black = self.model.finish_picture(self.black)
-                yield self.heard[rows], None if self.model.compares else black.expand(len(rows), -1, -1)
+                yield self.heard[rows], None if self.model.has_evidence else black.expand(len(rows), -1, -1)
                 continue
             yield self.heard[rows], seen
 
@@ -71,7 +71,7 @@ class Listener:
         """Captions of the condition's clips, and the gate, entropy, evidence and cues that the arm has."""
         found: dict[str, list[Any]] = {"rows": condition.rows.tolist()}
         for heard, seen in self.parts(condition):
-            out = self.model.describe(self.model.fuse(heard, seen), BEAM, WORDS)
+            out = self.model.decode(self.model.fuse(heard, seen), BEAM, WORDS)
             found.setdefault("captions", []).extend(self.tokenizer.decode(t) for t in out.tokens.tolist())
             for name in ("score", "gate", "entropy", "evidence", "cues"):
                 values = getattr(out, name)
@@ -116,7 +116,7 @@ def measure(listener: Listener, wanted: list[Condition], place: Path) -> None:
         return
     said = {condition.name: listener.say(condition) for condition in wanted}
     model = listener.model
-    if model.compares:
+    if model.has_evidence:
         usual = model.fusion.config
         for label, changed in (("open", {"threshold": 0.0}), ("windows", {"windows": 2})):
             with_switch(model, **changed)

@@ -23,7 +23,7 @@ from evacap_cli.model.tag_evidence import TagEvidence
 
 BOS, EOS, PAD = 1, 2, 0
 """Special words of our own tokenizers; imported models bring their own."""
-FRAMES_AT_ONCE = 9
+FRAMES_PER_PASS = 9
 """On a CPU, so that what becomes of them stays in its caches, and memory bounded: 8 % faster in fp32 than 18."""
 
 
@@ -89,9 +89,9 @@ class CaptionModel(nn.Module):
         self.decoder = _build_decoder(config)
         self.picture_decoder: TextDecoder | None = None
         """Of `evidence`: speaks where the picture is in, so that `decoder` speaks of sounds alone."""
-        if self.compares and config.evidence.decoders == 2:
+        if self.has_evidence and config.evidence.decoders == 2:
             self.picture_decoder = TextDecoder(config.decoder, config.encoder.width)
-            self.start_alike()
+            self.copy_audio_decoder()
         self.lexicon: Lexicon | None = None
         """Which words a clip has earned; of models with tag towers, once their words are known."""
         self.packed: torch.dtype | None = None
@@ -102,12 +102,12 @@ class CaptionModel(nn.Module):
         return bool(self.fusion.has_gate)
 
     @property
-    def compares(self) -> bool:
+    def has_evidence(self) -> bool:
         """Whether it asks if sound and picture belong together."""
         return isinstance(self.fusion, EvidenceSwitch)
 
     @property
-    def tagged(self) -> bool:
+    def has_tag_towers(self) -> bool:
         """Whether its towers give tags, of which `fuse` makes tokens."""
         return isinstance(self.encoder, TagEncoder)
 
@@ -122,18 +122,18 @@ class CaptionModel(nn.Module):
     def decoders(self) -> list[TextDecoder]:
         return [self.decoder] if self.picture_decoder is None else [self.decoder, self.picture_decoder]
 
-    def start_alike(self) -> None:
+    def copy_audio_decoder(self) -> None:
         """The decoder that sees begins with the words of the one that does not."""
         if self.picture_decoder is not None:
             self.picture_decoder.load_state_dict(self.decoder.state_dict())
 
     @property
-    def learns_alone(self) -> bool:
+    def trains_audio_decoder(self) -> bool:
         """Whether, in training, `decoder` learns to speak of every clip's sound alone, beside the one that sees."""
         learns = any(parameter.requires_grad for parameter in self.decoder.parameters())
         return self.training and self.picture_decoder is not None and learns
 
-    def _speakers(self, memory: Fused) -> list[tuple[TextDecoder, Tensor | None]]:
+    def _split_by_decoder(self, memory: Fused) -> list[tuple[TextDecoder, Tensor | None]]:
         """Which decoder speaks of which clips, bool (B,), None for all."""
         seeing, open_ = self.picture_decoder, memory.open
         if seeing is None or open_ is None or not bool(open_.any()):
@@ -147,7 +147,7 @@ class CaptionModel(nn.Module):
             return self.fusion.cues
         return self.fusion.evidence.cues if isinstance(self.fusion, EvidenceSwitch) else ()
 
-    def frames_of(self, picture: Tensor) -> int:
+    def frame_count(self, picture: Tensor) -> int:
         """N of encoded pictures or tower tokens (B, T_v, d)."""
         tokens = picture.shape[1] // self.config.encoder.frame_tokens
         return tokens * 2 if self.encoder.in_pairs else tokens
@@ -175,7 +175,7 @@ class CaptionModel(nn.Module):
         B, N = pixels.shape[:2]
         own = None if same is None else same == torch.arange(N, device=same.device)
         frames = pixels.flatten(0, 1) if own is None else pixels[own]
-        at_once = FRAMES_AT_ONCE if frames.device.type == "cpu" else len(frames)
+        at_once = FRAMES_PER_PASS if frames.device.type == "cpu" else len(frames)
         tokens = torch.cat(
             [self.finish_picture(self.encoder.picture_tower(part[:, None])) for part in frames.split(at_once)]
         )
@@ -220,7 +220,7 @@ class CaptionModel(nn.Module):
 
         `evidence` looks at none that is black, of one colour, or noise; other kinds look at what they are given.
         """
-        if not self.compares:
+        if not self.has_evidence:
             return frame_mask
         shown = shows_something(pixels)
         return shown if frame_mask is None else shown & frame_mask.to(shown.device)
@@ -245,7 +245,7 @@ class CaptionModel(nn.Module):
             audio = self.encoder.embed_audio(confirmed)
         if not self.has_picture:
             fused = Fused(audio)
-        elif self.compares:
+        elif self.has_evidence:
             fused = self.fusion(audio, picture, mask, tags)
         elif isinstance(self.fusion, AdaptiveFusion) and isinstance(self.encoder, TwoTowerEncoder):
             head = self.encoder.tag_head if self.fusion.tags else None
@@ -256,7 +256,7 @@ class CaptionModel(nn.Module):
             if mask is not None:
                 mask = torch.cat((mask.new_ones(audio.shape[:2]), mask), dim=1)
             fused = Fused(self.encoder.join(audio, picture, mask), mask)
-        if self.tagged and tags is not None:
+        if self.has_tag_towers and tags is not None:
             fused.heard, fused.seen = tags
             fused.confirmed = confirmed
         return fused
@@ -282,7 +282,9 @@ class CaptionModel(nn.Module):
             mask = None if picture is None else self.token_mask(frame_mask, picture.shape[1])
             head = encoder.tag_head
             tags = (
-                None if head is None or picture is None or not self.compares else (head(audio), head(picture))
+                None
+                if head is None or picture is None or not self.has_evidence
+                else (head(audio), head(picture))
             )
             return audio, picture, mask, tags
         tokens = encoder.embed_audio(audio)
@@ -299,11 +301,11 @@ class CaptionModel(nn.Module):
     def logits(self, memory: Fused, tokens: Tensor) -> Tensor:
         """Teacher-forced word logits (B, T, V) for tokens (B, T)."""
         parts, places = [], []
-        for decoder, rows in self._speakers(memory):
+        for decoder, rows in self._split_by_decoder(memory):
             if rows is None:
-                return decoder.taught(memory.tokens, memory.mask, tokens)
+                return decoder(memory.tokens, memory.mask, tokens)
             some = memory.some(rows)
-            parts.append(decoder.taught(some.tokens, some.mask, tokens[rows]))
+            parts.append(decoder(some.tokens, some.mask, tokens[rows]))
             places.append(rows.nonzero()[:, 0])
         return torch.cat(parts)[torch.cat(places).argsort()]
 
@@ -338,14 +340,14 @@ class CaptionModel(nn.Module):
             given = seen[partners]
             given_mask = None if frame_mask is None else frame_mask[partners]
         if unseen is not None and given is not None:
-            frames = given.new_ones(len(given), self.frames_of(given), dtype=torch.bool)
+            frames = given.new_ones(len(given), self.frame_count(given), dtype=torch.bool)
             given_mask = (frames if given_mask is None else given_mask) & ~unseen.to(heard.device)[:, None]
         memory = self.fuse(heard, given, given_mask)
         wanted = need_predict[:, 1:]
         logits = self.logits(memory, tokens[:, :-1])
         target = tokens[:, 1:][wanted]
         result = {"caption": smoothed_cross_entropy(logits[wanted], target, objective.smoothing)}
-        if self.learns_alone:
+        if self.trains_audio_decoder:
             alone = self.logits(Fused(self._tokens(heard, None, None)[0]), tokens[:, :-1])[wanted]
             result["caption"] = (
                 result["caption"] + smoothed_cross_entropy(alone, target, objective.smoothing)
@@ -405,16 +407,16 @@ class CaptionModel(nn.Module):
             frame_mask = self.visible(pixels, frame_mask)
             if frame_mask is not None and not bool(frame_mask.any()):
                 pixels = None  # nothing to see in any clip: the picture tower rests
-        if not self.tagged:  # whose networks and tags have a precision of their own
+        if not self.has_tag_towers:  # whose networks and tags have a precision of their own
             fbank, pixels = fbank.to(self.dtype), None if pixels is None else pixels.to(self.dtype)
         heard = self._heard(fbank, towers)
         seen = self._seen(pixels, towers, same)
-        return self.describe(
+        return self.decode(
             self.fuse(heard, seen, frame_mask), beam, max_words, min_words, length_penalty, cached
         )
 
     @torch.inference_mode()
-    def describe(
+    def decode(
         self,
         memory: Fused,
         beam: int = 4,
@@ -448,7 +450,7 @@ class CaptionModel(nn.Module):
             rules = None if self.lexicon is None or allowed is None else self.lexicon.rules(allowed)
             return beam_search(decoding.step, decoding.reorder, batch, settings, device, rules)
 
-        speakers = self._speakers(memory)
+        speakers = self._split_by_decoder(memory)
         if len(speakers) == 1:
             found = said(speakers[0][0], memory, allowed)
         else:

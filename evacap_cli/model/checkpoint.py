@@ -91,9 +91,9 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
         raise EvacapError(
             f"{weights}: does not fit its configuration ({error})", "the two belong to different models"
         ) from error
-    if built.tagged:
+    if built.has_tag_towers:
         built.lexicon = Lexicon(tokenizer, built.config.lexicon)
-        cast(TagEncoder, built.encoder).lay_out()
+        cast(TagEncoder, built.encoder).use_channels_last()
     name = str(model) if str(model) in packaged_models() else path.stem if path.is_file() else path.name
     return Checkpoint(name, path, built.to(device).eval(), tokenizer, config.get("features") or {},
                       config.get("metadata") or {})  # fmt: skip

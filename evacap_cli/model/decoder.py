@@ -112,7 +112,7 @@ class TextDecoder(nn.Module):
             x = self._run(layer, x, q, torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2), attn_mask)
         return x
 
-    def taught(self, memory: Tensor, mask: Tensor | None, tokens: Tensor) -> Tensor:
+    def forward(self, memory: Tensor, mask: Tensor | None, tokens: Tensor) -> Tensor:
         """Teacher-forced word logits (B, T, vocab) of memory (B, P, d), mask: bool (B, P), for tokens (B, T)."""
         return self.logits(self.hidden(self.encode_prefix(memory, mask), mask, tokens))
 

@@ -18,9 +18,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from evacap_cli.model.config import EncoderConfig, EvidenceConfig
 
-FLAT = 0.03
+MIN_CONTRAST = 0.03
 """Standard deviation of normalised pixels (about two levels of 255) below which a frame shows nothing."""
-ALIKE = 0.4
+MIN_CORRELATION = 0.4
 """Correlation of neighbouring pixels below which a frame is noise; what a camera sees has 0.8 and more."""
 POOLS = 4
 
@@ -32,7 +32,7 @@ def shows_something(pixels: Tensor) -> Tensor:
     x = (grey - grey.mean(dim=(-2, -1), keepdim=True)) / spread.clamp(min=1e-6)[..., None, None]
     across = (x[..., :, 1:] * x[..., :, :-1]).mean(dim=(-2, -1))
     down = (x[..., 1:, :] * x[..., :-1, :]).mean(dim=(-2, -1))
-    return (spread > FLAT) & (torch.maximum(across, down) > ALIKE)
+    return (spread > MIN_CONTRAST) & (torch.maximum(across, down) > MIN_CORRELATION)
 
 
 def pooled_tags(logits: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -46,7 +46,7 @@ def pooled_tags(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     return logits.masked_fill(~mask[..., None], float("-inf")).logsumexp(dim=1) - count.log()
 
 
-class _Side(nn.Module):
+class _PooledEmbedding(nn.Module):
     """Tokens of one modality to one unit vector: a few attention-weighted means of them, then a small MLP."""
 
     def __init__(self, width: int, size: int) -> None:
@@ -74,7 +74,10 @@ class Evidence(nn.Module):
 
     def __init__(self, encoder: EncoderConfig, config: EvidenceConfig) -> None:
         super().__init__()
-        self.hear, self.see = _Side(encoder.width, config.width), _Side(encoder.width, config.width)
+        self.hear, self.see = (
+            _PooledEmbedding(encoder.width, config.width),
+            _PooledEmbedding(encoder.width, config.width),
+        )
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.offset = nn.Parameter(torch.tensor(-5.0))
         self.cues: tuple[str, ...] = ("cosine", "best", "matcher")
@@ -119,7 +122,7 @@ class Evidence(nn.Module):
         """The cues (B, K) of each sound with its own picture, float32; see `pairs`."""
         with torch.autocast(audio.device.type, enabled=False):
             audio, picture = audio.float(), picture.float()
-            learned = self._own(audio, picture, mask, tags)
+            learned = self._matched_pairs(audio, picture, mask, tags)
             a, v = normalize(audio, dim=-1), normalize(picture, dim=-1)
             if mask is None:
                 mean, nearest = v.mean(dim=1), a @ v.transpose(1, 2)
@@ -134,7 +137,7 @@ class Evidence(nn.Module):
             }
             return torch.stack([found[name] for name in self.cues], dim=1)
 
-    def _own(self, audio: Tensor, picture: Tensor, mask: Tensor | None,
+    def _matched_pairs(self, audio: Tensor, picture: Tensor, mask: Tensor | None,
              tags: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:  # fmt: skip
         """The diagonal of `pairs`, without the rest."""
         heard, seen = self.hear(audio, None), self.see(picture, mask)

@@ -114,7 +114,7 @@ class EvidenceSwitch(CrossAttention):
     they do not. In training the picture is always in, and `match_loss` teaches the evidence to tell."""
 
     has_gate = True
-    taught_by_match = ("fusion.evidence",)
+    trained_by_match = ("fusion.evidence",)
 
     def __init__(self, config: ModelConfig) -> None:
         encoder = config.encoder

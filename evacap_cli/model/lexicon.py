@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from evacap_cli.model.config import LexiconConfig
 from evacap_cli.model.tokenizer import Tokenizer
 
-SHOWN = 0.3
+MIN_SHOWN = 0.3
 """Share of a picture that must show a class for `confirmed` to count instead of `confidence`."""
 
 SPEECH = {
@@ -60,7 +60,7 @@ def packaged_lexicon() -> dict[str, Any]:
 class Lexicon(nn.Module):
     """The packaged lexicon for a tokenizer's words. Words that the tokenizer has only in pieces are free."""
 
-    earned_by: Tensor
+    allowed_by: Tensor
     named: Tensor
     family: Tensor
     speech: Tensor
@@ -68,18 +68,18 @@ class Lexicon(nn.Module):
     def __init__(self, tokenizer: Tokenizer, config: LexiconConfig) -> None:
         super().__init__()
         self.config = config
-        earned_by = torch.zeros(len(audioset_classes()), len(tokenizer))
+        allowed_by = torch.zeros(len(audioset_classes()), len(tokenizer))
         named = torch.zeros(len(tokenizer), dtype=torch.bool)
         for word, classes in packaged_lexicon()["words"].items():
-            if (token := _whole(tokenizer, word)) is not None:
-                earned_by[classes, token] = 1
+            if (token := _single_token(tokenizer, word)) is not None:
+                allowed_by[classes, token] = 1
                 named[token] = True
         family = torch.zeros(len(tokenizer), dtype=torch.long)
         for number, words in enumerate(packaged_lexicon()["families"], start=1):
             for word in words:
-                if (token := _whole(tokenizer, word)) is not None:
+                if (token := _single_token(tokenizer, word)) is not None:
                     family[token] = number
-        self.register_buffer("earned_by", earned_by, persistent=False)
+        self.register_buffer("allowed_by", allowed_by, persistent=False)
         self.register_buffer("named", named, persistent=False)
         self.register_buffer("family", family, persistent=False)
         spoken = torch.tensor([i for i, name in enumerate(audioset_classes()) if name in SPEECH])
@@ -96,10 +96,10 @@ class Lexicon(nn.Module):
         least = torch.where(of_speech, _logit(max(self.config.speech, self.config.confidence)), least)
         enough = best >= least
         if shown is not None:
-            enough |= (best >= _logit(self.config.confirmed)) & (shown >= SHOWN)
-        classes = heard.new_zeros(len(heard), len(self.earned_by))
+            enough |= (best >= _logit(self.config.confirmed)) & (shown >= MIN_SHOWN)
+        classes = heard.new_zeros(len(heard), len(self.allowed_by))
         classes.scatter_(1, heard[..., 0].long(), enough.to(classes.dtype))
-        return ~self.named | (classes @ self.earned_by > 0)
+        return ~self.named | (classes @ self.allowed_by > 0)
 
     def rules(self, allowed: Tensor) -> Rules:
         return Rules(allowed, self.family)
@@ -122,7 +122,7 @@ class Rules:
         return forbidden.scatter_(2, tokens[..., -1:], True)  # nor the last word again
 
 
-def _whole(tokenizer: Tokenizer, word: str) -> int | None:
+def _single_token(tokenizer: Tokenizer, word: str) -> int | None:
     """A word's number where it is one token."""
     tokens = tokenizer.encode(word)[1:-1]
     return tokens[0] if len(tokens) == 1 and tokenizer.decode(tokens) == word else None

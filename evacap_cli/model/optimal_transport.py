@@ -15,9 +15,9 @@ from torch.nn.functional import cross_entropy, normalize
 from evacap_cli.model.config import EncoderConfig, ModelConfig
 from evacap_cli.model.fused import Fused
 
-MOST = 4.6052
+MAX_LOG_SCALE = 4.6052
 """Of the logarithm of the loss's scale: the scale is at most 100 (the paper's public code)."""
-FIRST = math.log(1 / 0.07)
+INITIAL_LOG_SCALE = math.log(1 / 0.07)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ class OptimalTransport(nn.Module):
 
     has_gate = False
     cues = ("transport",)
-    taught_by_match = ("fusion.scale",)
+    trained_by_match = ("fusion.scale",)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class OptimalTransport(nn.Module):
         self.rows = encoder.audio_grid[0] if patches else 1
         self.frame_tokens = encoder.frame_tokens if patches else 1
         self.project = nn.Linear(2 * encoder.width, encoder.width)
-        self.scale = nn.Parameter(torch.tensor(FIRST))
+        self.scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE))
         """Logarithm of what the loss multiplies similarities by."""
 
     def plan(self, similarity: Tensor, mask: Tensor | None) -> Tensor:
@@ -89,7 +89,7 @@ class OptimalTransport(nn.Module):
         """
         sound = self.hear(audio)
         if picture is None:
-            return self._alone(sound)
+            return self._without_picture(sound)
         frames, exists = self.see(picture, mask)
         there = None
         if exists is not None:
@@ -112,7 +112,7 @@ class OptimalTransport(nn.Module):
             fused.mask = torch.cat((exists.new_ones(sound.shape[:2]), exists & there[:, None]), dim=1)
         return fused
 
-    def _alone(self, sound: Tensor) -> Fused:
+    def _without_picture(self, sound: Tensor) -> Fused:
         cues = sound.new_full((len(sound), 1), torch.nan, dtype=torch.float32)
         return Fused(self.project(torch.cat((sound, torch.zeros_like(sound)), dim=-1)), cues=cues)
 
@@ -132,6 +132,6 @@ class OptimalTransport(nn.Module):
         similarity = torch.einsum("ind,jmd->ijnm", sound, frames)
         wide = None if exists is None else exists[None].expand(len(sound), -1, -1)
         values = (self.plan(similarity, wide) * similarity.float()).sum(dim=(2, 3))
-        logits = self.scale.float().clamp(0.0, MOST).exp() * values
+        logits = self.scale.float().clamp(0.0, MAX_LOG_SCALE).exp() * values
         own = torch.arange(len(logits), device=logits.device)
         return cross_entropy(logits, own) + cross_entropy(logits.T, own)

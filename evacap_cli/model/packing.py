@@ -16,7 +16,7 @@ from evacap_cli.model.tag_evidence import TagEvidence
 if TYPE_CHECKING:
     from evacap_cli.model.captioner import CaptionModel
 
-ROWS = 512  # of which products the layout is chosen for; those of a few rows find it as good
+LAYOUT_ROWS = 512  # of which products the layout is chosen for; those of a few rows find it as good
 
 
 class PackedLinear(nn.Module):
@@ -33,7 +33,7 @@ class PackedLinear(nn.Module):
         self.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
         self.plain = not can_pack(dtype)
         packed = weight.detach().to(dtype)
-        self.packed = packed if self.plain else torch.ops.mkldnn._reorder_linear_weight(packed, ROWS)
+        self.packed = packed if self.plain else torch.ops.mkldnn._reorder_linear_weight(packed, LAYOUT_ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., d) to (..., n), in the weight's precision."""
@@ -66,7 +66,7 @@ def _works(dtype: torch.dtype, packed: bool) -> bool:
     x = torch.zeros(1, 1, dtype=dtype)
     try:
         if packed:
-            weight = torch.ops.mkldnn._reorder_linear_weight(x, ROWS)
+            weight = torch.ops.mkldnn._reorder_linear_weight(x, LAYOUT_ROWS)
             torch.ops.mkldnn._linear_pointwise(x, weight, x[0], "none", [], "")
         else:
             linear(x, x, x[0])

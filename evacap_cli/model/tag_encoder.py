@@ -25,7 +25,7 @@ NETWORKS = ("network_a", "network_v")
 """The pre-trained networks, by the names of the encoder's parts."""
 LOGIT_SCALE = 4.0
 """Logits are divided by it before an MLP reads them, to about unit size."""
-LEAST = 1e-6
+MIN_PROBABILITY = 1e-6
 """Probabilities are kept this far from 0 and 1, so that their logits are finite."""
 
 
@@ -91,7 +91,7 @@ class TagEncoder(nn.Module):
                 getattr(self, name).eval()
         return self
 
-    def lay_out(self) -> None:
+    def use_channels_last(self) -> None:
         """Lays the networks' weights out for inference: convolutions of few channels a group are a third faster with
         the channels last."""
         for name in NETWORKS:
@@ -114,11 +114,11 @@ class TagEncoder(nn.Module):
 
     def audio_tower(self, log_mel: Tensor) -> Tensor:
         """log_mel: (B, T, 64) of `features.fbank`. Returns the tags of the sound, (B, heard, 2 + windows)."""
-        return heard_tags(_precisely(self.network_a, log_mel), self.config.heard, self.config.windows)
+        return heard_tags(_run_network(self.network_a, log_mel), self.config.heard, self.config.windows)
 
     def picture_tower(self, pixels: Tensor) -> Tensor:
         """pixels: (B, N, 3, S, S), normalised. Returns the tags of every frame, (B, N * seen, 3)."""
-        logits = _precisely(self.network_v, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        logits = _run_network(self.network_v, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
         return frame_tags(logits, self.config.seen)
 
     def align_audio(self, tags: Tensor) -> Tensor:
@@ -137,7 +137,10 @@ class TagEncoder(nn.Module):
 
     def embed_picture(self, tags: Tensor) -> Tensor:
         """Tags of a clip's picture from `pooled_frames` (B, seen, 3) to tokens (B, T_v, d)."""
-        numbers = torch.stack((tags[..., 1] / 2, tags[..., 2].clamp(min=LEAST).log()), dim=-1) / LOGIT_SCALE
+        numbers = (
+            torch.stack((tags[..., 1] / 2, tags[..., 2].clamp(min=MIN_PROBABILITY).log()), dim=-1)
+            / LOGIT_SCALE
+        )
         x = self.embed_v(tags, numbers)
         return x if "joint" in self.norms else self.norms["v"](self._run(self.blocks_v, x))
 
@@ -159,7 +162,7 @@ def heard_tags(logits: Tensor, heard: int, windows: int) -> Tensor:
     clip = p.square().mean(dim=1).sqrt()  # (B, C)
     parts = torch.stack([part.mean(dim=1) for part in p.tensor_split(windows, dim=1)], dim=2)  # (B, C, W)
     best = clip.topk(heard, dim=1).indices
-    numbers = torch.cat((clip[..., None], parts), dim=2).clamp(LEAST, 1 - LEAST).logit()
+    numbers = torch.cat((clip[..., None], parts), dim=2).clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit()
     numbers = numbers.gather(1, best[..., None].expand(-1, -1, numbers.shape[2]))
     return torch.cat((best[..., None].to(numbers.dtype), numbers), dim=2)
 
@@ -190,7 +193,7 @@ def pooled_frames(tags: Tensor, seen: int, classes: int, frame_mask: Tensor | No
     return torch.stack((found.to(best.dtype), highest.gather(1, found).clamp(min=-20.0), best), dim=-1)
 
 
-def _precisely(network: nn.Module, x: Tensor) -> Tensor:
+def _run_network(network: nn.Module, x: Tensor) -> Tensor:
     """A network in the precision of its weights: half of it would change which classes come first."""
     x = x.to(next(network.parameters()).dtype)
     if x.ndim == 4:

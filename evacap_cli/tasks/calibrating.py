@@ -112,7 +112,7 @@ def _check_place(checkpoint: Checkpoint, out: Path | None, overwrite: bool) -> P
     source = checkpoint.path
     if out is None:
         places = [source.parent] if source.is_file() else [source, source / CONFIG]
-        if checkpoint.model.compares:  # the folder is replaced as a whole
+        if checkpoint.model.has_evidence:  # the folder is replaced as a whole
             places.append(source.resolve().parent)
         if not all(os.access(place, os.W_OK) for place in places):
             raise UsageError(f"{source}: cannot be written", "name a copy with -o")

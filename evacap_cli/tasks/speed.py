@@ -256,7 +256,7 @@ def _laps(
             at = lap("encode video", at)
         memory = model.fuse(heard, seen)
         at = lap("fuse", at)
-        model.describe(memory, options.beam, options.words, options.words, cached=decoding == "cached")
+        model.decode(memory, options.beam, options.words, options.words, cached=decoding == "cached")
         lap("generate", at)
     return laps
 

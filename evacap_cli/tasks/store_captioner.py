@@ -188,7 +188,7 @@ class StoreCaptioner:
         tokens, mask = (None, None) if picture is None else (picture.tokens, picture.mask)
         with self._autocast():
             memory = self.model.fuse(sound.tokens, tokens, mask)
-            return self.model.describe(memory, self.how.beam, self.how.max_words)
+            return self.model.decode(memory, self.how.beam, self.how.max_words)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.how.device.type, self.how.autocast, enabled=self.how.autocast is not None)

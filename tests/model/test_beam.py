@@ -153,7 +153,7 @@ def test_cached_equals_uncached(
             picture = model.encode_picture(pixels) if model.has_picture else None
             memory = model.fuse(model.encode_audio(fbank), picture, mask)
         assert fusion != "concat" or (memory.mask is not None) == bool(seed % 2)
-        cached, plain = (model.describe(memory, beams, words, cached=choice) for choice in (True, False))
+        cached, plain = (model.decode(memory, beams, words, cached=choice) for choice in (True, False))
         assert torch.equal(cached.tokens, plain.tokens)
         errors.append((cached.score - plain.score).abs().max().item())
         lengths |= {row.tolist().index(model.eos) + 1 for row in cached.tokens}

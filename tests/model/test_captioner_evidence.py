@@ -128,16 +128,16 @@ def test_each_decoder_speaks_of_its_clips_in_their_places(way: str) -> None:
         assert memory.open is not None
         open_ = memory.open
         assert open_.tolist() == [True, False, False, True, False, True]
-        ours = model.describe(memory, max_words=8)
-        slow = model.describe(memory, max_words=8, cached=False)
+        ours = model.decode(memory, max_words=8)
+        slow = model.decode(memory, max_words=8, cached=False)
         for name, rows in (("audio-only", ~open_), ("cross-attention", open_)):
             own = others[name].fuse(heard[rows], seen[rows])
             assert torch.equal(own.tokens, memory.tokens[rows])
-            theirs = others[name].describe(own, max_words=8)
+            theirs = others[name].decode(own, max_words=8)
             assert len(theirs.tokens.unique(dim=0)) > 1
             for part in ("tokens", "score", "beam_score"):
                 assert torch.equal(getattr(ours, part)[rows], getattr(theirs, part))
-            swapped = others["cross-attention" if name == "audio-only" else "audio-only"].describe(
+            swapped = others["cross-attention" if name == "audio-only" else "audio-only"].decode(
                 own, max_words=8
             )
             assert (swapped.score != theirs.score).all()

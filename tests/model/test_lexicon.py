@@ -15,7 +15,7 @@ from evacap_cli.model import lexicon as lexicon_module
 from evacap_cli.model.beam import BeamSettings, beam_search
 from evacap_cli.model.config import LexiconConfig
 from evacap_cli.model.lexicon import (
-    SHOWN,
+    MIN_SHOWN,
     Lexicon,
     Rules,
     audioset_classes,
@@ -75,7 +75,7 @@ def plainly_allowed(
         earning = set()
         for t, row in enumerate(heard[b]):
             p = max(row[1:].sigmoid().tolist())
-            if p >= confidence or (shown is not None and shown[b, t] >= SHOWN and p >= confirmed):
+            if p >= confidence or (shown is not None and shown[b, t] >= MIN_SHOWN and p >= confirmed):
                 earning.add(int(row[0]))
         found.append(
             [token not in table or bool(earning & set(table[token])) for token in range(len(letters()))]
@@ -87,7 +87,7 @@ def plainly_allowed(
 def test_words_are_allowed_by_what_is_heard(confidence: float, confirmed: float) -> None:
     lexicon = lexicon_of(confidence, confirmed)
     heard = random_heard(60)
-    shown = torch.rand(heard.shape[:2], generator=torch.Generator().manual_seed(0)) * 2 * SHOWN
+    shown = torch.rand(heard.shape[:2], generator=torch.Generator().manual_seed(0)) * 2 * MIN_SHOWN
     for seen in (None, shown):
         found = lexicon.allowed(heard, seen)
         assert found.shape == (60, len(letters()))
@@ -298,7 +298,7 @@ def test_a_fitting_picture_lowers_the_bar(cached: bool) -> None:
     heard[4, 0, 1:] = -3.0  # 0.05, less than even a picture confirms
     frame = torch.tensor([[7.0, 5.0, 0.6], [90.0, 1.0, 0.1], [91.0, 0.0, 0.1], [92.0, 0.0, 0.1]])
     seen = frame.repeat(5, 3, 1)
-    seen[1, ::4, 2] = SHOWN - 0.05  # too little of it
+    seen[1, ::4, 2] = MIN_SHOWN - 0.05  # too little of it
     seen[2, ::4, 0] = 8.0  # another class
     mask = torch.ones(5, 3, dtype=torch.bool)
     mask[3] = False

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evacap_cli.errors import UsageError
 from evacap_cli.model import ModelConfig, Objective
-from evacap_cli.model.optimal_transport import MOST, OptimalTransport, transport_plan
+from evacap_cli.model.optimal_transport import MAX_LOG_SCALE, OptimalTransport, transport_plan
 
 from .samples import DECODER, ENCODER, fresh_model, greatest_error, random_clips, random_words
 
@@ -134,11 +134,11 @@ def test_the_loss_is_contrastive_over_the_batch(record_property: Record) -> None
 def test_the_scale_is_capped() -> None:
     module, (audio, picture) = fusion_of(), tokens_of(4)
     losses = []
-    for scale in (MOST, MOST + 1):
+    for scale in (MAX_LOG_SCALE, MAX_LOG_SCALE + 1):
         module.scale.data.fill_(scale)
         losses.append(module.match_loss(audio, picture, None).item())
     assert losses[0] == losses[1]
-    assert math.exp(MOST) == pytest.approx(100, rel=1e-4)
+    assert math.exp(MAX_LOG_SCALE) == pytest.approx(100, rel=1e-4)
 
 
 def test_no_gradient_through_the_plan() -> None:

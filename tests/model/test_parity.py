@@ -152,7 +152,7 @@ def test_beam(fixture: Fixture, cached: bool, record_property: Record) -> None:
     steps = int(fixture.sizes["max_steps"])
     with torch.no_grad():
         memory = memory_of(fixture, model)
-    out = model.describe(memory, beam=int(fixture.sizes["beam_size"]), max_words=steps - 2,
+    out = model.decode(memory, beam=int(fixture.sizes["beam_size"]), max_words=steps - 2,
                          length_penalty=float(fixture.sizes["length_penalty"]), cached=cached)  # fmt: skip
     expected = fixture.expect["beam_tokens"]
     ended = (expected == model.eos).long().cumsum(1) > 1  # the public code pads with eos

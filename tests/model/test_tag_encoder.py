@@ -28,7 +28,14 @@ from evacap_cli.model.checkpoint import export_checkpoint
 from evacap_cli.model.config import TagEncoderConfig
 from evacap_cli.model.fusion import EvidenceSwitch
 from evacap_cli.model.packing import pack
-from evacap_cli.model.tag_encoder import LEAST, NETWORKS, TagEncoder, frame_tags, heard_tags, pooled_frames
+from evacap_cli.model.tag_encoder import (
+    MIN_PROBABILITY,
+    NETWORKS,
+    TagEncoder,
+    frame_tags,
+    heard_tags,
+    pooled_frames,
+)
 from evacap_cli.tasks.training import TrainSettings
 from evacap_cli.tasks.training.memory import estimate_memory
 
@@ -77,7 +84,7 @@ def test_tags_of_a_sound_are_as_defined(patches: int, windows: int) -> None:
             for w, length in enumerate(lengths):
                 part = [row[c] for row in p[start : start + length]]
                 assert sigmoid(found[b, t, 2 + w].item()) == pytest.approx(
-                    sum(part) / length, abs=1e-6 + LEAST
+                    sum(part) / length, abs=1e-6 + MIN_PROBABILITY
                 )
                 start += length
 
@@ -89,7 +96,7 @@ def test_a_short_sound_counts_for_more_than_its_share_of_the_time() -> None:
     found = heard_tags(logits, 2, 2)
     assert found[0, :, 0].tolist() == [1, 2]
     assert found[0, :, 1].sigmoid().tolist() == pytest.approx([0.1**0.5, 0.2], abs=1e-4)
-    assert found[0, 0, 2:].sigmoid().tolist() == pytest.approx([0.2, LEAST], abs=1e-4)
+    assert found[0, 0, 2:].sigmoid().tolist() == pytest.approx([0.2, MIN_PROBABILITY], abs=1e-4)
 
 
 @pytest.mark.parametrize("value", [-200.0, 200.0])
@@ -97,7 +104,8 @@ def test_certainty_has_finite_logits(value: float) -> None:
     found = heard_tags(torch.full((1, 4, 8), value), 3, 2)
     assert found.isfinite().all()
     torch.testing.assert_close(
-        found[..., 1:].double().sigmoid(), torch.full((1, 3, 3), LEAST if value < 0 else 1 - LEAST).double()
+        found[..., 1:].double().sigmoid(),
+        torch.full((1, 3, 3), MIN_PROBABILITY if value < 0 else 1 - MIN_PROBABILITY).double(),
     )
     assert frame_tags(torch.full((1, 2, 8), value), 3).isfinite().all()
 
@@ -185,7 +193,7 @@ def test_shapes_of_every_fusion(fusion: str) -> None:
         seen = model.encode_picture(pixels) if model.has_picture else None
         if seen is not None:
             assert seen.shape == (2, ENCODER.tokens_for(3), 3)
-            assert model.frames_of(seen) == 3
+            assert model.frame_count(seen) == 3
         memory = model.fuse(heard, seen)
     tokens = ENCODER.heard + (ENCODER.seen if fusion in ("concat", "adaptive", "optimal-transport") else 0)
     assert memory.tokens.shape == (2, tokens, ENCODER.width)
@@ -463,7 +471,7 @@ def test_numbers_over_time_are_means_weighted_by_what_is_heard_then(fusion: str)
     heard, seen = random_heard(CLIPS), random_seen(CLIPS)
     with torch.inference_mode():
         memory = model.fuse(heard, seen)
-    out = model.describe(memory, max_words=4)
+    out = model.decode(memory, max_words=4)
     rows, columns = model.config.encoder.curve_grid
     assert (rows, columns) == (1, ENCODER.windows)
     assert memory.gate is not None
@@ -503,7 +511,7 @@ def test_a_loaded_model_says_the_same(fusion: str, single: bool, tmp_path: Path)
         export_checkpoint(load_checkpoint(tmp_path / "mine"), path)
     loaded = load_checkpoint(path).model
     assert loaded.config == model.config
-    assert loaded.tagged
+    assert loaded.has_tag_towers
     assert isinstance(loaded.encoder, TagEncoder)
     assert loaded.lexicon is not None
     assert model.lexicon is None

@@ -268,7 +268,7 @@ def add_mismatch(rows: list[Row], checkpoint: Checkpoint, target: OutputOptions)
         return rows
     from evacap_cli.tasks.mismatch import probability
 
-    if checkpoint.model.compares:  # the model gives the probability itself
+    if checkpoint.model.has_evidence:  # the model gives the probability itself
         return rows
     return [replace(row, mismatch=probability(checkpoint, row.gate, row.entropy)) for row in rows]
 

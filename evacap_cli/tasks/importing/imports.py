@@ -38,7 +38,7 @@ def import_cav_mae(path: Path, model: CaptionModel, allow: Sequence[str] = ()) -
     `allow`: patterns (`*`, `?`) of published names that may be left over, or of ours that the file may lack. Raises
     EvacapError; UsageError for a model with tag towers.
     """
-    if model.tagged:
+    if model.has_tag_towers:
         raise _for_other_towers(path)
     return _import_part(path, model, ENCODER, ("cav-mae", "avcap", "ours"), allow)
 
@@ -62,7 +62,7 @@ def import_networks(
     """
     path = Path(path)
     titles = " or ".join(TITLES[kind] for kind in kinds)
-    if not model.tagged:
+    if not model.has_tag_towers:
         raise UsageError(
             f"{path}: {titles} is for tag towers, and this model has CAV-MAE's",
             "choose a preset with tag towers, such as evidence-tags",

@@ -18,4 +18,4 @@ def fresh_model(settings: RunConfig, tokenizer: Tokenizer) -> CaptionModel:
     decoder = replace(settings.model.decoder, vocab_size=len(tokenizer))
     config = replace(settings.model, decoder=decoder)
     model = CaptionModel(config, tokenizer.bos, tokenizer.eos, tokenizer.pad)
-    return load_towers(model) if model.tagged else model
+    return load_towers(model) if model.has_tag_towers else model

@@ -99,7 +99,7 @@ class _Run:
         )
         self.dtype = pick_precision(settings.precision, device)
         # parameters without gradients would make the processes wait for one another
-        unused = () if settings.match else getattr(model.fusion, "taught_by_match", ())
+        unused = () if settings.match else getattr(model.fusion, "trained_by_match", ())
         freeze(model, (*settings.freeze, *unused))
         self.model = model.to(device)
         self.model.set_checkpointing(settings.checkpointing)

@@ -43,8 +43,8 @@ def estimate_memory(
         ):
             seen = model.encode_picture(pixels) if model.has_picture else None
             memory = model.fuse(model.encode_audio(fbank), seen)
-            for decoder in model.decoders if model.learns_alone else model.decoders[-1:]:
-                decoder.taught(memory.tokens, memory.mask, tokens).float().log_softmax(-1)
+            for decoder in model.decoders if model.trains_audio_decoder else model.decoders[-1:]:
+                decoder(memory.tokens, memory.mask, tokens).float().log_softmax(-1)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
     # trained parameters also have a gradient and AdamW's two moments

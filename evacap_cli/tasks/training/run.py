@@ -218,13 +218,13 @@ def _initialize(
         tokenizer = Tokenizer.train(captions, settings.model.decoder.vocab_size)
     model = fresh_model(settings, tokenizer)
     for file in options.init_encoder:
-        load = import_networks if model.tagged else import_cav_mae
+        load = import_networks if model.has_tag_towers else import_cav_mae
         callbacks.note(f"{file}: {load(file, model, allow=options.allow).summary()}")
     if options.init_decoder is not None:
         callbacks.note(
             f"{options.init_decoder}: {import_git(options.init_decoder, model, options.allow).summary()}"
         )
-    model.start_alike()
+    model.copy_audio_decoder()
     return tokenizer, model
 
 

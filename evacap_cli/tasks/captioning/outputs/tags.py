@@ -106,7 +106,7 @@ def from_lists(values: Iterable[Any]) -> tuple[Tag, ...]:
 
 def check_tags(checkpoint: Checkpoint) -> None:
     """Raises UsageError if a model has no tag towers."""
-    if not checkpoint.model.tagged:
+    if not checkpoint.model.has_tag_towers:
         raise UsageError(
             f"--tags: {checkpoint.name} names no classes (its towers are {checkpoint.model.config.towers})",
             "use a model with tag towers, such as demo, or omit --tags",
