@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from evacap_cli.errors import EvacapError
+from evacap_cli.tasks.cache import check_compiler_cache
 
 INTERRUPTED, SOME_FAILED = 130, 3
 MEMORY_SIGNS = (
@@ -88,6 +89,8 @@ def guarded(command: F) -> F:
         interrupts = _Interrupts()
         try:
             with interrupts:
+                if (note := check_compiler_cache()) and not kwargs.get("quiet"):
+                    say(note)
                 return command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
             code = _interrupted(interrupt, kwargs.get("debug"))

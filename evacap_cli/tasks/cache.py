@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
+
+COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def cache_folder() -> Path:
@@ -18,3 +21,19 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "evacap"
+
+
+def check_compiler_cache() -> str:
+    """Makes PyTorch's compiler use its default folder, in the system's folder for temporary files, if
+    TORCHINDUCTOR_CACHE_DIR cannot be written: the compiler raises an error as soon as it is imported, which timm and
+    optimizers do. Returns a note, empty if nothing is wrong."""
+    chosen = os.environ.get(COMPILER_CACHE)
+    if not chosen:
+        return ""
+    try:
+        os.makedirs(chosen, exist_ok=True)
+        with tempfile.TemporaryFile(dir=chosen):
+            return ""
+    except OSError as error:
+        del os.environ[COMPILER_CACHE]
+        return f"{COMPILER_CACHE}={chosen} is not used: {error.strerror or error}"

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from evacap_cli.model.packing import can_pack
+from evacap_cli.tasks.cache import check_compiler_cache
 
 from ..conftest import Evacap
 
@@ -50,20 +51,25 @@ def test_bf16_without_its_instructions_says_so_once(clip: Path, tiny: Path) -> N
 
 
 @pytest.mark.slow
-def test_captions_with_a_home_that_cannot_be_written(clip: Path, tiny: Path, tmp_path: Path) -> None:
-    """Below a file no folder can be made, not even by root. Curves are drawn, too: matplotlib keeps a cache."""
+def test_captions_with_a_home_that_cannot_be_written(clip: Path, tmp_path: Path) -> None:
+    """Below a file no folder can be made, not even by root. Curves are drawn, too: matplotlib keeps a cache. `demo`
+    needs timm, which imports PyTorch's compiler."""
     (tmp_path / "file").touch()
     home = str(tmp_path / "file" / "home")
-    places = ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "EVACAP_CACHE")
+    places = (
+        "HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "EVACAP_CACHE", "TORCHINDUCTOR_CACHE_DIR",
+        "TORCH_HOME", "MPLCONFIGDIR", "HF_HOME", "TRITON_CACHE_DIR",
+    )  # fmt: skip
     out = tmp_path / "captions.csv"
     done = subprocess.run(
-        [sys.executable, "-m", "evacap_cli", "caption", clip, "--model", tiny, "-o", out,
+        [sys.executable, "-m", "evacap_cli", "caption", clip, "--model", "demo", "-o", out,
          "--curves", tmp_path / "curves", "--workers", "1"],
         cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **dict.fromkeys(places, home)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert f"TORCHINDUCTOR_CACHE_DIR={home} is not used: Not a directory" in done.stderr
     (row,) = csv.DictReader(out.read_text().splitlines())
     assert row["status"] == "ok"
     assert row["caption"]
@@ -103,3 +109,19 @@ def test_trains_without_shared_memory(
     assert result.exit_code == 0, result.output
     assert "no shared memory (/dev/shm) here" in result.stderr
     assert ("no fast bf16 products" in result.stderr) != can_pack(torch.bfloat16)
+
+
+@pytest.mark.parametrize("state", ["missing", "writable", "a file"])
+def test_a_compiler_cache_that_cannot_be_written(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "cache"
+    if state == "writable":
+        place.mkdir()
+    elif state == "a file":
+        place.touch()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(place))
+    note = check_compiler_cache()
+    assert (os.environ.get("TORCHINDUCTOR_CACHE_DIR") is None) == (state == "a file")
+    assert note.startswith(f"TORCHINDUCTOR_CACHE_DIR={place} is not used") == (state == "a file")
+    assert place.is_file() or list(place.iterdir()) == []
