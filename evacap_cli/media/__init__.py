@@ -1,7 +1,7 @@
 """Decodes media files to waveforms and frames: PyAV for sound; decord, then PyAV, for pictures."""
 
 from evacap_cli.media.audio import PADDING, SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
-from evacap_cli.media.container import Media, NoAudioError, open_media, survey_file
+from evacap_cli.media.container import Media, NoAudioError, open_media, open_media_twice, survey_file
 from evacap_cli.media.frame_stream import follow_frames
 from evacap_cli.media.frames import READERS, read_frames
 from evacap_cli.media.pool import DecodePool, Outcome
@@ -38,6 +38,7 @@ __all__ = [
     "holds_sound",
     "is_track",
     "open_media",
+    "open_media_twice",
     "probe",
     "read_audio",
     "read_frames",

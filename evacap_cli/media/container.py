@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Discard, Stream
 from av.video.stream import VideoStream
 
 from evacap_cli.errors import MediaError
@@ -107,19 +107,42 @@ def open_media(path: str | Path, track: str | None = None) -> Iterator[Media]:
     path = Path(path)
     seen = survey_file(path, track)
     with open_container(path) as container:
-        streams = container.streams
-        audio = (
-            None if seen.audio is None else next((s for s in streams.audio if s.index == seen.audio), None)
-        )
-        video = (
-            None if seen.video is None else next((s for s in streams.video if s.index == seen.video), None)
-        )
-        for stream in (audio, video):
-            if stream is not None and stream.codec_context is not None:
-                stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE)}
-        yield Media(
-            path, container, audio, video, seen.clock, seen.seconds, seen.heard, seen.seekable, seen.note
-        )
+        yield _media(path, container, seen)
+
+
+@contextmanager
+def open_media_twice(path: str | Path, track: str | None = None) -> Iterator[tuple[Media, Media]]:
+    """Opens a file for a reader of its sound and a reader of its picture, each at its own position. `track` and errors:
+    see `open_media`.
+
+    The survey's container is used again for the picture if the file supports seeks. Sound cannot use it: decoders of
+    AAC and others give other first samples after a seek to the start.
+    """
+    path = Path(path)
+    check_readable(path)
+    reopen = partial(open_container, path)
+    with open_container(path) as surveyed, open_container(path) as fresh, ExitStack() as opened:
+        seen = survey(surveyed, track, reopen)
+        if seen.seekable:
+            shown = _media(path, surveyed, seen)
+            for stream in surveyed.streams:
+                stream.discard = Discard.default
+            shown.rewind()
+        else:
+            shown = _media(path, opened.enter_context(reopen()), seen)
+        yield _media(path, fresh, seen), shown
+
+
+def _media(path: Path, container: InputContainer, seen: Survey) -> Media:
+    streams = container.streams
+    audio = None if seen.audio is None else next((s for s in streams.audio if s.index == seen.audio), None)
+    video = None if seen.video is None else next((s for s in streams.video if s.index == seen.video), None)
+    for stream in (audio, video):
+        if stream is not None and stream.codec_context is not None:
+            stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE)}
+    return Media(
+        path, container, audio, video, seen.clock, seen.seconds, seen.heard, seen.seekable, seen.note
+    )
 
 
 def survey_file(path: str | Path, track: str | None = None) -> Survey:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import numpy as np
 from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.features import crop_frame, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
-from evacap_cli.media import PADDING, READERS, SAMPLE_RATE, Media, SoundPass, follow_frames, open_media
+from evacap_cli.media import PADDING, READERS, SAMPLE_RATE, Media, SoundPass, follow_frames, open_media_twice
 from evacap_cli.tasks.captioning.inputs.local_files import local_file
 from evacap_cli.tasks.clips import (
     CAREFUL,
@@ -76,8 +75,7 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
     stay_on_one_core()
     features, count = settings.features, settings.frames
     crop = partial(_crop, size=features.image_size)
-    with local_file(source) as path, ExitStack() as opened:
-        media = opened.enter_context(open_media(path, settings.audio_track))
+    with local_file(source) as path, open_media_twice(path, settings.audio_track) as (media, pictures):
         segments = _read_segments(media, source, settings)
         if media.video is None or count == 0:
             for segment in segments:
@@ -100,7 +98,6 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
                         segment.start + t for t in frame_times(segment.end - segment.start, features, count)
                     ]
 
-        pictures = opened.enter_context(open_media(path, settings.audio_track))
         for seen in follow_frames(pictures, times(), crop):
             if seen is None:
                 yield None
