@@ -277,9 +277,7 @@ def test_files_that_change_while_they_are_read(tmp_path: Path, settings: ClipSet
 
 
 @pytest.mark.slow
-def test_a_film_is_opened_twice_whatever_its_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_film_is_opened_twice_whatever_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     real = container.av.open
     monkeypatch.setattr(container.av, "open", lambda *args, **kw: opened.append(args) or real(*args, **kw))
