@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from evacap_cli.features import FeatureSettings
 from evacap_cli.tasks.devices import pick_precision
-from evacap_cli.tasks.speed import Subject, environment, noise_clips
+from evacap_cli.tasks.speed import TimedModel, environment, noise_clips
 
 BEAM, WORDS = 4, 20
 
@@ -72,7 +72,7 @@ def public_model(repository: Path, frames: int) -> Callable[[Tensor, Tensor], An
 
 def our_model(preset: str, frames: int, precision: str) -> Callable[[Tensor, Tensor | None], Any]:
     autocast = pick_precision(precision, torch.device("cpu"))
-    model = Subject.open(preset).model(frames, torch.device("cpu"), autocast, False)
+    model = TimedModel.open(preset).model(frames, torch.device("cpu"), autocast, False)
 
     def run(fbank: Tensor, pixels: Tensor | None) -> Any:
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
@@ -91,7 +91,7 @@ def main() -> None:
     args = parser.parse_args()
     results = []
     for frames in map(int, args.frames.split(",")):
-        features = FeatureSettings.from_dict(Subject.open("evacap-base").features)
+        features = FeatureSettings.from_dict(TimedModel.open("evacap-base").features)
         fbank, pixels = noise_clips(features, max(frames, 1), 1, torch.device("cpu"))
         assert pixels is not None
         theirs = pixels[:, 0] if frames <= 1 else pixels.transpose(1, 2)

@@ -23,7 +23,15 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel
 from evacap_cli.tasks.devices import pick_device, pick_precision
-from evacap_cli.tasks.speed import STAGES, SpeedOptions, Subject, environment, measure, noise_clips, wait_for
+from evacap_cli.tasks.speed import (
+    STAGES,
+    SpeedOptions,
+    TimedModel,
+    environment,
+    measure,
+    noise_clips,
+    wait_for,
+)
 
 SHAPES = ((512, 768, 3072), (1024, 3072, 768), (3528, 768, 2304), (2048, 2048, 2048))  # rows, inner, columns
 COPIED = 2**28  # bytes
@@ -116,7 +124,7 @@ def main() -> None:
     timing = {"words": args.words, "runs": args.runs, "device": args.device, "precision": args.precision}
     options = SpeedOptions((args.frames,), **timing)
     (row,) = measure([args.preset], options).rows
-    subject = Subject.open(args.preset)
+    subject = TimedModel.open(args.preset)
     model = subject.plain(args.frames).eval()
     fbank, pixels = noise_clips(
         FeatureSettings.from_dict(subject.features), args.frames, 1, torch.device("cpu")

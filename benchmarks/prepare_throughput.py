@@ -35,7 +35,7 @@ from evacap_cli.data.manifest import Entry, read_manifest
 from evacap_cli.data.store.members import Encoding, make_packed
 from evacap_cli.media.worker import resident_bytes
 from evacap_cli.tasks.clips import ClipSettings, load_entry
-from evacap_cli.tasks.preparing import cores, features_of, prepare
+from evacap_cli.tasks.preparing import available_cores, features_of, prepare
 
 LOOP_CLIPS = 100  # clips per bare loop
 
@@ -49,7 +49,7 @@ def loop(
     encoding = Encoding(features, frames_format)
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):  # decord starts its own threads
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core % cores()]})
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core % available_cores()]})
     make_packed(entries[0], make, encoding)
     all_ready.wait()
     began, spent = time.perf_counter(), time.process_time()
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--media", type=Path)
     parser.add_argument("--preset", default="evacap-base")
     parser.add_argument("--frames-format", default="jpeg")
-    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--workers", type=int, default=available_cores())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scratch", type=Path, help="folder for the stores, which are deleted")
     args = parser.parse_args()
@@ -140,7 +140,8 @@ def main() -> None:
         "preset": args.preset, "frames": args.frames_format, "clips": many["counts"], "workers": args.workers,
         "kB a clip": round(many["bytes"] / 1e3, 1),
         "median": {name: round(statistics.median(r[name] for r in rounds), 3) for name in rounds[0]},
-        "cores": cores(), "machine": platform.machine(), "torch": torch.__version__, "date": str(date.today()),
+        "cores": available_cores(), "machine": platform.machine(), "torch": torch.__version__,
+        "date": str(date.today()),
     }, indent=1))  # fmt: skip
 
 

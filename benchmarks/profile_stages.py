@@ -23,7 +23,7 @@ from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.speed import (
     STAGES,
     SpeedOptions,
-    Subject,
+    TimedModel,
     environment,
     measure,
     noise_clips,
@@ -87,7 +87,7 @@ def main() -> None:
             stage: round(row.seconds[stage] / size, 4) for stage in (*STAGES, "all") if stage in row.seconds
         }
     best = min(batches, key=lambda size: batches[size]["all"])
-    subject = Subject.open(args.preset)
+    subject = TimedModel.open(args.preset)
     model = subject.model(args.frames, device, autocast, False)
     spent = {}
     for size in dict.fromkeys((1, best)):

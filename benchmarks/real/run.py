@@ -46,7 +46,7 @@ from evacap_cli.data.manifest import Entry
 from evacap_cli.data.store import write_store
 from evacap_cli.model.lexicon import audioset_classes
 from evacap_cli.tasks.clips import ClipSettings, load_entry
-from evacap_cli.tasks.importing.networks import read_weights, rename_eye
+from evacap_cli.tasks.importing.networks import read_weights, rename_efficientnet
 
 HERE = Path(__file__).resolve().parent
 PAIRS_PER_LABEL = 10  # pairs per label
@@ -69,7 +69,7 @@ class Run:
             self._script(HERE / "convert_yamnet.py", "write", self.work)
         if not (self.work / "eye.safetensors").exists():
             names = timm.create_model("efficientnet_lite0", pretrained=False).state_dict()
-            save_file(rename_eye(read_weights(self.args.eye), names), self.work / "eye.safetensors")
+            save_file(rename_efficientnet(read_weights(self.args.eye), names), self.work / "eye.safetensors")
 
     def listen(self) -> None:
         self.embedded()

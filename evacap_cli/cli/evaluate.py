@@ -25,7 +25,7 @@ from evacap_cli.cli.report import ReportPage, add_page, check_report
 from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from evacap_cli.tasks.evaluation import Evaluated
+    from evacap_cli.tasks.evaluation import Evaluation
 
 CAPTIONING, SCORING = "Beam search", "Scoring"
 Beam = Annotated[int, typer.Option(help="Beam width.", rich_help_panel=CAPTIONING)]
@@ -93,13 +93,13 @@ def evaluate(
     """
     from evacap_cli.metrics.suite import Settings, choose_metrics
     from evacap_cli.report.tables import markdown, print_table
-    from evacap_cli.tasks.evaluation import EvaluateOptions, check_place, table, write_evaluation
+    from evacap_cli.tasks.evaluation import EvaluateOptions, check_output, table, write_evaluation
     from evacap_cli.tasks.evaluation import evaluate as run
 
     options = EvaluateOptions(
         beam, max_words, batch_size, device, precision, Settings(choose_metrics(metrics), java)
     )
-    check_place(out)
+    check_output(out)
     check_report(report_page)
     if report_page is not None and out is None:
         raise UsageError(f"--report {report_page}: is of a folder of results", "name one with -o")
@@ -137,7 +137,7 @@ def stages(meter: Meter) -> Callable[[str, int, int], None]:
     return show
 
 
-def _unavailable(found: list[Evaluated], quiet: bool) -> bool:
+def _unavailable(found: list[Evaluation], quiet: bool) -> bool:
     why = {name: text for each in found for name, text in each.scores.unavailable.items()}
     for name, text in why.items():
         say(f"{name}: n/a: {text}")

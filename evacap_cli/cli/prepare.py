@@ -111,7 +111,7 @@ def prepare(
     evacap prepare train.csv -o train.store --media ./videos
     evacap prepare train.csv -o train.store --preset evacap-tiny
     """
-    from evacap_cli.tasks.preparing import causes, features_of
+    from evacap_cli.tasks.preparing import features_of, group_failures
     from evacap_cli.tasks.preparing import prepare as prepare_store
 
     with Meter("prepare", quiet=quiet) as meter:
@@ -146,7 +146,7 @@ def prepare(
             raise KeyboardInterrupt(f"the clips so far are in {out}, and the same command goes on") from None
     total, good = sum(made.counts.values()), made.counts["ok"] + made.counts["audio-only"]
     rate, each = made.new / max(made.seconds, 1e-9), made.bytes / max(made.clips, 1)
-    why = causes(made.failed)
+    why = group_failures(made.failed)
     if made.damaged:
         say(f"{out}: cut or gone, and made again: {', '.join(made.damaged)}")
     if not quiet:

@@ -94,7 +94,7 @@ def robustness(
     from evacap_cli.metrics.suite import Settings, choose_metrics
     from evacap_cli.report.robustness_figure import draw_sweep, tables
     from evacap_cli.report.tables import markdown, print_table
-    from evacap_cli.tasks.evaluation import EvaluateOptions, check_place
+    from evacap_cli.tasks.evaluation import EvaluateOptions, check_output
     from evacap_cli.tasks.robustness import SweepOptions, open_data, sweep, write_sweep
 
     scoring = Settings(choose_metrics(metrics), java)
@@ -105,7 +105,7 @@ def robustness(
         tuple(int(seed) if seed == int(seed) else -1 for seed in _numbers("--seeds", seeds)),
         EvaluateOptions(beam, max_words, batch_size, device, precision, scoring),
     )
-    check_place(out)
+    check_output(out)
     check_report(report_page)
     say_precision(precision, device, quiet)
     names = model or list(DEMOS)

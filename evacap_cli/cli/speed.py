@@ -96,7 +96,7 @@ def speed(
     """
     from evacap_cli.report.latency import draw_times, times_table
     from evacap_cli.report.tables import markdown, print_table
-    from evacap_cli.tasks.evaluation import check_place
+    from evacap_cli.tasks.evaluation import check_output
     from evacap_cli.tasks.speed import PRESETS, SpeedOptions, measure, measure_files, write_times
 
     try:
@@ -122,7 +122,7 @@ def speed(
     )
     if audio_track is not None and end_to_end is None:
         raise UsageError("--audio-track is of files: give --end-to-end, too")
-    check_place(out)
+    check_output(out)
     check_report(report_page)
     say_precision(precision, device, quiet)
     names = model or list(PRESETS)

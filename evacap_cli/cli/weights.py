@@ -27,7 +27,7 @@ from evacap_cli.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from evacap_cli.tasks.importing import Imported
+    from evacap_cli.tasks.importing import ImportReport
 
 app = typer.Typer(no_args_is_help=True)
 importing = typer.Typer(no_args_is_help=True)
@@ -413,7 +413,7 @@ def _import_network(
         )
 
 
-def _report(imported: Imported, out: Path | None, quiet: bool, verbose: bool, json: bool) -> None:
+def _report(imported: ImportReport, out: Path | None, quiet: bool, verbose: bool, json: bool) -> None:
     """What became of every tensor."""
     if json:
         rows = [vars(row) for row in imported.rows] if verbose else []

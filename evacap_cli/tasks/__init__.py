@@ -1,1 +1,1 @@
-"""What the commands do: importable functions over model, data, features, media and report."""
+"""The tasks behind the commands: importable functions over model, data, features, media and report."""

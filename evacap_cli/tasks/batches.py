@@ -1,4 +1,4 @@
-"""What a model reads, a batch at a time: features of a store, or frozen towers' tokens."""
+"""Batches of features from a store, or of tokens from frozen towers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is left to chance in a batch: one of the captions, and the sound's augmentation.
+    """The random choices of a batch: one of the captions, and the augmentation of the audio.
 
-    Every clip draws from (seed, its number), whatever batch or process it falls into. `freq_mask` and `time_mask` are
-    SpecAugment's widest bands, `noise` is AVCap's noise and roll.
+    Each clip's random numbers depend on (seed, its number), not on its batch or process. `freq_mask` and `time_mask`
+    are SpecAugment's maximum widths, `noise` is AVCap's noise and roll.
     """
 
     seed: tuple[int, ...]
@@ -36,10 +36,11 @@ class Augmentation:
 
 @dataclass
 class Batch:
-    """audio: (B, T, F) fbank, picture: uint8 (B, N, 3, S, S); or, with `towers`, both towers' tokens (B, T, d).
+    """A batch of clips. audio: fbank (B, T, F), picture: uint8 (B, N, 3, S, S); or, with `towers`, the tokens (B, T, d)
+    of both towers.
 
-    picture is None for models that only hear. mask: bool (B, N), which frames exist, None when all do. captions: one
-    a clip.
+    picture is None for audio-only models. mask: bool (B, N), which frames exist, None if all do. captions: one per
+    clip.
     """
 
     audio: Tensor
@@ -54,7 +55,7 @@ class Batch:
     def inputs(
         self, device: torch.device, features: FeatureSettings
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Sound, normalised picture and mask, as a model takes them."""
+        """Returns audio, normalized picture and mask, the inputs of a model."""
         audio = self.audio.to(device, non_blocking=True).float()
         if self.picture is None:
             return audio, None, None
@@ -64,7 +65,7 @@ class Batch:
 
 
 class Batches(Protocol):
-    """Clips by number. `batch` without a `augmentation` gives them as they are, each with its first caption."""
+    """Clips by number. `batch` without an `augmentation` returns them unchanged, each with its first caption."""
 
     features: FeatureSettings
     towers: bool
@@ -108,7 +109,7 @@ class FeatureBatches:
 
     def _augment(self, fbank: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
         if augmentation.freq_mask or augmentation.time_mask:
-            # AVCap masks with 0 before it normalises.
+            # AVCap masks with 0 before normalization.
             silence = -self.features.fbank_mean / self.features.fbank_std
             fbank = spec_augment(fbank, augmentation.freq_mask, augmentation.time_mask, generator, silence)
         return noise_and_roll(fbank, generator) if augmentation.noise else fbank

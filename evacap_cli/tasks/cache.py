@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again."""
+"""The cache folder, for files that can be made again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def cache_folder() -> Path:
-    """$EVACAP_CACHE, or `evacap` in the system's folder for caches. It need not exist."""
+    """Returns $EVACAP_CACHE, or `evacap` in the system's cache folder. It may not exist."""
     if chosen := os.environ.get("EVACAP_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":

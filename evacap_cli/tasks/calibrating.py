@@ -1,7 +1,7 @@
-"""`evacap weights calibrate`: a checkpoint learns to say how likely a clip's picture is not of its sound.
+"""Calibrates a checkpoint's mismatch probability: `evacap weights calibrate`.
 
-What a model with a gate says is only told (`caption --flag-mismatch`); of a model whose fusion is `evidence` it is also
-what the switch goes by, and so part of its weights.
+Models with a gate only report it (`caption --flag-mismatch`). Models with the fusion `evidence` also decide by it
+whether to use the picture, so it is part of their weights.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from evacap_cli.errors import UsageError
 from evacap_cli.model import Checkpoint, load_checkpoint
 from evacap_cli.model.checkpoint import CARD, CONFIG, SUFFIX, WEIGHTS
 from evacap_cli.tasks.devices import pick_device, pick_precision
-from evacap_cli.tasks.mismatch import FOLDS, KEY, Fitted, fit
+from evacap_cli.tasks.mismatch import FOLDS, KEY, FittedCalibration, fit
 from evacap_cli.tasks.pairing import Pairing
 from evacap_cli.tasks.store_captioner import Captions, InferenceOptions, Progress, StoreCaptioner
 
-DONORS = 4  # other pictures that each sound is heard with
+DONORS = 4  # other pictures per sound
 HEADING = "## Mismatch"
 NUMBERS = ("gate", "entropy")
 
@@ -49,18 +49,18 @@ def calibrate(
     batch_size: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> tuple[Fitted, Path]:
-    """Fits a model's mismatch score on the clips of a store and writes it into the checkpoint, or into a copy `out`.
+) -> tuple[FittedCalibration, Path]:
+    """Fits a model's mismatch score on the clips of a store, and writes it to the checkpoint or to a copy `out`.
 
-    A clip that its store knows to be dubbed (`kind`) has no matching picture. about: what the clips are, for the card.
-    seed: of donors and draws. Returns what was found, and where it was written. Raises UsageError for models without a
-    gate and for places that cannot be written, before any clip is heard.
+    Clips whose `kind` is dubbed have no matching picture. about: description of the clips, for the card. seed: of
+    donors and draws. Returns the calibration and the path of the checkpoint. Raises UsageError if the model has no gate
+    or the output cannot be written, before any clip is read.
     """
     checkpoint = load_checkpoint(model)
-    place = _check_place(checkpoint, out, overwrite)
+    target = _check_output(checkpoint, out, overwrite)
     if not checkpoint.model.has_gate:
         raise UsageError(
-            f"{model}: has no gate (its fusion is {checkpoint.model.config.fusion}), which is what tells",
+            f"{model}: has no gate (its fusion is {checkpoint.model.config.fusion}), which calibration needs",
             "calibrate a model whose fusion is evidence, entropy-gate or gate",
         )
     store = Store(data)
@@ -68,94 +68,98 @@ def calibrate(
         raise UsageError(f"--data {data}: {len(store)} clips are too few", f"give at least {2 * FOLDS}")
     chosen = pick_device(device)
     size = batch_size or (64 if chosen.type == "cuda" else 16)
-    # what is said does not matter here, only the numbers beside it
+    # the captions are not used, only their scores
     how = InferenceOptions(1, 1, size, chosen, pick_precision(precision, chosen))
     seeds = np.random.default_rng(seed).choice(len(store) - 1, DONORS, replace=False)
     pairings = [Pairing.draw(len(store), int(each)) for each in seeds]
     own, mixed = StoreCaptioner(checkpoint, store, how).caption_paired(pairings, progress)
 
     inputs = list(own.cues) or [name for name in NUMBERS if np.isfinite(_number(own, name)).any()]
-    matched = _told(own, inputs)
+    matched = _inputs(own, inputs)
     matched[[store.extra(i).get("kind") == "dubbed" for i in range(len(store))]] = np.nan
     try:
-        found = fit(matched, np.stack([_told(said, inputs) for said in mixed]), inputs, seed)
+        found = fit(matched, np.stack([_inputs(captions, inputs) for captions in mixed]), inputs, seed)
     except ValueError as error:
         raise UsageError(f"--data {data}: {error}", "give a store of more clips with pictures") from error
     date = datetime.now(timezone.utc).date().isoformat()
     note = {**found.to_dict(), "data": f"{about or data.name} (store {store.fingerprint()})", "date": date}
-    with disk_errors(place):
-        _write(checkpoint.path, place, note, card_section(note), _switch(found) if own.cues else {})
-    return found, place
+    with disk_errors(target):
+        _write(
+            checkpoint.path, target, note, card_section(note), _evidence_weights(found) if own.cues else {}
+        )
+    return found, target
 
 
-def _told(said: Captions, inputs: list[str]) -> np.ndarray:
-    """(N, K); NaN for clips without a picture."""
-    values = np.column_stack([_number(said, name) for name in inputs]).astype(np.float64)
-    if not said.cues:  # then, and only then, a gate is 0
-        values[_number(said, "gate") == 0] = np.nan
+def _inputs(captions: Captions, inputs: list[str]) -> np.ndarray:
+    """Returns the inputs of a calibration, (N, K); NaN for clips without a picture."""
+    values = np.column_stack([_number(captions, name) for name in inputs]).astype(np.float64)
+    if not captions.cues:  # in these models, a gate of 0 means no picture
+        values[_number(captions, "gate") == 0] = np.nan
     return values
 
 
-def _switch(found: Fitted) -> dict[str, Tensor]:
-    """The weights of a model that goes by what was found: of a match, where a calibration tells of a mismatch."""
+def _evidence_weights(found: FittedCalibration) -> dict[str, Tensor]:
+    """Returns the evidence weights of a model: the negated calibration, because evidence is that of a match."""
     weights, bias = torch.tensor(found.calibration.weights), torch.tensor(found.calibration.bias)
     return {"fusion.evidence.weights": -weights, "fusion.evidence.bias": -bias}
 
 
-def _number(said: Captions, name: str) -> np.ndarray:
-    values = said.cues.get(name, getattr(said, name, None))
-    return np.full(len(said.captions), np.nan) if values is None else values
+def _number(captions: Captions, name: str) -> np.ndarray:
+    values = captions.cues.get(name, getattr(captions, name, None))
+    return np.full(len(captions.captions), np.nan) if values is None else values
 
 
-def _check_place(checkpoint: Checkpoint, out: Path | None, overwrite: bool) -> Path:
-    """Where the calibration is written: UsageError where it cannot be."""
+def _check_output(checkpoint: Checkpoint, out: Path | None, overwrite: bool) -> Path:
+    """Returns the path of the output. Raises UsageError if it cannot be written."""
     source = checkpoint.path
     if out is None:
-        places = [source.parent] if source.is_file() else [source, source / CONFIG]
+        paths = [source.parent] if source.is_file() else [source, source / CONFIG]
         if checkpoint.model.has_evidence:  # the folder is replaced as a whole
-            places.append(source.resolve().parent)
-        if not all(os.access(place, os.W_OK) for place in places):
+            paths.append(source.resolve().parent)
+        if not all(os.access(path, os.W_OK) for path in paths):
             raise UsageError(f"{source}: cannot be written", "name a copy with -o")
         return source
     wrong = []
     if source.is_file() != (out.suffix == SUFFIX):
-        kind = f"a file, and a copy of it ends in {SUFFIX}" if source.is_file() else "a folder, not one file"
-        wrong.append((f"-o {out}: {source} is {kind}", "name it so"))
+        kind, cure = (
+            ("a file", f"use the suffix {SUFFIX}") if source.is_file() else ("a folder", "name a folder")
+        )
+        wrong.append((f"-o {out}: {source} is {kind}", cure))
     if out.exists() and not overwrite:
-        wrong.append((f"-o {out}: is there already", "give another name, or --overwrite"))
+        wrong.append((f"-o {out}: already exists", "use another name, or --overwrite"))
     if out.exists() and out.resolve() == source.resolve():
-        wrong.append((f"-o {out}: is the model itself", "leave -o out"))
+        wrong.append((f"-o {out}: is the model itself", "omit -o"))
     if not out.absolute().parent.is_dir():
         wrong.append((f"-o {out}: the folder {out.parent} does not exist", f"mkdir -p {out.parent}"))
     if wrong:
-        raise UsageError("\n".join(what for what, _ in wrong), "; ".join(cure for _, cure in wrong))
+        raise UsageError("\n".join(message for message, _ in wrong), "; ".join(cure for _, cure in wrong))
     return out
 
 
-def _write(source: Path, place: Path, note: dict[str, Any], section: str, state: dict[str, Tensor]) -> None:
-    """The checkpoint at `source` with its note, and `state` over its weights, at `place`: whole, or as it was."""
+def _write(source: Path, target: Path, note: dict[str, Any], section: str, state: dict[str, Tensor]) -> None:
+    """Writes the checkpoint `source` to `target`, with the note and with `state` over its weights, atomically."""
     if source.is_file():
         with safe_open(source, "pt") as file:
             about = file.metadata()
         config = json.loads(about["config"])
         config["metadata"] = {**(config.get("metadata") or {}), KEY: note}
-        with written_whole(place) as aside:
+        with written_whole(target) as aside:
             save_file(load_file(source) | state, aside, {**about, "config": json.dumps(config)})
-            aside.chmod(0o644)  # the library writes for its owner alone
+            aside.chmod(0o644)  # safetensors creates files that only the owner can read
         return
-    if place != source or state:  # weights and what is said of them must not part
-        with folder_written_whole(place.resolve()) as aside:
+    if target != source or state:  # weights and metadata must change together
+        with folder_written_whole(target.resolve()) as aside:
             shutil.copytree(source, aside, dirs_exist_ok=True)
             _annotate(aside, note, section, state)
     else:
-        _annotate(place, note, section, state)
+        _annotate(target, note, section, state)
 
 
 def _annotate(folder: Path, note: dict[str, Any], section: str, state: dict[str, Tensor]) -> None:
     if state:
         with written_whole(folder / WEIGHTS) as aside:
             save_file(load_file(folder / WEIGHTS) | state, aside)
-            aside.chmod(0o644)  # the library writes for its owner alone
+            aside.chmod(0o644)  # safetensors creates files that only the owner can read
     config = yaml.safe_load((folder / CONFIG).read_text("utf-8"))
     config["metadata"] = {**(config.get("metadata") or {}), KEY: note}
     card = folder / CARD
@@ -171,7 +175,8 @@ def _annotate(folder: Path, note: dict[str, Any], section: str, state: dict[str,
 
 
 def with_section(card: str, section: str) -> str:
-    """A model card with this section: in place of an older one, else before `## Limits`, else at the end."""
+    """Returns a model card with this section, which replaces an older one, or else comes before `## Limits` or at the
+    end."""
     older = re.search(rf"^{HEADING}$.*?(?=^## |\Z)", card, re.M | re.S)
     if older:
         return (
@@ -190,21 +195,21 @@ def _listed(inputs: list[str]) -> str:
 
 
 def card_section(note: dict[str, Any]) -> str:
-    """What the card says of a calibration."""
+    """Returns the section of the model card about a calibration."""
     low, high = note["auroc_interval"]
     facts = (
         f"Method: {note['method']}. Inputs: {_listed(note['inputs'])} of a clip.",
         f"Data: {note['data']}, {note['date']}: {note['clips']:,} clips with their own pictures, {note['pairs']:,} "
         "pairs of a clip's sound with another one's picture.",
-        f"AUROC {note['auroc']:.3f} (95 %: {low:.3f}-{high:.3f}): of a matched and a mismatched pair, the mismatched "
-        f"one gets the higher number {note['auroc'] * 100:.0f} % of the time; chance has 50 %.",
-        f"Brier score {note['brier']:.3f}; saying 0.5 of everything has 0.250.",
-        "Beforehand, a mismatch counts as likely as not. Where fewer clips are dubbed, it says too much, and only the "
-        "order of its numbers counts.",
+        f"AUROC {note['auroc']:.3f} (95 %: {low:.3f}-{high:.3f}): a mismatched pair scores higher than a matched one "
+        f"in {note['auroc'] * 100:.0f} % of cases; chance is 50 %.",
+        f"Brier score {note['brier']:.3f}; a constant 0.5 has 0.250.",
+        "The prior of a mismatch is 0.5. If fewer clips are dubbed, the probabilities are too high, and only their "
+        "order is meaningful.",
     )
     lines = [
         HEADING,
-        "With `--flag-mismatch`, `evacap caption` says how likely it is that a clip's picture is not of its sound.",
+        "With `--flag-mismatch`, `evacap caption` reports the probability that picture and sound do not match.",
         "",
         *(
             textwrap.fill(
@@ -218,8 +223,8 @@ def card_section(note: dict[str, Any]) -> str:
             for fact in facts
         ),
         "",
-        "| it says (means of fifths) | mismatched in truth |",
+        "| predicted (means of fifths) | observed share of mismatches |",
         "|---|---|",
-        *(f"| {said:.2f} | {was:.2f} |" for said, was in note["reliability"]),
+        *(f"| {mean:.2f} | {share:.2f} |" for mean, share in note["reliability"]),
     ]
     return "\n".join(lines) + "\n"

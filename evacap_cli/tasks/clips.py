@@ -1,4 +1,4 @@
-"""One file to what a model takes: where media and features meet. Runs in worker processes."""
+"""Decodes a file into the features of a clip. Runs in worker processes."""
 
 from __future__ import annotations
 
@@ -27,26 +27,25 @@ from evacap_cli.media import (
     survey_file,
 )
 
-if TYPE_CHECKING:  # a worker needs nothing that reads manifests or, unless it prepares, stores
+if TYPE_CHECKING:  # keeps workers from importing the code of manifests and stores
     from evacap_cli.data.manifest import Entry
     from evacap_cli.data.store import Sample
 
 DITHER = 2.5 / 2**15
-"""Peak, of full scale, up to which sound is silence (-82 dBFS): dither of 16 bits reaches 1 step, and up to 2.3 when it
-was coded with losses or resampled."""
-CAREFUL = ("pyav",)
-"""Readers for files on which a worker was lost: without decord, which is known to crash and hang."""
+"""Peak up to which audio counts as silence (-82 dBFS): 16-bit dither reaches 1 step, and up to 2.3 after lossy coding
+or resampling."""
+SAFE_READERS = ("pyav",)
+"""Readers for files on which a worker crashed: without decord, which can crash and hang."""
 
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """How files become clips. `frames`: how many pictures, None for the features' own number, 0 for none.
+    """How files are read as clips. `frames`: frames per clip, None for the features' number, 0 for none.
 
-    segment: seconds of each of the clips that a recording is cut into; None makes one clip of it, its `window`. hop:
-    seconds from the start of one to that of the next, None for `segment`. min_rms: dBFS below which a segment is left
-    out. audio_track: number, from 1 on, or language of the sound track that is heard; None for what a player takes.
-    silence: whether what is silent, see `is_silent`, makes a clip, too; without it, silence is no sound: an error,
-    or, in a recording that is cut into segments, a stretch that is left out.
+    segment: length of the segments of a recording in seconds; None: one clip, its `window`. hop: seconds from the start
+    of one segment to that of the next, None for `segment`. min_rms: segments below this level in dBFS are left out.
+    audio_track: number, from 1, or language of the audio track; None for the default track. silence: whether silent
+    clips (see `is_silent`) are kept; if not, silence is an error, or the silent segments are left out.
     """
 
     features: FeatureSettings
@@ -61,8 +60,8 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class Clip:
-    """fbank: float32 (T, F), normalised. frames: uint8 (N, 3, S, S), None without a picture, and then `picture_error`
-    says why (empty when the file has none). start and end in seconds. note: see `Media`."""
+    """A clip. fbank: float32 (T, F), normalized. frames: uint8 (N, 3, S, S), None without a picture; `picture_error`
+    is the reason, empty if the file has no video. start and end in seconds. note: see `Media`."""
 
     fbank: np.ndarray
     frames: np.ndarray | None
@@ -80,94 +79,92 @@ def load_clip(
     end: float | None = None,
     pictures: Sequence[Path] = (),
 ) -> Clip:
-    """Decodes the part of a file that is captioned. Raises MediaError; a picture that cannot be read is no error.
+    """Decodes the part of a file that is captioned. Raises MediaError, but not for an unreadable picture.
 
-    `start`, `end`: the part in seconds where it is known, of which the features' seconds from its start are taken.
-    `pictures`: image files, in order, to look at instead of what the file shows.
+    `start`, `end`: the part in seconds; its first `features.seconds` are used. `pictures`: image files, in order, that
+    replace the frames of the file.
     """
-    stay_on_one_core()
+    use_one_thread()
     features, track = settings.features, settings.audio_track
     whole = start is None and end is None and settings.window == "loudest"
-    seen = survey_file(path, track)
+    survey = survey_file(path, track)
     if start is None and end is None:
         start, end = find_window(path, features.seconds, settings.window, track)
     else:
-        start, end = _part(seen, start or 0.0, end, features.seconds)
+        start, end = _clamp_part(survey, start or 0.0, end, features.seconds)
     wave = read_audio(path, start, end, track)
-    heard = hear(wave, features)
+    mel = compute_fbank(wave, features)
     if not settings.silence and is_silent(wave):
-        raise no_sound() if whole else no_sound(start, end)
-    end = _measured(end, start + len(wave) / SAMPLE_RATE)
+        raise silence_error() if whole else silence_error(start, end)
+    end = _end_of(end, start + len(wave) / SAMPLE_RATE)
     frames, error = None, ""
     if settings.frames != 0:
         try:
             if pictures:
-                frames = _images(pictures, features, settings.frames)
-            elif seen.video is not None:
+                frames = _read_images(pictures, features, settings.frames)
+            elif survey.video is not None:
                 times = [start + t for t in frame_times(end - start, features, settings.frames)]
                 crops = read_frames(
                     path, times, lambda frame: crop_frame(frame, features.image_size).numpy(), readers, track
                 )
                 frames = np.stack(crops)
-        except Exception as reason:  # whatever it is: the clip can still be heard
+        except Exception as reason:  # of any kind: the clip still has its audio
             error = reason.message if isinstance(reason, MediaError) else f"{type(reason).__name__}: {reason}"
-    return Clip(heard, frames, start, end, error, seen.note)
+    return Clip(mel, frames, start, end, error, survey.note)
 
 
-def hear(wave: np.ndarray, features: FeatureSettings) -> np.ndarray:
-    """(T, F) float32, the fbank of a waveform. Raises MediaError for what is too short."""
+def compute_fbank(wave: np.ndarray, features: FeatureSettings) -> np.ndarray:
+    """Returns the fbank of a waveform, float32 (T, F). Raises MediaError if it is too short."""
     if len(wave) < WINDOW_SECONDS * SAMPLE_RATE:
-        raise too_short(len(wave))
+        raise too_short_error(len(wave))
     return fbank(torch.from_numpy(wave), features)[0].numpy()
 
 
 def is_silent(wave: np.ndarray) -> bool:
-    """Whether a waveform (S,) is zeros, a constant offset, or as faint as the dither of 16 bits."""
+    """Whether a waveform (S,) is zero, constant, or no louder than 16-bit dither."""
     return not len(wave) or float(wave.max()) - float(wave.min()) <= 2 * DITHER
 
 
-def no_sound(start: float = 0.0, end: float = math.inf) -> MediaError:
-    """What is said of a track that is silent, or of the part of it from `start` to `end` seconds."""
+def silence_error(start: float = 0.0, end: float = math.inf) -> MediaError:
+    """Returns the error for a silent track, or for its silent part from `start` to `end` seconds."""
     if start <= 0 and math.isinf(end):
-        return MediaError(
-            "no sound: the track is silent", "check that it plays; captions are of what is heard"
-        )
+        return MediaError("no sound: the track is silent", "check that it plays; evacap captions sound only")
     part = f"from {start:g} s on" if math.isinf(end) else f"from {start:g} to {end:g} s"
-    return MediaError(f"no sound: the track is silent {part}", "name another part, or use --window loudest")
+    return MediaError(f"no sound: the track is silent {part}", "use another part, or --window loudest")
 
 
-def too_short(samples: int) -> MediaError:
+def too_short_error(samples: int) -> MediaError:
     return MediaError(
         f"only {samples / SAMPLE_RATE * 1000:.0f} ms of sound: shorter than 25 ms, one analysis window"
     )
 
 
-def stay_on_one_core() -> None:
-    """A worker a core; the process that people started keeps its own."""
+def use_one_thread() -> None:
+    """Limits a worker process to one thread; the main process keeps its threads."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
 
 
 def load_clip_carefully(path: str | Path, settings: ClipSettings) -> Clip:
-    """For files on which a worker was lost."""
-    return load_clip(path, settings, readers=CAREFUL)
+    """Reads a file on which a worker crashed."""
+    return load_clip(path, settings, readers=SAFE_READERS)
 
 
 def load_entry(entry: Entry, settings: ClipSettings, readers: Sequence[str] = READERS) -> Sample:
-    """One clip of a manifest as a sample. Raises MediaError."""
+    """Reads a clip of a manifest as a sample. Raises MediaError."""
     from evacap_cli.data.store import Sample
 
     if entry.path is None:
-        raise MediaError(entry.error or "there is no file")
+        raise MediaError(entry.error or "no such file")
     clip = load_clip(entry.path, settings, readers, entry.start, entry.end, entry.pictures)
     return Sample(
         clip.fbank, clip.frames, clip.start, clip.end, picture_error=clip.picture_error, note=clip.note
     )
 
 
-def _part(seen: Survey, start: float, end: float | None, seconds: float) -> tuple[float, float]:
-    """(start, end) of what is taken of the part that was asked for. Raises MediaError where the file has none of it."""
-    start, total = max(0.0, start), seen.heard or seen.seconds or 0.0
+def _clamp_part(survey: Survey, start: float, end: float | None, seconds: float) -> tuple[float, float]:
+    """Returns (start, end) of the part to decode. Raises MediaError if the file does not have the part."""
+    start, total = max(0.0, start), survey.heard or survey.seconds or 0.0
     if end is not None and end <= start:
         raise MediaError(f"the part from {start:g} to {end:g} s is empty")
     if start >= total:
@@ -175,13 +172,13 @@ def _part(seen: Survey, start: float, end: float | None, seconds: float) -> tupl
     return start, min(start + seconds, total, total if end is None else end)
 
 
-def _measured(end: float, decoded: float) -> float:
-    """Where a clip ends, in seconds: where its sound does, unless that is as it was to be but for a codec's padding."""
+def _end_of(end: float, decoded: float) -> float:
+    """Returns the end of a clip in seconds: that of its decoded audio, unless only codec padding is missing."""
     return decoded if end - decoded > PADDING else end
 
 
-def _images(paths: Sequence[Path], features: FeatureSettings, count: int | None) -> np.ndarray:
-    """uint8 (N, 3, S, S) of image files: as many as a clip has, spread evenly over those that there are."""
+def _read_images(paths: Sequence[Path], features: FeatureSettings, count: int | None) -> np.ndarray:
+    """Reads image files as frames, uint8 (N, 3, S, S), sampled evenly to the number of frames of a clip."""
     count = features.frames if count is None else count
     crops = []
     for i in range(count):

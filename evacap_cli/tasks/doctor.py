@@ -1,4 +1,4 @@
-"""Checks of what the toolkit needs, each with what was found and what to do about it."""
+"""Checks the installation, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from evacap_cli.errors import EvacapError
 
 
 @dataclass(frozen=True)
-class Finding:
-    """status: ok, warn (something optional is missing) or fail."""
+class CheckResult:
+    """The result of a check. status: ok, warn (something optional is missing) or fail."""
 
     name: str
     status: str
@@ -26,33 +26,35 @@ class Finding:
     cure: str = ""
 
 
-class Warn(Exception):
-    """Something optional is missing; the arguments are what was found and the cure."""
+class CheckWarning(Exception):
+    """Raised by a check if something optional is missing; the arguments are the finding and the cure."""
 
 
-def run_check(name: str, check: Callable[[], str]) -> Finding:
-    """A check's result; whatever it raises is its finding."""
+def run_check(name: str, check: Callable[[], str]) -> CheckResult:
+    """Runs a check. An exception becomes its result."""
     try:
-        return Finding(name, "ok", check())
-    except Warn as warning:
+        return CheckResult(name, "ok", check())
+    except CheckWarning as warning:
         found, cure = warning.args
-        return Finding(name, "warn", found, cure)
+        return CheckResult(name, "warn", found, cure)
     except Exception as error:
         cure = (
             getattr(error, "cure", "")
             or "pip install --force-reinstall evacap (in a fresh virtual environment)"
         )
-        return Finding(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", cure)
+        return CheckResult(
+            name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", cure
+        )
 
 
 def _python() -> str:
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        raise Warn(platform.python_version(), "Python 3.10 to 3.13 are supported")
+        raise CheckWarning(platform.python_version(), "Python 3.10 to 3.13 are supported")
     return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
 def _libraries() -> str:
-    """The versions that must fit one another; importing them is the proof."""
+    """Returns the versions of libraries that must match; an import fails if they do not."""
     for module in ("torch", "torchaudio", "torchvision", "timm"):
         importlib.import_module(module)
     return ", ".join(
@@ -72,7 +74,7 @@ def _devices() -> str:
 
 
 def _precision() -> str:
-    """Times a product of a tower in each precision, the way captions are made."""
+    """Times a tower's matrix product in each precision, in the layout used for captioning."""
     import torch
 
     from evacap_cli.model.packing import PackedLinear, can_multiply
@@ -89,7 +91,7 @@ def _precision() -> str:
             began = time.perf_counter()
             product(x)
             laps.append(time.perf_counter() - began)
-        seconds[name] = min(laps)  # what others do on the machine only adds
+        seconds[name] = min(laps)  # other load on the machine only adds time
     best = min(seconds, key=lambda name: seconds[name])
     others = [
         f"{name} takes {took / seconds[best]:.1f} times as long"
@@ -120,7 +122,7 @@ def _reader(reader: str) -> Callable[[], str]:
 
 
 def write_test_clip(path: Path) -> None:
-    """One second of grey and a tone, as H.264 and AAC."""
+    """Writes one second of gray and a tone, as H.264 and AAC."""
     import av
     import numpy as np
 
@@ -144,7 +146,9 @@ def _models() -> str:
 
     names = packaged_models()
     if "demo" not in names:
-        raise Warn("the demo model is missing", "reinstall evacap, or name a checkpoint folder with --model")
+        raise CheckWarning(
+            "the demo model is missing", "reinstall evacap, or name a checkpoint folder with --model"
+        )
     for name in names:
         load_checkpoint(name)
     return ", ".join(names)
@@ -155,7 +159,7 @@ def _caption() -> str:
     from evacap_cli.tasks.captioning.engine import Captioner
 
     if "demo" not in packaged_models():
-        raise Warn("not tried without the demo model", "reinstall evacap")
+        raise CheckWarning("skipped without the demo model", "reinstall evacap")
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "test.mp4"
         write_test_clip(clip)
@@ -169,11 +173,11 @@ def _java() -> str:
     try:
         return str(find_java())
     except MetricError as error:
-        raise Warn(f"{error.message}; METEOR and SPICE need one", error.cure) from error
+        raise CheckWarning(f"{error.message}; METEOR and SPICE need it", error.cure) from error
 
 
 def _spice() -> str:
-    """One caption scored by the packaged parts, parsed anew; every Java must find the same value."""
+    """Scores one caption with the packaged files and no cache; every Java must give the same value."""
     from evacap_cli.metrics.spice_files import check_spice_parts
     from evacap_cli.metrics.suite import Settings, score_captions
 
@@ -182,18 +186,18 @@ def _spice() -> str:
     scores = score_captions([""], [caption], [[reference]], Settings(("SPICE",), patience=120, threads=1))
     value = scores.values["SPICE"]
     if value is None:
-        raise Warn(scores.unavailable["SPICE"], "; ".join(scores.cures))
+        raise CheckWarning(scores.unavailable["SPICE"], "; ".join(scores.cures))
     if abs(value - expected) > 1e-6:
         raise EvacapError(
             f"{value} for {caption!r}, not {expected}", "try another Java, with JAVA_HOME or --java"
         )
-    return f"{value:.4f} for {caption!r}, as it should be, by {scores.java}"
+    return f"{value:.4f} for {caption!r}, as expected, with {scores.java}"
 
 
 def _space() -> str:
     free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     if free < 1:
-        raise Warn(f"{free:.1f} GB free in {tempfile.gettempdir()}", "free some space, or set TMPDIR")
+        raise CheckWarning(f"{free:.1f} GB free in {tempfile.gettempdir()}", "free some space, or set TMPDIR")
     return f"{free:.0f} GB free in {tempfile.gettempdir()}"
 
 

@@ -1,4 +1,4 @@
-"""Table 1: what models say of a store's clips, against what people said of them."""
+"""Evaluates models on a store's clips against reference captions: Table 1."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from evacap_cli.tasks.cache import cache_folder
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.store_captioner import Captions, InferenceOptions, StoreCaptioner
 
-Show = Callable[[str, int, int], None]  # what is done, done, in all
+Show = Callable[[str, int, int], None]  # name of the step, number done, total
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How models are evaluated; None is what suits the device."""
+    """How models are evaluated; `batch_size` None: a size that suits the device."""
 
     beam: int = 4
     max_words: int = 20
@@ -58,20 +59,20 @@ class EvaluateOptions:
 
 
 @dataclass
-class Evaluated:
-    """One model on one set of clips. intervals: 95 % by bootstrap over clips; seconds: of captioning all clips."""
+class Evaluation:
+    """The results of one model. intervals: 95 % by bootstrap over clips. seconds: of captioning all clips."""
 
     name: str
     preset: str
     fusion: str
     parameters: int
-    said: Captions
+    captions: Captions
     scores: Scores
     intervals: dict[str, tuple[float, float]]
     seconds: float
 
     def row(self) -> dict[str, Any]:
-        """For `metrics.json`."""
+        """Returns the entry of `metrics.json`."""
         printed = printed_row(self.preset)
         return {
             "model": self.name,
@@ -90,10 +91,10 @@ class Evaluated:
 
 
 def open_models(names: Sequence[str]) -> list[Checkpoint]:
-    """Checkpoints under names that tell them apart. UsageError when one is given twice."""
+    """Loads checkpoints and gives them unique names. Raises UsageError if one is named twice."""
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
-        raise UsageError(f"--model {', '.join(double)}: given twice", "name every model once")
+        raise UsageError(f"--model {', '.join(double)}: given twice", "name each model once")
     models = [load_checkpoint(name) for name in names]
     short = [model.name for model in models]
     return [
@@ -102,42 +103,43 @@ def open_models(names: Sequence[str]) -> list[Checkpoint]:
     ]
 
 
-def references_of(store: Store) -> list[list[str]]:
-    """UsageError when clips have none."""
-    said = [store.captions(i) for i in range(len(store))]
-    silent = [store.keys[i] for i, texts in enumerate(said) if not texts]
-    if silent:
+def read_references(store: Store) -> list[list[str]]:
+    """Returns the reference captions of all clips. Raises UsageError if clips have none."""
+    references = [store.captions(i) for i in range(len(store))]
+    missing = [store.keys[i] for i, texts in enumerate(references) if not texts]
+    if missing:
         raise UsageError(
-            f"{store.folder}: {len(silent)} clips have no reference captions, the first is {silent[0]}",
-            "drop them from the manifest and prepare it again",
+            f"{store.folder}: {len(missing)} clips have no reference captions, the first is {missing[0]}",
+            "remove them from the manifest and prepare it again",
         )
-    return said
+    return references
 
 
 def evaluate(
     names: Sequence[str], data: Path, options: EvaluateOptions | None = None, show: Show | None = None
-) -> list[Evaluated]:
+) -> list[Evaluation]:
     """Captions every clip of `data` with every model and scores them. Raises EvacapError."""
     options = options or EvaluateOptions()
     store = Store(data)
-    references = references_of(store)
+    references = read_references(store)
     models = open_models(names)
     captioners = [
         StoreCaptioner(model, store, options.inference_options()) for model in models
-    ]  # all checked before any works
+    ]  # all models are checked before the first one runs
     found = []
     for model, captioner in zip(models, captioners, strict=True):
         began = time.monotonic()
-        said = captioner.caption(None if show is None else lambda d, n, m=model: show(m.name, d, n))  # type: ignore[misc]
+        progress = None if show is None else partial(show, model.name)
+        captions = captioner.caption(progress)
         seconds = time.monotonic() - began
-        scores = score(store.keys, said.captions, references, options.scoring, show)
+        scores = score(store.keys, captions.captions, references, options.scoring, show)
         found.append(
-            Evaluated(
+            Evaluation(
                 model.name,
                 str(model.metadata.get("preset", "")),
                 model.model.config.fusion,
                 parameter_counts(model.model)["total"],
-                said,
+                captions,
                 scores,
                 intervals(scores.statistics),
                 seconds,
@@ -154,18 +156,18 @@ def score(
     show: Show | None = None,
     sets: int = 1,
 ) -> Scores:
-    """`score_captions`, with SPICE's parses kept in the cache folder."""
+    """Calls `score_captions` with SPICE's parses cached in the cache folder."""
     cache = TupleCache(cache_file(cache_folder()))
     silent: Show = lambda what, done, total: None  # noqa: E731
     return score_captions(keys, captions, references, settings, cache, show or silent, sets)
 
 
-def table(found: Sequence[Evaluated]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of Table 1: a model's values, their intervals below it, and the paper's row where it has one."""
+def table(found: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and rows of Table 1: the values of a model, their intervals, and the paper's row if any."""
     names = list(found[0].scores.values)
     header, rows = ["model", "parameters", *names], []
     for each in found:
-        values, between = each.scores.values, each.intervals
+        values, ends = each.scores.values, each.intervals
         rows.append(
             [each.name, f"{each.parameters / 1e6:.1f} M", *(number(values[name], 3) for name in names)]
         )
@@ -173,7 +175,7 @@ def table(found: Sequence[Evaluated]) -> tuple[list[str], list[list[str]]]:
             [
                 "  95 %",
                 "",
-                *(f"{between[n][0]:.3f}-{between[n][1]:.3f}" if n in between else "" for n in names),
+                *(f"{ends[n][0]:.3f}-{ends[n][1]:.3f}" if n in ends else "" for n in names),
             ]
         )
         if printed := printed_row(each.preset):
@@ -183,15 +185,15 @@ def table(found: Sequence[Evaluated]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def check_place(out: Path | None) -> None:
-    """Raises UsageError when results cannot go to a folder `out`."""
+def check_output(out: Path | None) -> None:
+    """Raises UsageError if `out` is not a folder."""
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file", "name a folder")
 
 
-def write_evaluation(found: Sequence[Evaluated], folder: Path, page: str) -> None:
-    """`metrics.json`, `table.md` (`page`), and for every model `predictions-NAME.csv` with each clip's caption and
-    numbers."""
+def write_evaluation(found: Sequence[Evaluation], folder: Path, page: str) -> None:
+    """Writes `metrics.json`, `table.md` (`page`), and for every model `predictions-NAME.csv` with the caption and
+    scores of each clip."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (
         ("metrics.json", json.dumps({"models": [each.row() for each in found]}, indent=1)),
@@ -200,9 +202,9 @@ def write_evaluation(found: Sequence[Evaluated], folder: Path, page: str) -> Non
         with written_whole(folder / name) as aside:
             aside.write_text(text, "utf-8")
     for each in found:
-        said, per_clip = each.said, each.scores.per_clip
-        told = {"score": said.score, "gate": said.gate, "entropy": said.entropy, "evidence": said.evidence}
-        numbers = {**told, **per_clip}
+        captions = each.captions
+        numbers = {name: getattr(captions, name) for name in ("score", "gate", "entropy", "evidence")}
+        numbers |= each.scores.per_clip
         with (
             written_whole(folder / f"predictions-{file_name(each.name)}.csv") as aside,
             aside.open("w", newline="", encoding="utf-8") as file,
@@ -210,7 +212,8 @@ def write_evaluation(found: Sequence[Evaluated], folder: Path, page: str) -> Non
             table = csv.writer(file)
             table.writerow(["key", "caption", *numbers])
             for i, key in enumerate(each.scores.clips):
-                table.writerow([key, said.captions[i], *(_digits(values, i) for values in numbers.values())])
+                cells = (_digits(values, i) for values in numbers.values())
+                table.writerow([key, captions.captions[i], *cells])
 
 
 def _digits(values: np.ndarray | None, clip: int) -> str:
@@ -218,5 +221,5 @@ def _digits(values: np.ndarray | None, clip: int) -> str:
 
 
 def file_name(name: str) -> str:
-    """A model's name as part of a file's."""
+    """Returns a model name that is safe in a file name."""
     return "".join(c if c.isalnum() or c in "-._" else "_" for c in name).strip("._") or "model"

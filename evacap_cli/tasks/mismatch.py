@@ -1,7 +1,7 @@
-"""How likely it is that a clip's picture is not of its sound, told from what the model's gate did.
+"""Estimates the probability that a clip's picture does not match its sound, from the model's gate and entropy.
 
-A calibration is a few numbers in a checkpoint's metadata. It weighs whatever numbers of a clip it names as its inputs:
-a fusion that tells of more than gate and entropy needs a calibration with more inputs, and no other code.
+A calibration is a logistic regression in a checkpoint's metadata. It names its inputs, so that a fusion with more than
+gate and entropy needs a calibration with more inputs, but no other code.
 """
 
 from __future__ import annotations
@@ -21,24 +21,22 @@ if TYPE_CHECKING:
     from evacap_cli.model import Checkpoint
 
 Array = npt.NDArray[np.float64]
-KEY = "mismatch"  # of the metadata
-RIDGE = (
-    1.0  # on the weights of standardised inputs, beside the sum over clips: keeps near twins from fighting
-)
+KEY = "mismatch"  # in the metadata
+RIDGE = 1.0  # penalty on the weights of standardized inputs, which may be collinear
 FOLDS, BINS, DRAWS, MIDDLE = 10, 5, 1000, (0.025, 0.975)
 STEPS, ENOUGH = 100, 1e-10
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """P(mismatch) = 1 / (1 + exp(-(bias + sum of weights x inputs))), where both are as likely beforehand."""
+    """P(mismatch) = 1 / (1 + exp(-(bias + sum of weights x inputs))), for equal priors."""
 
     inputs: tuple[str, ...]
     weights: tuple[float, ...]
     bias: float
 
     def probability(self, numbers: Mapping[str, float | None]) -> float | None:
-        """None where a number is not there."""
+        """Returns the probability of a mismatch; None if an input is missing."""
         total = self.bias
         for name, weight in zip(self.inputs, self.weights, strict=True):
             value = numbers.get(name)
@@ -49,15 +47,15 @@ class Calibration:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Calibration | None:
-        """A checkpoint's own; None where it has none. Raises EvacapError for one that cannot be understood."""
-        told = checkpoint.metadata.get(KEY)
-        if told is None:
+        """Returns the calibration of a checkpoint; None if it has none. Raises EvacapError if it is damaged."""
+        saved = checkpoint.metadata.get(KEY)
+        if saved is None:
             return None
         try:
-            inputs = tuple(map(str, told["inputs"]))
-            weights, bias = tuple(map(float, told["weights"])), float(told["bias"])
+            inputs = tuple(map(str, saved["inputs"]))
+            weights, bias = tuple(map(float, saved["weights"])), float(saved["bias"])
             if len(inputs) != len(weights) or not np.isfinite([*weights, bias]).all():
-                raise ValueError("its weights are not one for each input")
+                raise ValueError("it needs one finite weight per input")
         except (KeyError, TypeError, ValueError) as error:
             raise EvacapError(
                 f"{checkpoint.path}: its metadata.{KEY} is damaged ({type(error).__name__}: {error})",
@@ -69,7 +67,7 @@ class Calibration:
 def probability(
     checkpoint: Checkpoint, gate: float | None, entropy: float | None, **further: float | None
 ) -> float | None:
-    """How likely it is that picture and sound do not belong together, of a clip's mean gate and entropy.
+    """Returns the probability that picture and sound do not match, from a clip's mean gate and entropy.
 
     None for models without a calibration, and for clips without a picture, whose gate is 0.
     """
@@ -80,12 +78,12 @@ def probability(
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A calibration and how good it is on clips that it was not fitted to.
+class FittedCalibration:
+    """A calibration and its cross-validated quality.
 
-    auroc: how often a mismatched pair gets the higher number than a matched one; interval: the middle 95 % over draws
-    of clips. brier: mean squared error; saying 0.5 of everything has 0.25. reliability: (mean number, share that is
-    mismatched) by fifths. clips, pairs: matched and mismatched ones.
+    auroc: probability that a mismatched pair scores higher than a matched one. interval: 95 % bootstrap interval over
+    clips. brier: mean squared error; a constant 0.5 gives 0.25. reliability: (mean probability, share of mismatched
+    pairs) of each fifth. clips, pairs: number of matched and mismatched pairs.
     """
 
     calibration: Calibration
@@ -104,7 +102,7 @@ class Fitted:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint's metadata."""
+        """Returns the entry of a checkpoint's metadata."""
         values = asdict(self.calibration)
         return {
             "method": self.method,
@@ -115,7 +113,7 @@ class Fitted:
             "auroc": round(self.auroc, 4),
             "auroc_interval": [round(end, 4) for end in self.interval],
             "brier": round(self.brier, 4),
-            "reliability": [[round(said, 4), round(was, 4)] for said, was in self.reliability],
+            "reliability": [[round(mean, 4), round(share, 4)] for mean, share in self.reliability],
             "clips": self.clips,
             "pairs": self.pairs,
         }
@@ -123,47 +121,45 @@ class Fitted:
 
 def fit(
     matched: Array, mismatched: Array, inputs: Sequence[str] = ("gate", "entropy"), seed: int = 0
-) -> Fitted:
-    """A calibration from what the model says of N sounds with their own pictures and with others'.
+) -> FittedCalibration:
+    """Fits a calibration to N sounds with their own pictures and with those of others.
 
     matched: (N, K), the K inputs of each clip. mismatched: (P, N, K), of the same sounds with P other pictures each.
-    Rows with NaN are left out. Folds and draws are of clips, so that what is said of a sound never judges itself; folds
-    are stretches of the circle in which donors stand near their clips. `seed`: of the draws. Raises ValueError where
+    Rows with NaN are left out. Folds and bootstrap draws are by clip, so that no sound is both fitted and scored; folds
+    are contiguous in `donor_cycle`, where donors are close to their clips. `seed`: of the draws. Raises ValueError if
     either kind has fewer than `FOLDS` rows.
     """
     count, width = matched.shape
     values = np.concatenate([matched[None], mismatched]).reshape(-1, width).astype(np.float64)
     clip = np.tile(np.arange(count), 1 + len(mismatched))
     wrong = np.repeat([0.0, 1.0], [count, count * len(mismatched)])
-    there = np.isfinite(values).all(axis=1)
-    values, clip, wrong = values[there], clip[there], wrong[there]
+    finite = np.isfinite(values).all(axis=1)
+    values, clip, wrong = values[finite], clip[finite], wrong[finite]
     sizes = np.array([(wrong == kind).sum() for kind in (0, 1)])
     if sizes.min() < FOLDS:
         raise ValueError(f"too few pairs: {sizes[0]} matched and {sizes[1]} mismatched")
-    counts = (0.5 / sizes * len(wrong))[
-        wrong.astype(int)
-    ]  # both kinds weigh the same, all together len(wrong)
+    counts = (0.5 / sizes * len(wrong))[wrong.astype(int)]  # equal total weight of both kinds
 
-    place = np.empty(count, np.int64)
-    place[donor_cycle(count)] = np.arange(count)
-    fold = (place * FOLDS // count)[clip]
-    said = np.empty(len(wrong))
+    position = np.empty(count, np.int64)
+    position[donor_cycle(count)] = np.arange(count)
+    fold = (position * FOLDS // count)[clip]
+    predicted = np.empty(len(wrong))
     for held_out in range(FOLDS):
         rest = fold != held_out
         weights, bias = _regress(values[rest], wrong[rest], counts[rest])
-        said[~rest] = _sigmoid(values[~rest] @ weights + bias)
+        predicted[~rest] = _sigmoid(values[~rest] @ weights + bias)
 
     weights, bias = _regress(values, wrong, counts)
-    rank = _Ranked(said, wrong)
+    rank = _Ranking(predicted, wrong)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
     drawn = [rank.auroc(counts * times[clip]) for times in draws]
     low, high = np.nanquantile(drawn, MIDDLE)
-    return Fitted(
+    return FittedCalibration(
         Calibration(tuple(inputs), tuple(map(float, weights)), float(bias)),
         rank.auroc(counts),
         (float(low), float(high)),
-        float(np.average((said - wrong) ** 2, weights=counts)),
-        _reliability(said, wrong, counts),
+        float(np.average((predicted - wrong) ** 2, weights=counts)),
+        _reliability(predicted, wrong, counts),
         int(sizes[0]),
         int(sizes[1]),
     )
@@ -174,7 +170,8 @@ def _sigmoid(x: Any) -> Any:
 
 
 def _regress(values: Array, wrong: Array, counts: Array) -> tuple[Array, float]:
-    """Weights (K,) and bias, on the inputs as they come, of a logistic regression on standardised ones by Newton."""
+    """Fits a logistic regression on standardized inputs by Newton's method. Returns weights (K,) and bias for the
+    original inputs."""
     mean = np.average(values, axis=0, weights=counts)
     scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=counts))
     scale[scale < 1e-12] = 1.0
@@ -200,15 +197,15 @@ def _regress(values: Array, wrong: Array, counts: Array) -> tuple[Array, float]:
     return weights, float(w[0] - weights @ mean)
 
 
-class _Ranked:
-    """The area under the curve of numbers that are sorted once, for many weights."""
+class _Ranking:
+    """Predictions sorted once, to compute the AUROC for many weightings."""
 
-    def __init__(self, said: Array, wrong: Array) -> None:
-        levels, self.level = np.unique(said, return_inverse=True)
+    def __init__(self, predicted: Array, wrong: Array) -> None:
+        levels, self.level = np.unique(predicted, return_inverse=True)
         self.levels, self.wrong = len(levels), wrong.astype(bool)
 
     def auroc(self, counts: Array) -> float:
-        """NaN where a draw has one kind only."""
+        """Returns the weighted AUROC; NaN if a draw has only one kind."""
         low, high = (
             np.bincount(self.level[kind], counts[kind], self.levels) for kind in (~self.wrong, self.wrong)
         )
@@ -216,9 +213,9 @@ class _Ranked:
         return float(high @ (np.cumsum(low) - low / 2) / total) if total else math.nan
 
 
-def _reliability(said: Array, wrong: Array, counts: Array) -> list[tuple[float, float]]:
-    parts = np.array_split(np.argsort(said, kind="stable"), BINS)
+def _reliability(predicted: Array, wrong: Array, counts: Array) -> list[tuple[float, float]]:
+    parts = np.array_split(np.argsort(predicted, kind="stable"), BINS)
     return [
-        (float(np.average(said[p], weights=counts[p])), float(np.average(wrong[p], weights=counts[p])))
+        (float(np.average(predicted[p], weights=counts[p])), float(np.average(wrong[p], weights=counts[p])))
         for p in parts
     ]

@@ -1,4 +1,4 @@
-"""Which clips get another's picture when a test set is shuffled, so that a sweep can be repeated exactly."""
+"""Assigns each clip of a test set the picture of another one, reproducibly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evacap_cli.errors import UsageError
 
 
 def donor_cycle(clips: int) -> np.ndarray:
-    """All clips in one random order, int64 (N,), the same for as many clips; the first follows the last."""
+    """Returns a cyclic random order of clips, int64 (N,), which depends only on their number."""
     return np.random.default_rng(clips).permutation(clips)
 
 
@@ -18,9 +18,9 @@ def donor_cycle(clips: int) -> np.ndarray:
 class Pairing:
     """A donor for every clip, and the order in which clips are shuffled as the probability grows.
 
-    donor: int64 (N,), never the clip itself and each clip once: the one that stands `seed` + 1 places on in the circle
-    of all clips, as likely any as another. Seeds thus give every clip other donors, and whoever walks round the circle
-    meets those of several seeds soon after one another. order: int64 (N,), a permutation.
+    donor: int64 (N,), the clip that follows `seed` + 1 positions later in `donor_cycle`, so never the clip itself, and
+    each clip once. Every seed gives other donors, and the donors of several seeds are close together in the cycle.
+    order: int64 (N,), a permutation.
     """
 
     seed: int
@@ -29,15 +29,16 @@ class Pairing:
 
     @classmethod
     def draw(cls, clips: int, seed: int) -> Pairing:
-        """UsageError for fewer than two clips, and for a seed that they are too few for."""
+        """Draws a pairing. Raises UsageError for fewer than two clips, or if the seed is too large for them."""
         if clips < 2:
-            raise UsageError(f"{clips} clip cannot be given another's picture", "give at least two clips")
+            raise UsageError(f"{clips} clip: pictures cannot be exchanged", "give at least two clips")
         if not 0 <= seed < clips - 1:
             raise UsageError(
-                f"seed {seed}: {clips} clips have the seeds 0 to {clips - 2}", "give another, or more clips"
+                f"seed {seed}: {clips} clips allow the seeds 0 to {clips - 2}",
+                "use another seed, or more clips",
             )
-        walk, donor = donor_cycle(clips), np.empty(clips, np.int64)
-        donor[walk] = np.roll(walk, -(seed + 1))
+        cycle, donor = donor_cycle(clips), np.empty(clips, np.int64)
+        donor[cycle] = np.roll(cycle, -(seed + 1))
         return cls(seed, donor, np.random.default_rng([seed, clips]).permutation(clips))
 
     def __len__(self) -> int:
@@ -45,11 +46,11 @@ class Pairing:
 
     @property
     def stride(self) -> int:
-        """How many places after a clip its donor stands in the circle."""
+        """The number of positions from a clip to its donor in the cycle."""
         return self.seed + 1
 
     def touched(self, share: float) -> np.ndarray:
-        """bool (N,): the clips that are shuffled when a `share` of them is; those of a smaller share among them."""
+        """Returns bool (N,), the clips that are shuffled at a `share`. They include those of any smaller share."""
         touched = np.zeros(len(self), bool)
         touched[self.order[: round(share * len(self))]] = True
         return touched

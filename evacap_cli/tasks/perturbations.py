@@ -1,4 +1,4 @@
-"""What can be done to a test clip's sound or picture, each the same for the same clip and seed."""
+"""Perturbations of the sound or picture of test clips, deterministic for each clip and seed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PicturePerturbation = Callable[[Tensor, Tensor | None, np.ndarray], tuple[Tensor
 
 @dataclass(frozen=True)
 class Perturbation:
-    """sound: fbank (B, T, F) normalised, settings and clip numbers -> the same shape. picture: frames uint8
-    (B, N, 3, S, S), mask bool (B, N) or None and clip numbers -> both. None leaves a modality as it is."""
+    """A perturbation. sound: (normalized fbank (B, T, F), settings, clip numbers) -> fbank. picture: (frames uint8
+    (B, N, 3, S, S), mask bool (B, N) or None, clip numbers) -> (frames, mask). None leaves a modality unchanged."""
 
     name: str
     sound: AudioPerturbation | None = None
@@ -32,18 +32,18 @@ def black() -> Perturbation:
 
 
 def freeze() -> Perturbation:
-    """Every frame is the first."""
+    """Replaces every frame by the first one."""
     return Perturbation("freeze", picture=lambda frames, mask, rows: (frames[:, :1].expand_as(frames), mask))
 
 
 def drop_video() -> Perturbation:
-    """No frame exists: what a clip without a picture is to the model."""
+    """Removes all frames, like a clip without a picture."""
     return Perturbation("drop-video", picture=lambda frames, mask, rows: (
         frames, torch.zeros(frames.shape[:2], dtype=torch.bool)))  # fmt: skip
 
 
 def noise(seed: int) -> Perturbation:
-    """Every pixel drawn anew."""
+    """Replaces every pixel by random noise."""
 
     def picture(frames: Tensor, mask: Tensor | None, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         drawn = [
@@ -56,24 +56,24 @@ def noise(seed: int) -> Perturbation:
 
 
 def noise_audio(decibels: float, seed: int) -> Perturbation:
-    """White noise `decibels` below the sound's mean power, added to the energy of each mel band.
+    """Adds white noise `decibels` below the sound's mean power to the energy of each mel band.
 
-    A store holds no waveform: the powers of the two are added, which is what their sum has on average.
+    A store has no waveforms, so the powers are added, which equals the expected power of the mixture.
     """
 
     def sound(fbank: Tensor, features: FeatureSettings, rows: np.ndarray) -> Tensor:
         energy = (fbank * features.fbank_std + features.fbank_mean).exp()  # (B, T, F)
         draws = [torch.randn(fbank.shape[1:], generator=_generator(seed, row)) for row in rows]
-        hiss = torch.stack(draws).square() * _white(features)
-        ratio = energy.sum((1, 2)) / hiss.sum((1, 2)) * 10 ** (-decibels / 10)
-        mixed = energy + hiss * ratio[:, None, None]
+        white = torch.stack(draws).square() * _band_widths(features)
+        ratio = energy.sum((1, 2)) / white.sum((1, 2)) * 10 ** (-decibels / 10)
+        mixed = energy + white * ratio[:, None, None]
         return (mixed.log() - features.fbank_mean) / features.fbank_std
 
     return Perturbation(f"noise-audio {decibels:g} dB", sound=sound)
 
 
 def shift(seconds: float) -> Perturbation:
-    """The sound comes `seconds` later than the picture says; what falls off the end begins it."""
+    """Delays the sound by `seconds`, cyclically."""
 
     def sound(fbank: Tensor, features: FeatureSettings, rows: np.ndarray) -> Tensor:
         return fbank.roll(round(seconds / HOP_SECONDS), dims=1)
@@ -81,8 +81,8 @@ def shift(seconds: float) -> Perturbation:
     return Perturbation(f"shift {seconds:g} s", sound=sound)
 
 
-def _white(features: FeatureSettings) -> Tensor:
-    """(F,): how much of white noise falls into each mel band: as much as the band is wide in hertz."""
+def _band_widths(features: FeatureSettings) -> Tensor:
+    """Returns (F,), the width of each mel band in hertz, to which its share of white noise is proportional."""
 
     def hertz(mel: Tensor) -> Tensor:
         return 700 * ((mel / 1127).exp() - 1)

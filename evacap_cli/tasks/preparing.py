@@ -1,4 +1,4 @@
-"""Media to a feature store: every clip of a manifest decoded once, in worker processes that may die."""
+"""Prepares a feature store: decodes every clip of a manifest once, in worker processes."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from evacap_cli.features import FeatureSettings
 from evacap_cli.media import TRACKS, WINDOW_MODES, is_track
 from evacap_cli.model.checkpoint import read_features
 from evacap_cli.model.presets import load_preset
-from evacap_cli.tasks.clips import CAREFUL, ClipSettings, load_entry
+from evacap_cli.tasks.clips import SAFE_READERS, ClipSettings, load_entry
 
 DEFAULT_PRESET = "evacap-base"
-FIRST_NAMES = 3
+MAX_NAMES = 3  # clips named for each cause of failure
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How clips become a store; None is what suits the machine."""
+    """Settings of a store; `workers` None: the number of cores."""
 
     frames_format: str = "jpeg"
     jpeg_quality: int = 95
     window: str = "loudest"
-    """Which part of a longer file is taken where the manifest does not say."""
+    """Which part of a long file to use, unless the manifest gives one."""
     audio_track: str | None = None
-    """The sound track that is heard: its number, from 1 on, or its language; None: what a player takes."""
+    """The audio track: its number, from 1, or its language; None: the default track."""
     workers: int | None = None
-    """Decoding processes; 0 decodes in this one, without limits of time and memory."""
+    """Decoding processes; 0 decodes in this process, without limits on time and memory."""
     timeout: float = 300.0
-    """Seconds that decoding one clip may take."""
+    """Time limit for decoding one clip, in seconds."""
     memory: float = 4.0
-    """GiB that one worker may hold; 0 is no limit."""
+    """Memory limit of one worker in GiB; 0: no limit."""
     shard_clips: int = 256
     retry_failed: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         wrong = [
-            f"--{name.replace('_', '-')} {getattr(self, name)} must be {words}"
-            for name, fits, words in (
+            f"--{name.replace('_', '-')} {getattr(self, name)} must be {allowed}"
+            for name, valid, allowed in (
                 ("frames_format", self.frames_format in FRAMES_FORMATS, " or ".join(FRAMES_FORMATS)),
                 ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "from 1 to 100"),
                 ("window", self.window in WINDOW_MODES, f"one of {', '.join(WINDOW_MODES)}"),
@@ -56,7 +56,7 @@ class PrepareOptions:
                 ("memory", self.memory >= 0, "0 or more"),
                 ("shard_clips", self.shard_clips >= 1, "1 or more"),
             )
-            if not fits
+            if not valid
         ]
         if wrong:
             raise UsageError("; ".join(wrong))
@@ -73,23 +73,23 @@ def prepare(
 ) -> StoreReport:
     """Reads the clips of a manifest into the store `out`; `options` are those of PrepareOptions.
 
-    Stopped at any point, the same call goes on where it was. Clips that cannot be read, and media that is missing, are
-    rows of the store's index. Raises UsageError for a manifest or options that make no sense, and for a store that was
-    made with other settings.
+    After an interruption, the same call resumes. Clips that cannot be read and missing files are recorded in the
+    store's index. Raises UsageError if the manifest or the options are invalid, or if the store was made with other
+    settings.
     """
     chosen = PrepareOptions(**options)
     entries = read_manifest(Path(manifest), None if media is None else Path(media))
-    workers = cores() if chosen.workers is None else chosen.workers
+    workers = available_cores() if chosen.workers is None else chosen.workers
     settings = ClipSettings(features, window=chosen.window, audio_track=chosen.audio_track)
     made_with = {"window": chosen.window}
-    if chosen.audio_track is not None:  # only then: stores that are older than this option are still known
+    if chosen.audio_track is not None:  # only then: stores from before this option existed stay valid
         made_with["audio_track"] = chosen.audio_track
     return write_store(
         out,
         entries,
         partial(load_entry, settings=settings),
         features,
-        rescue=partial(load_entry, settings=settings, readers=CAREFUL),
+        rescue=partial(load_entry, settings=settings, readers=SAFE_READERS),
         frames_format=chosen.frames_format,
         jpeg_quality=chosen.jpeg_quality,
         made_with=made_with,
@@ -104,16 +104,16 @@ def prepare(
 
 
 def features_of(preset: str | None = None, model: str | Path | None = None) -> FeatureSettings:
-    """The feature settings of a preset (by default evacap-base) or of a checkpoint, whose weights are not read."""
+    """Returns the feature settings of a preset (default: evacap-base) or of a checkpoint, without reading weights."""
     if model is None:
         return FeatureSettings.from_dict(load_preset(preset or DEFAULT_PRESET).features)
     if preset is not None:
-        raise UsageError("--preset and --model both say which features are wanted", "give one of them")
+        raise UsageError("--preset and --model both set the features", "give one of them")
     return FeatureSettings.from_dict(read_features(model))
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
+def available_cores() -> int:
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -121,7 +121,7 @@ def cores() -> int:
 
 @dataclass
 class FailureCause:
-    """Why some clips could not be made: an error as one of them had it, how many, and the first of their sources."""
+    """A cause of failure: an example of the error, the number of clips, and the first of their sources."""
 
     error: str
     status: str
@@ -129,14 +129,14 @@ class FailureCause:
     first: list[str] = field(default_factory=list)
 
 
-def causes(failed: Iterable[Mapping[str, str]]) -> list[FailureCause]:
-    """Errors that differ in names and numbers alone are one cause; the most frequent first."""
+def group_failures(failed: Iterable[Mapping[str, str]]) -> list[FailureCause]:
+    """Groups errors that differ only in names and numbers, the most frequent first."""
     found: dict[tuple[str, str], FailureCause] = {}
     for row in failed:
-        words = row["error"].replace(row["source"], "...").replace(row["key"], "...")
-        kind = row["status"], re.sub(r"\d+(\.\d+)?", "0", words)
+        text = row["error"].replace(row["source"], "...").replace(row["key"], "...")
+        kind = row["status"], re.sub(r"\d+(\.\d+)?", "0", text)
         cause = found.setdefault(kind, FailureCause(row["error"], row["status"]))
         cause.count += 1
-        if len(cause.first) < FIRST_NAMES:
+        if len(cause.first) < MAX_NAMES:
             cause.first.append(row["source"])
     return sorted(found.values(), key=lambda cause: -cause.count)

@@ -1,7 +1,7 @@
-"""Table 3: what is left of a model's captions when pictures belong to other clips, or are spoilt.
+"""Measures captions with pictures that belong to other clips or are degraded: Table 3.
 
-A model says two things of each clip and seed: with its own picture, and with its donor's. The captions at every share
-of shuffled clips are a mixture of the two.
+For each clip and seed, a model generates two captions: with the clip's own picture and with its donor's. The captions
+at every share of shuffled clips are a mixture of the two.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from evacap_cli.model import Checkpoint
 from evacap_cli.model.checkpoint import read_features
 from evacap_cli.report.paper_results import printed_shuffled
 from evacap_cli.tasks import perturbations
-from evacap_cli.tasks.evaluation import EvaluateOptions, Show, open_models, references_of, score
+from evacap_cli.tasks.evaluation import EvaluateOptions, Show, open_models, read_references, score
 from evacap_cli.tasks.pairing import Pairing
 from evacap_cli.tasks.perturbations import Perturbation
 from evacap_cli.tasks.sample import sample_store
 from evacap_cli.tasks.store_captioner import Captions, StoreCaptioner
 
 PAIRED = ("shuffle", "swap-audio")  # another clip's picture, another clip's sound
-SPOILT = ("black", "noise", "freeze", "drop-video")  # a share of the clips, by their order
+DEGRADED = ("black", "noise", "freeze", "drop-video")  # a share of the clips gets such a picture
 GRADED = {
     "noise-audio": (40.0, 30.0, 20.0, 10.0, 0.0),
     "shift": (0.5, 1.0, 2.0, 4.0),
 }  # all clips, in dB and seconds
-PERTURBATIONS = (*PAIRED, *SPOILT, *GRADED)
+PERTURBATIONS = (*PAIRED, *DEGRADED, *GRADED)
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """probs: shares of clips that are changed, 0 to 1. perturb: one of PERTURBATIONS; those of GRADED have levels
-    instead of shares (`levels`: their own). seeds: each draws donors, order and noise anew."""
+    """The settings of a sweep. probs: shares of perturbed clips, 0 to 1. perturb: one of PERTURBATIONS; those of GRADED
+    have `levels` instead of shares (None: the defaults). seeds: each gives other donors, order and noise."""
 
     probs: tuple[float, ...] = (0.0, 0.05, 0.5, 1.0)
     perturb: str = "shuffle"
@@ -61,13 +61,13 @@ class SweepOptions:
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
 
     def __post_init__(self) -> None:
-        wrong = [f"--probs {p:g}: a share of the clips is from 0 to 1" for p in self.probs if not 0 <= p <= 1]
+        wrong = [f"--probs {p:g}: must be between 0 and 1" for p in self.probs if not 0 <= p <= 1]
         if not self.probs:
             wrong.append("--probs: give at least one")
         if self.perturb not in PERTURBATIONS:
-            wrong.append(f"--perturb {self.perturb}: is none of {', '.join(PERTURBATIONS)}")
+            wrong.append(f"--perturb {self.perturb}: must be one of {', '.join(PERTURBATIONS)}")
         if self.levels is not None and self.perturb not in GRADED:
-            wrong.append(f"--levels: {self.perturb} has none; {' and '.join(GRADED)} have")
+            wrong.append(f"--levels: {self.perturb} has no levels; only {' and '.join(GRADED)} have")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             wrong.append("--seeds: give different numbers, 0 or more")
         if wrong:
@@ -79,7 +79,7 @@ class SweepOptions:
 
     @property
     def points(self) -> tuple[float, ...]:
-        """What the sweep goes over: shares, or levels after 0 (nothing)."""
+        """The points of the sweep: shares or levels."""
         if not self.graded:
             return tuple(sorted(set(self.probs)))
         return self.levels or GRADED[self.perturb]
@@ -97,11 +97,13 @@ class Sweep:
 
 
 def sweep(names: Sequence[str], store: Store, options: SweepOptions, show: Show | None = None) -> Sweep:
-    """Every model at every point. Raises EvacapError."""
-    references = references_of(store)
+    """Evaluates every model at every point. Raises EvacapError."""
+    references = read_references(store)
     models = open_models(names)
     how = options.evaluate.inference_options()
-    captioners = [StoreCaptioner(model, store, how) for model in models]  # all are checked before any works
+    captioners = [
+        StoreCaptioner(model, store, how) for model in models
+    ]  # all are checked before the first one runs
     pairings = [Pairing.draw(len(store), seed) for seed in options.seeds]
     found = [
         _sweep_one(model, captioner, references, pairings, options, show)
@@ -121,20 +123,20 @@ def _sweep_one(
     preset, keys = str(model.metadata.get("preset", "")), captioner.store.keys
     scoring = options.evaluate.scoring
     began = time.monotonic()
-    own, changed = _describe(model, captioner, pairings, options, show)
+    own, changed = _caption(model, captioner, pairings, options, show)
     captioning = time.monotonic() - began
 
     def scored(texts: list[list[str]], against: list[list[list[str]]]) -> list[Scores]:
-        """Many sets of captions of the same clips in one go: the metrics' programs start slowly."""
-        many = [f"{key} {i}" for i in range(len(texts)) for key in keys]
-        flat, said = list(chain.from_iterable(texts)), list(chain.from_iterable(against))
-        whole = score(many, flat, said, scoring, show, len(texts))
+        """Scores many sets of captions of the same clips in one call, because the metrics' programs start slowly."""
+        all_keys = [f"{key} {i}" for i in range(len(texts)) for key in keys]
+        all_texts, all_references = list(chain.from_iterable(texts)), list(chain.from_iterable(against))
+        whole = score(all_keys, all_texts, all_references, scoring, show, len(texts))
         return [
             select_clips(whole, keys, slice(i * len(keys), (i + 1) * len(keys))) for i in range(len(texts))
         ]
 
     (plain,) = scored([own.captions], [references])
-    flat = [said.captions for row in changed for said in row if said is not own]
+    flat = [captions.captions for row in changed for captions in row if captions is not own]
     against = [references] * len(flat)
     follows = options.perturb == "shuffle" and captioner.model.has_picture
     if follows:
@@ -142,35 +144,37 @@ def _sweep_one(
         against += [[references[donor] for donor in pairing.donor] for pairing in pairings]
     rest = scored(flat, against) if flat else []
     each = iter(rest)
-    marks = [[plain if said is own else next(each) for said in row] for row in changed]  # [seed][level]
+    scores = [
+        [plain if captions is own else next(each) for captions in row] for row in changed
+    ]  # [seed][level]
     followed: dict[str, dict[str, float]] = {}
     if follows:
-        heard, looked = [row[0] for row in marks], list(each)
+        sound_scores, picture_scores = [row[0] for row in scores], list(each)
         followed = {
-            "sound": mean_values(heard),
-            "picture": mean_values(looked),
-            "share nearer the picture": share_following(heard, looked),
+            "sound": mean_values(sound_scores),
+            "picture": mean_values(picture_scores),
+            "share nearer the picture": share_following(sound_scores, picture_scores),
         }
-    points = sweep_points(plain, marks, _places(options, pairings))
+    points = sweep_points(plain, scores, _changed_clips(options, pairings))
     if options.perturb == "shuffle":
         for point in points:
             point.paper = printed_shuffled(preset, point.at)
-    made = [row[0] for row in changed if row[0] is not own]
-    told = {
-        name: float(np.mean([auroc(numbers(own), numbers(said)) for said in made]))
+    others = [row[0] for row in changed if row[0] is not own]
+    told_apart = {
+        name: float(np.mean([auroc(numbers(own), numbers(other)) for other in others]))
         for name, numbers in NUMBERS.items()
-        if made and all(np.isfinite(numbers(said)).any() for said in (own, *made))
+        if others and all(np.isfinite(numbers(captions)).any() for captions in (own, *others))
     }
     return ModelSweep(
         model.name,
         preset,
         points,
         followed,
-        told,
+        told_apart,
         _by_kind(captioner.store, own, plain),
         plain.unavailable,
         {"captioning": captioning, "scoring": time.monotonic() - began - captioning},
-        _clips(keys, references, pairings[0], (own, changed[0][-1]), (plain, marks[0][-1])),
+        _clips(keys, references, pairings[0], (own, changed[0][-1]), (plain, scores[0][-1])),
     )
 
 
@@ -178,12 +182,12 @@ def _clips(
     keys: Sequence[str],
     references: list[list[str]],
     pairing: Pairing,
-    said: tuple[Captions, Captions],
+    both: tuple[Captions, Captions],
     scores: tuple[Scores, Scores],
 ) -> list[dict[str, str]]:
-    """The rows of `clips.csv`."""
+    """Returns the rows of `clips.csv`. both: the captions of the unchanged and the changed clips."""
     numbers = {}
-    for when, captions, found in zip(("as it is", "changed"), said, scores, strict=True):
+    for when, captions, found in zip(("as it is", "changed"), both, scores, strict=True):
         for name in ("gate", "score"):
             if (values := getattr(captions, name)) is not None:
                 numbers[f"{name}, {when}"] = values
@@ -193,8 +197,8 @@ def _clips(
         {
             "key": key,
             "donor": keys[pairing.donor[i]],
-            "own": said[0].captions[i],
-            "changed": said[1].captions[i],
+            "own": both[0].captions[i],
+            "changed": both[1].captions[i],
             "references": " | ".join(references[i]),
             **{name: "" if np.isnan(values[i]) else f"{values[i]:.6f}" for name, values in numbers.items()},
         }
@@ -202,36 +206,34 @@ def _clips(
     ]
 
 
-def _describe(
+def _caption(
     model: Checkpoint,
     captioner: StoreCaptioner,
     pairings: list[Pairing],
     options: SweepOptions,
     show: Show | None,
 ) -> tuple[Captions, list[list[Captions]]]:
-    """What the model says of the clips as they are, and for each seed and level of them changed."""
+    """Returns the captions of the unchanged clips, and those of the changed ones for each seed and level."""
 
     def progress(label: str) -> Any:
         return None if show is None else lambda done, total: show(label, done, total)
 
     if options.perturb in PAIRED:
         own, mixed = captioner.caption_paired(pairings, progress(model.name))
-        if options.perturb == "swap-audio":  # the same pairs, told by the picture's clip
+        if options.perturb == "swap-audio":  # the same pairs, listed by the clip of the picture
             swaps = [np.argsort(pairing.donor) for pairing in pairings]
-            mixed = [said.reordered(swap) for said, swap in zip(mixed, swaps, strict=True)]
-        return own, [[said] for said in mixed]
-    if options.perturb in SPOILT and not captioner.model.has_picture:
+            mixed = [captions.reordered(swap) for captions, swap in zip(mixed, swaps, strict=True)]
+        return own, [[captions] for captions in mixed]
+    if options.perturb in DEGRADED and not captioner.model.has_picture:
         own = captioner.caption(progress(model.name))
         return own, [[own] for _ in pairings]
-    made = [_changes(options, pairing.seed) for pairing in pairings]
-    own, *said_of = captioner.caption_perturbed(
-        [change for row in made for change in row], progress(model.name)
-    )
-    each = iter(said_of)
-    return own, [[next(each) for _ in row] for row in made]
+    chosen = [_perturbations(options, pairing.seed) for pairing in pairings]
+    own, *perturbed = captioner.caption_perturbed(list(chain.from_iterable(chosen)), progress(model.name))
+    each = iter(perturbed)
+    return own, [[next(each) for _ in row] for row in chosen]
 
 
-def _changes(options: SweepOptions, seed: int) -> list[Perturbation]:
+def _perturbations(options: SweepOptions, seed: int) -> list[Perturbation]:
     if options.perturb == "noise-audio":
         return [perturbations.noise_audio(decibels, seed) for decibels in options.points]
     if options.perturb == "shift":
@@ -246,38 +248,39 @@ def _changes(options: SweepOptions, seed: int) -> list[Perturbation]:
     ]
 
 
-def _places(options: SweepOptions, pairings: list[Pairing]) -> list[tuple[float, int, list[np.ndarray]]]:
-    """(at, level, who is changed by seed) of every point."""
+def _changed_clips(
+    options: SweepOptions, pairings: list[Pairing]
+) -> list[tuple[float, int, list[np.ndarray]]]:
+    """Returns (point, index of its level, mask of the changed clips for each seed) of every point."""
     if not options.graded:
         return [(at, 0, [pairing.touched(at) for pairing in pairings]) for at in options.points]
-    everybody = [np.ones(len(pairing), bool) for pairing in pairings]
-    return [(at, level, everybody) for level, at in enumerate(options.points)]
+    all_clips = [np.ones(len(pairing), bool) for pairing in pairings]
+    return [(at, level, all_clips) for level, at in enumerate(options.points)]
 
 
-NUMBERS: dict[str, Callable[[Captions], np.ndarray]] = {  # the higher, the likelier that a clip is as it was
-    "gate": lambda said: _or_nan(said.gate, said),
-    "entropy": lambda said: -_or_nan(said.entropy, said),
-    "evidence": lambda said: _or_nan(said.evidence, said),
-    "transport": lambda said: _or_nan(said.cues.get("transport"), said),
-    "score": lambda said: said.score,
+NUMBERS: dict[str, Callable[[Captions], np.ndarray]] = {  # higher means more likely unchanged
+    "gate": lambda captions: _or_nan(captions.gate, captions),
+    "entropy": lambda captions: -_or_nan(captions.entropy, captions),
+    "evidence": lambda captions: _or_nan(captions.evidence, captions),
+    "transport": lambda captions: _or_nan(captions.cues.get("transport"), captions),
+    "score": lambda captions: captions.score,
 }
 
 
-def _or_nan(values: np.ndarray | None, said: Captions) -> np.ndarray:
-    return np.full(len(said.captions), np.nan) if values is None else values
+def _or_nan(values: np.ndarray | None, captions: Captions) -> np.ndarray:
+    return np.full(len(captions.captions), np.nan) if values is None else values
 
 
 def _by_kind(store: Store, own: Captions, plain: Scores) -> dict[str, dict[str, float]]:
-    """Of clips whose kind is known (plain, mixed, dubbed, ...): how many, mean numbers and metrics."""
+    """Returns the number of clips, mean scores and metrics of each kind of clip (plain, mixed, dubbed, ...)."""
     kinds = np.array([store.extra(i).get("kind", "") for i in range(len(store))])
     found: dict[str, dict[str, float]] = {}
     for kind in sorted(set(kinds) - {""}):
         rows = kinds == kind
         found[kind] = {"clips": float(rows.sum())}
-        told = {"gate": own.gate, "entropy": own.entropy, "evidence": own.evidence, "score": own.score}
-        for name, values in told.items():
-            if values is not None:
-                found[kind][name] = float(np.nanmean(values[rows]))
+        for name in ("gate", "entropy", "evidence", "score"):
+            if (numbers := getattr(own, name)) is not None:
+                found[kind][name] = float(np.nanmean(numbers[rows]))
         values_of = select_clips(plain, [store.keys[i] for i in np.flatnonzero(rows)], rows).values
         found[kind] |= {name: value for name, value in values_of.items() if value is not None}
     return found
@@ -286,15 +289,15 @@ def _by_kind(store: Store, own: Captions, plain: Scores) -> dict[str, dict[str, 
 def open_data(
     data: Path | None, names: Sequence[str], workers: int, progress: Callable[[int, int], None] | None
 ) -> Store:
-    """The store of `data`, or the built-in benchmark, with the features of the first model of `names`."""
+    """Opens the store `data`, or else the built-in benchmark with the features of the first model of `names`."""
     if data is not None:
         return Store(data)
     return sample_store(FeatureSettings.from_dict(read_features(names[0])), workers, progress)
 
 
 def write_sweep(made: Sweep, folder: Path, page: str) -> None:
-    """`robustness.csv` (method x share x metrics, with intervals), `.json` with every pairing, `.md` (`page`), and
-    `clips.csv` with every clip's captions."""
+    """Writes `robustness.csv` (metrics and intervals of each model and point), `robustness.json` (with every pairing),
+    `robustness.md` (`page`), and `clips.csv` with the captions of every clip."""
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / "robustness.md") as aside:
         aside.write_text(page, "utf-8")

@@ -1,4 +1,4 @@
-"""The built-in benchmark: packaged pairs of a recording and a photograph of what sounds, with two captions each."""
+"""The built-in benchmark: packaged pairs of a recording and a photograph of its source, with two captions each."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from evacap_cli.tasks.clips import ClipSettings, load_entry
 
 @dataclass(frozen=True)
 class Pair(Entry):
-    """A recording and a photograph. `labels`: AudioSet classes that are heard. `kind`: plain, or mixed where two
-    recordings were mixed and the photograph shows one of them."""
+    """A recording and a photograph. `labels`: the AudioSet classes of the recording. `kind`: plain, or mixed if two
+    recordings are mixed and the photograph shows one of their sources."""
 
     labels: tuple[str, ...] = ()
     kind: str = "plain"
 
 
 def sample_folder() -> Path:
-    """The packaged folder with pairs.csv, the media and NOTICE."""
+    """Returns the packaged folder with pairs.csv, the media and NOTICE."""
     return Path(str(resources.files("evacap_cli") / "assets" / "sample"))
 
 
 def read_pairs() -> list[Pair]:
-    """The pairs of pairs.csv, in its order."""
+    """Reads the pairs of pairs.csv, in order."""
     folder = sample_folder()
     with (folder / "pairs.csv").open(encoding="utf-8", newline="") as opened:
         return [
@@ -50,14 +50,14 @@ def read_pairs() -> list[Pair]:
 
 
 def load_pair(pair: Pair, settings: ClipSettings) -> Sample:
-    """The features of a pair; its kind and labels are kept with them. Raises MediaError."""
+    """Returns the features of a pair, with its kind and labels. Raises MediaError."""
     return replace(load_entry(pair, settings), extra={"kind": pair.kind, "sounds": list(pair.labels)})
 
 
 def sample_store(
     settings: FeatureSettings, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> Store:
-    """The benchmark's store for models of these features, in the cache folder. It is made, or finished, if needed."""
+    """Returns the benchmark's store for these feature settings. It is prepared in the cache folder if needed."""
     table = hashlib.sha256((sample_folder() / "pairs.csv").read_bytes()).hexdigest()[:12]
     folder = cache_folder() / f"sample-{table}-{settings.fingerprint()}"
     write_store(

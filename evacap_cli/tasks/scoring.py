@@ -1,4 +1,4 @@
-"""Captions in files against references in files: values, how sure they are, and one system against another."""
+"""Scores caption files against references, with confidence intervals and a comparison of two systems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES, PER_CLIP = "metrics.json", "per_clip.csv"
 
 @dataclass
 class System:
-    """One file of candidates and what came of it."""
+    """One file of candidates and its scores."""
 
     path: Path
     pairs: Pairs
@@ -35,7 +35,7 @@ class System:
 
 @dataclass
 class Report:
-    """A system, perhaps another on the same clips, and their differences (the first less the second)."""
+    """The scores of a system, and optionally of another on the same clips with the differences (first minus second)."""
 
     references: Path
     system: System
@@ -47,14 +47,14 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether every clip of the references was scored by every metric that was asked for."""
+        """Whether every clip of the references was scored by every requested metric."""
         systems = [system for system in (self.system, self.against) if system is not None]
         return not any(
             system.pairs.missing or system.pairs.failed or system.scores.unavailable for system in systems
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What metrics.json holds: the corpus values under the field's names, null if there is none, and the rest."""
+        """Returns the content of metrics.json."""
         result = _system_dict(self.system) | {"references": str(self.references)}
         if self.draws:
             result["bootstrap"] = {"draws": self.draws, "seed": self.seed, "level": LEVEL}
@@ -78,8 +78,8 @@ def score_files(
 ) -> Report:
     """Scores the clips of `candidates` that have references; with `against`, those that both systems have.
 
-    draws: of the bootstrap, 0 for none. Parsed captions are kept in the cache folder. Raises UsageError for files that
-    cannot be read or do not fit together.
+    draws: of the bootstrap, 0 for none. SPICE's parses are cached in the cache folder. Raises UsageError if a file
+    cannot be read or the files have no clip in common.
     """
     people = read_references(references)
     paths = [candidates] if against is None else [candidates, against]
@@ -89,14 +89,12 @@ def score_files(
         common = set(pairs[0].clips) & set(pairs[1].clips)
         if len(common) < max(len(one.clips) for one in pairs):
             notes.append(
-                f"only the {len(common)} clips that both have are scored, of {len(pairs[0].clips)} in {candidates} "
+                f"only the {len(common)} common clips are scored, of {len(pairs[0].clips)} in {candidates} "
                 f"and {len(pairs[1].clips)} in {against}"
             )
         pairs = [one.only(common) for one in pairs]
     if not pairs[0].clips:
-        raise UsageError(
-            f"{candidates}: no clip has both a caption and references", "see what was left out above"
-        )
+        raise UsageError(f"{candidates}: no clip has both a caption and references", "see the notes above")
     cache = TupleCache(cache_file(cache_folder()))
     systems = []
     for path, one in zip(paths, pairs, strict=True):
@@ -117,10 +115,10 @@ def _notes(report: Report, cache: TupleCache) -> list[str]:
     notes = [cache.trouble] if cache.trouble and "SPICE" in scores.seconds else []
     if scores.tokenizer.startswith("built-in"):
         notes.append(
-            f"words by the tokenizer {scores.tokenizer}: nearly always those of the official one, but do not publish it"
+            f"tokenizer {scores.tokenizer}: nearly always equal to the official one, but do not publish these scores"
         )
     if len(scores.clips) == 1 and scores.values.get("CIDEr") is not None:
-        notes.append("CIDEr of one clip is 0: words weigh by how few clips have them")
+        notes.append("CIDEr of one clip is 0, because it weights words by how few clips contain them")
     return notes
 
 
@@ -149,26 +147,26 @@ def _system_dict(system: System) -> dict[str, Any]:
 
 
 def _mean(values: Array) -> float | None:
-    """Over the clips that define a category."""
+    """Returns the mean over the clips that have a value."""
     defined = values[values == values]
     return float(defined.mean()) if len(defined) else None
 
 
 def check_folder(out: Path) -> None:
-    """Raises UsageError when results cannot go to `out`."""
+    """Raises UsageError if `out` is not a folder."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"-o {out}: is a file", f"name a folder for {VALUES} and {PER_CLIP}")
 
 
 def write_report(report: Report, out: Path) -> None:
-    """Writes metrics.json and per_clip.csv into `out`, each whole or not at all. Raises EvacapError."""
+    """Writes metrics.json and per_clip.csv to `out`, each atomically. Raises EvacapError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write(out / VALUES, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
         _write(out / PER_CLIP, per_clip_table(report))
     except OSError as error:
         raise EvacapError(
-            f"{error.filename or out}: cannot be written: {error.strerror}", "give another -o"
+            f"{error.filename or out}: cannot be written: {error.strerror}", "use another -o"
         ) from error
 
 
@@ -179,7 +177,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def per_clip_table(report: Report) -> str:
-    """A row a clip as CSV (RFC 4180): clip, caption, its values; those of the other system in columns `against_...`."""
+    """Returns a CSV table (RFC 4180) with clip, caption and scores; the other system's columns are `against_...`."""
     systems = [("", report.system)] + ([("against_", report.against)] if report.against else [])
     header, columns = ["clip"], [list(report.system.scores.clips)]
     for prefix, system in systems:

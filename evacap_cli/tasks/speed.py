@@ -1,4 +1,4 @@
-"""Figure 2: seconds from sound and picture to a caption, by number of frames, stage by stage."""
+"""Times captioning by stage and number of frames: Figure 2."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from evacap_cli.tasks.clips import ClipSettings, load_clip
 from evacap_cli.tasks.devices import pick_device, pick_precision
 
 STAGES = ("encode audio", "encode video", "fuse", "generate")
-DECODE = "decode"  # a file to features, end to end
+DECODE = "decode"  # from a file to features
 DECODINGS = ("cached", "recompute")
 PRESETS = ("evacap-base", "avcap-base", "audio-base")
-GPU_RUNS, CPU_RUNS = (5, 10), (1, 3)  # warm-up and timed; the paper's, and what a CPU has patience for
+GPU_RUNS, CPU_RUNS = (5, 10), (1, 3)  # warm-up and timed runs: the paper's, and fewer for slow CPUs
 OUTLIER = 1.5  # times the median
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """What is timed; None is what suits the device or the machine. frames: of each clip, 0 for sound alone."""
+    """What is timed; None: a value that suits the device. frames: frames per clip, 0 for audio only."""
 
     frames: tuple[int, ...] = (0, 1, 4, 8, 18)
     decodings: tuple[str, ...] = ("cached",)
@@ -54,7 +54,7 @@ class SpeedOptions:
     compile: bool = False
     threads: int | None = None
     audio_track: str | None = None
-    """Of real files, the sound track that is heard, see `ClipSettings`."""
+    """The audio track of real files, see `ClipSettings`."""
 
     def __post_init__(self) -> None:
         wrong = [
@@ -66,7 +66,7 @@ class SpeedOptions:
         if not self.frames or any(count < 0 for count in self.frames):
             wrong.append("--frames: give numbers of 0 or more")
         unknown = [name for name in self.decodings if name not in DECODINGS]
-        wrong += [f"--decoding {name}: is none of {', '.join(DECODINGS)}" for name in unknown]
+        wrong += [f"--decoding {name}: must be one of {', '.join(DECODINGS)}" for name in unknown]
         if self.audio_track is not None and not is_track(self.audio_track):
             wrong.append(f"--audio-track {self.audio_track!r} must be {TRACKS}")
         if wrong:
@@ -76,30 +76,32 @@ class SpeedOptions:
 def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | None = None) -> Timings:
     """Times models (presets with random weights, or checkpoints) on random clips.
 
-    Every caption has the same number of words, since random weights would stop anywhere. Raises UsageError.
+    All captions have the same number of words, because random weights would stop anywhere. Raises UsageError.
     """
-    device, autocast = _machine(options)
+    device, autocast = _device_and_precision(options)
     rows: list[TimingRow] = []
     for name in models:
-        subject = Subject.open(name)  # one model at a time in memory
+        timed_model = TimedModel.open(name)  # one model at a time in memory
         jobs = [
             (n, decoding)
-            for n in (options.frames if subject.looks else (0,))
+            for n in (options.frames if timed_model.has_picture else (0,))
             for decoding in options.decodings
         ]
         for done, (frames, decoding) in enumerate(jobs):
             if progress:
-                progress(f"{subject.name}, {frames} frames, {decoding}", done, len(jobs))
-            row = TimingRow(subject.name, subject.fusion, subject.preset, frames, decoding)
+                progress(f"{timed_model.name}, {frames} frames, {decoding}", done, len(jobs))
+            row = TimingRow(timed_model.name, timed_model.fusion, timed_model.preset, frames, decoding)
             rows.append(row)
             try:
-                model = subject.model(frames, device, autocast, options.compile)
+                model = timed_model.model(frames, device, autocast, options.compile)
             except UsageError as error:
                 row.note = error.message
                 continue
-            features = FeatureSettings.from_dict(subject.features)
+            features = FeatureSettings.from_dict(timed_model.features)
             fbank, pixels = noise_clips(features, frames, options.batch_size, device)
-            _time(row, partial(_laps, model, fbank, pixels, decoding, options, autocast), options, device)
+            _time_runs(
+                row, partial(_time_stages, model, fbank, pixels, decoding, options, autocast), options, device
+            )
     _compare(rows)
     return Timings(asdict(options), environment(device, autocast), rows)
 
@@ -107,7 +109,7 @@ def measure(models: Sequence[str], options: SpeedOptions, progress: Progress | N
 def noise_clips(
     features: FeatureSettings, frames: int, batch_size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Noise of the right shapes: fbank (B, T, F) and pixels (B, N, 3, S, S), None without frames."""
+    """Returns random fbank (B, T, F) and pixels (B, N, 3, S, S), None without frames."""
     generator = torch.Generator().manual_seed(0)
     fbank = torch.randn(batch_size, features.audio_frames, features.mel_bins, generator=generator).to(device)
     if not frames:
@@ -119,20 +121,20 @@ def noise_clips(
 def measure_files(
     models: Sequence[str], folder: Path, options: SpeedOptions, progress: Progress | None = None
 ) -> Timings:
-    """The same on real files, one at a time, with decoding them: every file is a run. Raises EvacapError."""
-    device, autocast = _machine(options)
+    """Times models on real files, one at a time, including decoding. Every file is a run. Raises EvacapError."""
+    device, autocast = _device_and_precision(options)
     paths = [source.path for source in find_sources([folder])]
     rows = []
     reason = ""
-    for subject in (Subject.open(name) for name in models):
-        features = FeatureSettings.from_dict(subject.features)
-        frames = features.frames if subject.looks else 0
-        model = subject.model(frames, device, autocast, options.compile)
+    for timed_model in (TimedModel.open(name) for name in models):
+        features = FeatureSettings.from_dict(timed_model.features)
+        frames = features.frames if timed_model.has_picture else 0
+        model = timed_model.model(frames, device, autocast, options.compile)
         for decoding in options.decodings:
-            row = TimingRow(subject.name, subject.fusion, subject.preset, frames, decoding)
-            for number, path in enumerate([paths[0], *paths]):  # the first once more, not counted
+            row = TimingRow(timed_model.name, timed_model.fusion, timed_model.preset, frames, decoding)
+            for number, path in enumerate([paths[0], *paths]):  # the first file also serves as warm-up
                 if progress:
-                    progress(f"{subject.name}, {decoding}", number, len(paths) + 1)
+                    progress(f"{timed_model.name}, {decoding}", number, len(paths) + 1)
                 began = time.perf_counter()
                 try:
                     clip = load_clip(path, ClipSettings(features, frames, audio_track=options.audio_track))
@@ -144,13 +146,13 @@ def measure_files(
                 if clip.frames is not None:
                     pixels = normalize_frames(torch.from_numpy(clip.frames)[None].to(device), features)
                 laps = {DECODE: time.perf_counter() - began}
-                laps |= _laps(model, fbank, pixels, decoding, options, autocast)
+                laps |= _time_stages(model, fbank, pixels, decoding, options, autocast)
                 if number:
                     row.raw.append({**laps, "all": sum(laps.values())})
             if not row.raw:
                 raise EvacapError(
-                    f"{folder}: not one of its {len(paths)} files could be decoded; the last: {reason}",
-                    "give another folder",
+                    f"{folder}: none of its {len(paths)} files could be decoded; the last: {reason}",
+                    "use another folder",
                 )
             _summarise(row, 1)
             rows.append(row)
@@ -158,8 +160,8 @@ def measure_files(
 
 
 @dataclass
-class Subject:
-    """A model by name, to be had for any number of frames."""
+class TimedModel:
+    """A model to time, built for any number of frames."""
 
     name: str
     preset: str
@@ -169,7 +171,7 @@ class Subject:
     _compiled: bool = False
 
     @classmethod
-    def open(cls, name: str) -> Subject:
+    def open(cls, name: str) -> TimedModel:
         if name in preset_names():
             preset = load_preset(name)
             features = FeatureSettings.from_dict(preset.features).to_dict()
@@ -185,13 +187,13 @@ class Subject:
         )
 
     @property
-    def looks(self) -> bool:
+    def has_picture(self) -> bool:
         return self.fusion != "audio-only"
 
     def model(
         self, frames: int, device: torch.device, autocast: torch.dtype | None, compiled: bool
     ) -> CaptionModel:
-        """Packed for inference, or compiled, which sees to its own layout. UsageError as `plain`."""
+        """Returns the model packed for inference, or compiled. Raises UsageError like `plain`."""
         model = self.plain(frames).to(device).eval()
         if not compiled:
             return pack(model, autocast)
@@ -201,11 +203,11 @@ class Subject:
         return model
 
     def plain(self, frames: int) -> CaptionModel:
-        """UsageError for a number of frames that the model cannot look at."""
+        """Returns the model, neither packed nor compiled. Raises UsageError if it does not support `frames`."""
         if self.built is None or (frames and self._in_pairs and self.built.config.encoder.frames != frames):
             if self.name not in preset_names():
                 own = self.built.config.encoder.frames if self.built else 0
-                raise UsageError(f"looks at {own} frames, in pairs")
+                raise UsageError(f"takes {own} frames, in pairs")
             config = load_preset(self.name).model
             encoder = replace(config.encoder, frames=frames or config.encoder.frames)
             if problems := encoder.problems():
@@ -220,7 +222,7 @@ class Subject:
         return self.built is not None and self.built.config.encoder.picture_tokens == "tubelet"
 
 
-def _machine(options: SpeedOptions) -> tuple[torch.device, torch.dtype | None]:
+def _device_and_precision(options: SpeedOptions) -> tuple[torch.device, torch.dtype | None]:
     device = pick_device(options.device)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -228,7 +230,7 @@ def _machine(options: SpeedOptions) -> tuple[torch.device, torch.dtype | None]:
 
 
 @torch.inference_mode()
-def _laps(
+def _time_stages(
     model: CaptionModel,
     fbank: torch.Tensor,
     pixels: torch.Tensor | None,
@@ -236,7 +238,7 @@ def _laps(
     options: SpeedOptions,
     autocast: torch.dtype | None,
 ) -> dict[str, float]:
-    """Seconds of each stage of one batch."""
+    """Returns the seconds of each stage of one batch."""
     device, laps = fbank.device, {}
 
     def lap(stage: str, since: float) -> float:
@@ -262,19 +264,19 @@ def _laps(
 
 
 def wait_for(device: torch.device) -> None:
-    """Until a device has done what it was given."""
+    """Waits until a device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 
 
-def _time(
+def _time_runs(
     row: TimingRow, run: Callable[[], dict[str, float]], options: SpeedOptions, device: torch.device
 ) -> None:
-    usual = GPU_RUNS if device.type == "cuda" else CPU_RUNS
+    defaults = GPU_RUNS if device.type == "cuda" else CPU_RUNS
     warmup, runs = (
-        given if given is not None else usual[i] for i, given in enumerate((options.warmup, options.runs))
+        given if given is not None else defaults[i] for i, given in enumerate((options.warmup, options.runs))
     )
     reset_peak(device)
     for number in range(warmup + runs):
@@ -299,7 +301,7 @@ def _summarise(row: TimingRow, batch_size: int) -> None:
 
 
 def _compare(rows: Sequence[TimingRow]) -> None:
-    """Each row's time over audio-only's: that of the audio-only model, else of the model's own sound."""
+    """Sets each row's time relative to audio only: the audio-only model, or else the same model without frames."""
     for row in rows:
         alone = [
             other
@@ -319,12 +321,12 @@ def reset_peak(device: torch.device) -> None:
     elif Path("/proc/self/clear_refs").exists():
         try:
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:  # not allowed everywhere: the peak is then that of the whole run
+        except OSError:  # not always permitted; the peak is then that of the whole process
             return
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most memory held since `reset_peak`: of a GPU, or of this process; None where it cannot be told."""
+    """Returns the peak memory since `reset_peak`, of a GPU or of this process; None if it is unknown."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
@@ -335,7 +337,7 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def environment(device: torch.device, autocast: torch.dtype | None) -> dict[str, Any]:
-    """What a time was measured on."""
+    """Describes the machine and software of a measurement."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": "fp32" if autocast is None else str(autocast).removeprefix("torch."),
@@ -351,7 +353,7 @@ def environment(device: torch.device, autocast: torch.dtype | None) -> dict[str,
 
 
 def processor() -> str:
-    """The CPU's name, as far as the system tells it."""
+    """Returns the name of the CPU, if the system provides it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -359,7 +361,7 @@ def processor() -> str:
 
 
 def write_times(timed: Timings, folder: Path, page: str) -> None:
-    """`speed.csv`, `speed.json` with every run, `speed.md` (`page`)."""
+    """Writes `speed.csv`, `speed.json` with every run, and `speed.md` (`page`)."""
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / "speed.md") as aside:
         aside.write_text(page, "utf-8")

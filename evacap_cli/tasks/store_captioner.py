@@ -1,4 +1,4 @@
-"""A model's captions of a store's clips, as they are and with sound or picture changed, each half encoded once."""
+"""Captions the clips of a store, unchanged or with another sound or picture, and encodes each modality once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]  # clips done, clips in all
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How captions are made."""
+    """How captions are generated."""
 
     beam: int = 4
     max_words: int = 20
@@ -35,8 +35,8 @@ class InferenceOptions:
 
 @dataclass
 class Captions:
-    """What a model said of N clips. score, gate, entropy, evidence: float (N,); the latter three None for models that
-    have none, entropy and evidence NaN for clips without a picture. cues: what evidence is made of, by name."""
+    """The captions of N clips and their scores. score, gate, entropy, evidence: float (N,). The last three are None if
+    the model has none; entropy and evidence are NaN for clips without a picture. cues: the inputs of evidence."""
 
     captions: list[str]
     score: np.ndarray
@@ -46,7 +46,7 @@ class Captions:
     cues: dict[str, np.ndarray] = field(default_factory=dict)
 
     def reordered(self, rows: np.ndarray) -> Captions:
-        """What was said of clip `rows[i]`, as clip i's."""
+        """Returns captions in which clip i has the values of clip `rows[i]`."""
         gate, entropy, evidence = (
             None if values is None else values[rows] for values in (self.gate, self.entropy, self.evidence)
         )
@@ -56,7 +56,7 @@ class Captions:
 
 @dataclass
 class _EncodedModality:
-    """One modality of some clips, encoded: tokens (B, T, d); for pictures bool (B, N), which frames exist."""
+    """The encoded tokens (B, T, d) of one modality. mask: bool (B, N), the existing frames of pictures."""
 
     tokens: Tensor
     mask: Tensor | None = None
@@ -65,97 +65,105 @@ class _EncodedModality:
         return _EncodedModality(self.tokens[rows], None if self.mask is None else self.mask[rows])
 
     def appended_to(self, first: _EncodedModality) -> _EncodedModality:
-        """`first` and then these."""
+        """Returns the clips of `first` followed by these."""
         masked = self.mask is not None and first.mask is not None
         mask = torch.cat([first.mask, self.mask]) if masked else None  # type: ignore[list-item]
         return _EncodedModality(torch.cat([first.tokens, self.tokens]), mask)
 
 
 class StoreCaptioner:
-    """A model at work on a store.
+    """Captions the clips of a store with one model.
 
-    `caption` tells what it says of the clips as they are; `caption_paired` what it also says of each sound with its
-    donors' pictures; `caption_perturbed` of clips that something was done to. All encode a clip's sound and picture
-    once, and hold a batch of them at a time.
+    `caption` captions the unchanged clips; `caption_paired` also each sound with the pictures of its donors;
+    `caption_perturbed` also perturbed clips. All encode the sound and picture of a clip once, one batch at a time.
     """
 
-    def __init__(self, checkpoint: Checkpoint, store: Store, how: InferenceOptions) -> None:
-        self.checkpoint, self.store, self.how = checkpoint, store, how
-        self.model = pack(checkpoint.model.to(how.device).eval(), how.autocast)
+    def __init__(self, checkpoint: Checkpoint, store: Store, options: InferenceOptions) -> None:
+        self.checkpoint, self.store, self.options = checkpoint, store, options
+        self.model = pack(checkpoint.model.to(options.device).eval(), options.autocast)
         self.features = FeatureSettings.from_dict(checkpoint.features)
         store.check(self.features, picture=self.model.has_picture)
         if not len(store):
             raise EvacapError(
-                f"{store.folder}: not one of its clips could be read", "its index.parquet says why"
+                f"{store.folder}: none of its clips could be read", "its index.parquet has the reasons"
             )
         self.data = FeatureBatches(store, self.features, self.model.has_picture)
 
     def caption(self, progress: Progress | None = None) -> Captions:
-        words = _CaptionCollector(len(self.store), self.checkpoint)
+        collector = _CaptionCollector(len(self.store), self.checkpoint)
         for rows in self._batches(np.arange(len(self.store)), progress):
-            sound, picture = self._encoded(rows)
-            words.put(rows, self._describe(sound, picture))
-        return words.captions()
+            sound, picture = self._encode(rows)
+            collector.put(rows, self._generate(sound, picture))
+        return collector.captions()
 
     def caption_paired(
         self, pairings: Sequence[Pairing], progress: Progress | None = None
     ) -> tuple[Captions, list[Captions]]:
-        """(clips as they are, each sound with the picture of its donor in every pairing). Models that do not look say
-        the same of both. Besides a batch, the last sounds and the first pictures are held, as many as the largest
-        seed plus one."""
+        """Returns the captions of the unchanged clips, and for every pairing those of each sound with its donor's
+        picture. They are the same for models without a picture. In addition to a batch, holds the last sounds and the
+        first pictures of the cycle in memory, as many as the largest seed plus one."""
         if not self.model.has_picture:
             captions = self.caption(progress)
             return captions, [captions] * len(pairings)
         clips, most = len(self.store), max(pairing.stride for pairing in pairings)
-        walk = donor_cycle(clips)
+        cycle = donor_cycle(clips)
         own, *mixed = (_CaptionCollector(clips, self.checkpoint) for _ in range(len(pairings) + 1))
-        sounds: _EncodedModality | None = None  # of the last clips of the walk, from place `low` on
-        first: _EncodedModality | None = None  # pictures of its first clips
+        sounds: _EncodedModality | None = None  # of the last clips, from position `low` of the cycle on
+        first: _EncodedModality | None = None  # pictures of the first clips of the cycle
         low = start = 0
-        for rows in self._batches(walk, progress):
-            sound, picture = self._encoded(rows)
+        for rows in self._batches(cycle, progress):
+            sound, picture = self._encode(rows)
             assert picture is not None
-            own.put(rows, self._describe(sound, picture))
+            own.put(rows, self._generate(sound, picture))
             sounds = sound if sounds is None else sound.appended_to(sounds)
             if start < most:
                 first = picture if first is None else picture.appended_to(first)
-            for pairing, words in zip(pairings, mixed, strict=True):  # whose donors have come
+            for pairing, collector in zip(
+                pairings, mixed, strict=True
+            ):  # sounds whose donors are in this batch
                 begin, end = max(0, start - pairing.stride), start + len(rows) - pairing.stride
                 if end > begin:
-                    seen = picture[begin + pairing.stride - start :]
-                    words.put(walk[begin:end], self._describe(sounds[begin - low : end - low], seen))
+                    donors = picture[begin + pairing.stride - start :]
+                    out = self._generate(sounds[begin - low : end - low], donors)
+                    collector.put(cycle[begin:end], out)
             start += len(rows)
             sounds, low = sounds[max(0, start - most - low) :], max(low, start - most)
         assert sounds is not None
         assert first is not None
-        for pairing, words in zip(pairings, mixed, strict=True):  # the last ones' donors are the first
-            for begin in range(0, pairing.stride, self.how.batch_size):
-                end = min(begin + self.how.batch_size, pairing.stride)
-                place = clips - pairing.stride + begin
-                heard = sounds[place - low : place - low + end - begin]
-                words.put(walk[place : place + end - begin], self._describe(heard, first[begin:end]))
-        return own.captions(), [words.captions() for words in mixed]
+        for pairing, collector in zip(
+            pairings, mixed, strict=True
+        ):  # the donors of the last clips are the first
+            for begin in range(0, pairing.stride, self.options.batch_size):
+                end = min(begin + self.options.batch_size, pairing.stride)
+                at = clips - pairing.stride + begin
+                last = sounds[at - low : at - low + end - begin]
+                collector.put(cycle[at : at + end - begin], self._generate(last, first[begin:end]))
+        return own.captions(), [collector.captions() for collector in mixed]
 
     def caption_perturbed(
         self, perturbations: Sequence[Perturbation], progress: Progress | None = None
     ) -> list[Captions]:
-        """The clips as they are, then once for every change. What a change leaves alone is not encoded again."""
-        words = [_CaptionCollector(len(self.store), self.checkpoint) for _ in range(len(perturbations) + 1)]
+        """Returns the captions of the unchanged clips, then those of every perturbation. A modality that a perturbation
+        does not change is not encoded again."""
+        own, *perturbed = (
+            _CaptionCollector(len(self.store), self.checkpoint) for _ in range(len(perturbations) + 1)
+        )
         for rows in self._batches(np.arange(len(self.store)), progress):
             batch = self.data.batch(rows.tolist())
-            sound, picture = self._hear(batch.audio), self._see(batch.picture, batch.mask)
-            words[0].put(rows, self._describe(sound, picture))
-            for change, words_of in zip(perturbations, words[1:], strict=True):
-                heard, seen = sound, picture
-                if change.sound is not None:
-                    heard = self._hear(change.sound(batch.audio, self.features, rows))
-                if change.picture is not None and batch.picture is not None:
-                    seen = self._see(*change.picture(batch.picture, batch.mask, rows))
-                words_of.put(rows, self._describe(heard, seen))
-        return [each.captions() for each in words]
+            sound, picture = self._encode_audio(batch.audio), self._encode_picture(batch.picture, batch.mask)
+            own.put(rows, self._generate(sound, picture))
+            for perturbation, collector in zip(perturbations, perturbed, strict=True):
+                new_sound, new_picture = sound, picture
+                if perturbation.sound is not None:
+                    new_sound = self._encode_audio(perturbation.sound(batch.audio, self.features, rows))
+                if perturbation.picture is not None and batch.picture is not None:
+                    changed = perturbation.picture(batch.picture, batch.mask, rows)
+                    new_picture = self._encode_picture(*changed)
+                collector.put(rows, self._generate(new_sound, new_picture))
+        return [collector.captions() for collector in (own, *perturbed)]
 
     def _batches(self, order: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
-        size = self.how.batch_size
+        size = self.options.batch_size
         for start in range(0, len(order), size):
             if progress:
                 progress(start, len(order))
@@ -163,39 +171,41 @@ class StoreCaptioner:
         if progress:
             progress(len(order), len(order))
 
-    def _encoded(self, rows: np.ndarray) -> tuple[_EncodedModality, _EncodedModality | None]:
+    def _encode(self, rows: np.ndarray) -> tuple[_EncodedModality, _EncodedModality | None]:
         batch = self.data.batch(rows.tolist())
-        return self._hear(batch.audio), self._see(batch.picture, batch.mask)
+        return self._encode_audio(batch.audio), self._encode_picture(batch.picture, batch.mask)
 
     @torch.inference_mode()
-    def _hear(self, fbank: Tensor) -> _EncodedModality:
+    def _encode_audio(self, fbank: Tensor) -> _EncodedModality:
         with self._autocast():
-            return _EncodedModality(self.model.encode_audio(fbank.to(self.how.device)))
+            return _EncodedModality(self.model.encode_audio(fbank.to(self.options.device)))
 
     @torch.inference_mode()
-    def _see(self, frames: Tensor | None, mask: Tensor | None) -> _EncodedModality | None:
+    def _encode_picture(self, frames: Tensor | None, mask: Tensor | None) -> _EncodedModality | None:
         if frames is None:
             return None
-        pixels = normalize_frames(frames.to(self.how.device), self.features)
+        pixels = normalize_frames(frames.to(self.options.device), self.features)
         every = torch.ones(frames.shape[:2], dtype=torch.bool) if mask is None else mask
-        shown = self.model.visible(pixels, every.to(self.how.device))
+        shown = self.model.visible(pixels, every.to(self.options.device))
         with self._autocast():
-            tokens = self.model.encode_picture(pixels, same_frames(frames.to(self.how.device)))
+            tokens = self.model.encode_picture(pixels, same_frames(frames.to(self.options.device)))
             return _EncodedModality(tokens, shown)
 
     @torch.inference_mode()
-    def _describe(self, sound: _EncodedModality, picture: _EncodedModality | None) -> Generation:
+    def _generate(self, sound: _EncodedModality, picture: _EncodedModality | None) -> Generation:
         tokens, mask = (None, None) if picture is None else (picture.tokens, picture.mask)
         with self._autocast():
             memory = self.model.fuse(sound.tokens, tokens, mask)
-            return self.model.decode(memory, self.how.beam, self.how.max_words)
+            return self.model.decode(memory, self.options.beam, self.options.max_words)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.how.device.type, self.how.autocast, enabled=self.how.autocast is not None)
+        return torch.autocast(
+            self.options.device.type, self.options.autocast, enabled=self.options.autocast is not None
+        )
 
 
 class _CaptionCollector:
-    """Captions and numbers of clips, as they come."""
+    """Collects the captions and scores of clips, batch by batch."""
 
     def __init__(self, clips: int, checkpoint: Checkpoint) -> None:
         self.decode = checkpoint.tokenizer.decode
@@ -213,8 +223,8 @@ class _CaptionCollector:
             values |= dict(zip(self.cues, out.cues.unbind(1), strict=True))
         for name, numbers in values.items():
             if numbers is not None:
-                place = self.numbers.setdefault(name, np.full(len(self.texts), math.nan))
-                place[rows] = numbers.float().cpu().numpy()
+                column = self.numbers.setdefault(name, np.full(len(self.texts), math.nan))
+                column[rows] = numbers.float().cpu().numpy()
 
     def captions(self) -> Captions:
         gate, entropy, evidence = (self.numbers.get(name) for name in ("gate", "entropy", "evidence"))

@@ -1,4 +1,4 @@
-"""Write clips of the procedural world as video files with captions and their truth."""
+"""Writes clips of the procedural world as video files, with captions and ground truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from evacap_cli.world import SECONDS, ClipScript, RecordingBank, World, render_a
 
 FPS = 10
 WIDTH, HEIGHT = 320, 240
-FORMAT = 1  # raise when the same options give other clips
+FORMAT = 1  # increase it when the same options give different clips
 PART = ".part"  # suffix of files that are being written
 OPTIONS_FILE = "synth.json"
 Progress = Callable[[int, int], None]  # clips done, clips in all
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]  # clips done, clips in all
 
 @dataclass(frozen=True)
 class SynthOptions:
-    """What decides the content of clips; `kinds`: weights of matched, off-screen, dubbed, distractor."""
+    """The options that determine the content of clips. `kinds`: weights of matched, off-screen, dubbed, distractor."""
 
     seed: int = 1
     recordings: str | None = None
@@ -43,7 +43,7 @@ class SynthOptions:
     kinds: tuple[float, float, float, float] = (0.65, 0.12, 0.08, 0.15)
 
     def world(self) -> World:
-        """The world of these options. Raises UsageError for an unusable recordings folder."""
+        """Returns the world of these options. Raises UsageError for an unusable recordings folder."""
         matched, off_screen, dubbed, distractor = self.kinds
         return World(
             self.seed,
@@ -58,7 +58,7 @@ class SynthOptions:
 
 
 def identity(options: SynthOptions, world: World) -> dict[str, Any]:
-    """What two runs must share to give the same clips; recordings count by name, not by folder."""
+    """Returns what two runs must share to give the same clips. Recordings are compared by name, not by folder."""
     digest = ""
     if world.recordings:
         names = "\n".join(f"{c}/{f}" for c, files in world.recordings.categories.items() for f in files)
@@ -74,10 +74,7 @@ def identity(options: SynthOptions, world: World) -> dict[str, Any]:
 
 
 def write_clip(script: ClipScript, path: Path, bank: RecordingBank | None = None) -> int:
-    """Render one clip to mp4 (H.264 yuv420p 320x240 at 10 fps, AAC mono 16 kHz); returns its bytes.
-
-    The file is written aside and renamed when it is whole.
-    """
+    """Renders one clip to mp4 (H.264 yuv420p 320x240 at 10 fps, AAC mono 16 kHz), atomically. Returns its size."""
     wave = render_audio(script, bank)
     with (
         written_whole(path, sync=False, temporary=path.with_name(path.name + PART)) as aside,
@@ -85,7 +82,7 @@ def write_clip(script: ClipScript, path: Path, bank: RecordingBank | None = None
     ):
         video = out.add_stream("libx264", rate=FPS)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        # one thread, no machine-dependent shortcuts: the same file again; a key frame every 2 s: quick seeks
+        # one thread, cpu-independent: reproducible files; a key frame every 2 s: fast seeking
         video.options = {"crf": "21", "preset": "medium", "threads": "1", "g": str(2 * FPS)} | {
             "x264-params": "cpu-independent=1"
         }
@@ -108,7 +105,7 @@ def write_clip(script: ClipScript, path: Path, bank: RecordingBank | None = None
     return path.stat().st_size
 
 
-# one world a worker process, made once by the pool's initializer
+# one world per worker process, made by the pool's initializer
 _WORKER: dict[str, World] = {}
 
 
@@ -124,7 +121,7 @@ def _work(i: int, path: str) -> int:
 def _render_all(
     options: SynthOptions, world: World, todo: Sequence[tuple[int, Path]], workers: int
 ) -> Iterator[int]:
-    """Sizes of the clips as they are written, in whatever order they are ready."""
+    """Yields the sizes of the clips as they are written, in any order."""
     if workers <= 1 or len(todo) < 2:
         for i, path in todo:
             yield write_clip(world.script(i), path, world.recordings)
@@ -148,7 +145,7 @@ def _render_all(
     except BrokenProcessPool as error:
         raise EvacapError(
             f"a worker process died while clips were written ({error})",
-            "Run again with --workers 1; finished clips stay.",
+            "Run again with --workers 1; finished clips are kept.",
         ) from error
 
 
@@ -158,9 +155,9 @@ def _write_aside(path: Path, text: str) -> None:
 
 
 def _check_folder(out: Path, wanted: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the clips in `out` may be kept. Raises EvacapError when other options made them."""
+    """Whether the clips in `out` can be kept. Raises EvacapError if they were made with other options."""
     if out.exists() and not out.is_dir():
-        raise UsageError(f"-o: {out} is a file", "Give a folder; it is made when it does not exist.")
+        raise UsageError(f"-o: {out} is a file", "Give a folder; it is created if it does not exist.")
     table = out / OPTIONS_FILE
     if overwrite:
         return False
@@ -170,32 +167,32 @@ def _check_folder(out: Path, wanted: dict[str, Any], overwrite: bool) -> bool:
         except ValueError:
             found = {}
         other = [
-            f"{key}: {found.get(key)!r} there, {value!r} asked"
+            f"{key}: {found.get(key)!r} there, {value!r} requested"
             for key, value in wanted.items()
             if found.get(key) != value
         ]
         if other:
             raise EvacapError(
-                f"{out} holds clips made with other options ({'; '.join(other)})",
+                f"{out} has clips made with other options ({'; '.join(other)})",
                 "Give another folder, or --overwrite to replace the clips.",
             )
         return True
-    taken = [n for n in ("videos", "captions.csv", "manifest.jsonl") if (out / n).exists()]
-    if taken:
+    existing = [n for n in ("videos", "captions.csv", "manifest.jsonl") if (out / n).exists()]
+    if existing:
         raise EvacapError(
-            f"{out} already has {', '.join(taken)} that `evacap synth` has not made (no {OPTIONS_FILE})",
+            f"{out} already has {', '.join(existing)}, which `evacap synth` did not make (no {OPTIONS_FILE})",
             "Give another folder, or --overwrite to replace them.",
         )
     return False
 
 
 def clip_name(i: int) -> str:
-    """Path of clip `i` relative to the output folder."""
+    """Returns the path of clip `i` relative to the output folder."""
     return f"videos/clip-{i:05d}.mp4"
 
 
 def captions_table(scripts: Sequence[ClipScript], captions: int) -> str:
-    """The wide CSV: video, caption_1 .. caption_N."""
+    """Returns the CSV table with columns video, caption_1 .. caption_N."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
     writer.writerow(["video", *(f"caption_{k + 1}" for k in range(captions))])
@@ -205,7 +202,7 @@ def captions_table(scripts: Sequence[ClipScript], captions: int) -> str:
 
 
 def manifest_lines(scripts: Sequence[ClipScript]) -> str:
-    """The truth of each clip, one JSON object a line, keys sorted."""
+    """Returns the ground truth of each clip, one JSON object per line, with sorted keys."""
     lines = (
         json.dumps({"video": clip_name(s.index), **s.to_dict()}, sort_keys=True, ensure_ascii=False)
         for s in scripts
@@ -227,12 +224,11 @@ def synthesize(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write `clips` clips of world `seed` to `out`: videos/clip-00000.mp4 .., captions.csv, manifest.jsonl.
+    """Writes `clips` clips of world `seed` to `out`: videos/clip-00000.mp4 .., captions.csv, manifest.jsonl.
 
-    Clips that are there already are kept when all options are the same. `captions`: 1 to 5 columns.
-    `progress` is called with (done, all) after each clip. Returns a summary: out, clips, written, kept,
-    bytes, kinds, sounds, objects.
-    Raises UsageError for wrong arguments and EvacapError for a folder that holds other clips.
+    Existing clips are kept if all options are the same. `captions`: 1 to 5 columns. `progress` is called with
+    (done, total) after each clip. Returns a summary: out, clips, written, kept, bytes, kinds, sounds, objects.
+    Raises UsageError for invalid arguments and EvacapError for a folder with other clips.
     """
     problems = []
     if clips < 1:
@@ -284,7 +280,7 @@ def synthesize(
     except OSError as error:
         raise EvacapError(
             f"cannot write to {out}: {error.strerror or error}",
-            "Check the folder, its rights and the free space.",
+            "Check the folder, its permissions and the free space.",
         ) from error
     return {
         "out": str(out),

@@ -1,4 +1,4 @@
-"""What is in a model, without making it: presets are built without memory, checkpoints and others' files read."""
+"""Describes presets, checkpoints and published weight files, and exports checkpoints."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from evacap_cli.tasks.importing.networks import WEIGHT, find_kind, read_weights
 from evacap_cli.tasks.importing.tensor_matching import TITLES
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-NEXT = {
-    "cav-mae": "an encoder to begin with: `evacap train ... --init-encoder FILE`",
-    "git": "a decoder to begin with: `evacap train ... --init-decoder FILE`",
-    "avcap": "a whole model: `evacap weights import avcap FILE -o DIR`, then `evacap caption ... --model DIR`",
-    "yamnet": "an ear of tag towers: `evacap weights import yamnet FILE -o DIR`",
-    "efficientnet-lite0": "an eye of tag towers: `evacap weights import efficientnet-lite0 FILE -o DIR`",
-    "ours": "a part to begin with: `evacap train ... --init-encoder FILE` or `--init-decoder FILE`",
+USES = {
+    "cav-mae": "initializes an encoder: `evacap train ... --init-encoder FILE`",
+    "git": "initializes a decoder: `evacap train ... --init-decoder FILE`",
+    "avcap": "a complete model: `evacap weights import avcap FILE -o DIR`, then `evacap caption ... --model DIR`",
+    "yamnet": "an audio tag tower: `evacap weights import yamnet FILE -o DIR`",
+    "efficientnet-lite0": "a picture tag tower: `evacap weights import efficientnet-lite0 FILE -o DIR`",
+    "ours": "initializes a part: `evacap train ... --init-encoder FILE` or `--init-decoder FILE`",
 }
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """Name, kind, fusion, parameters by part, sizes and features of a preset, a packaged model or a checkpoint; of a
-    file that others publish, what it holds and what it is good for. `networks`: of tag towers, the parameters of the
-    pre-trained networks, which the towers' numbers count too."""
+    """Describes a preset, a packaged model or a checkpoint: name, kind, fusion, parameters by part, sizes and features;
+    or a published weight file: its content and use. `networks`: parameters of the pre-trained networks of tag towers,
+    which those of the towers include."""
     if name in preset_names():
         preset = load_preset(name)
         with torch.device("meta"):
@@ -50,7 +50,7 @@ def describe_model(name: str) -> dict[str, Any]:
             resolve_model(name)
         except UsageError as error:
             raise UsageError(
-                f"{name}: no preset, packaged model, checkpoint or file with weights",
+                f"{name}: neither a preset, a packaged model, a checkpoint nor a weight file",
                 f"presets: {', '.join(preset_names())}; packaged: {', '.join(packaged_models()) or 'none'}",
             ) from error
         checkpoint = load_checkpoint(name)
@@ -77,7 +77,7 @@ def describe_model(name: str) -> dict[str, Any]:
 
 
 def _describe_published(path: Path) -> dict[str, Any] | None:
-    """None for a checkpoint of ours."""
+    """Describes a published weight file; None for an evacap checkpoint."""
     state = read_weights(path)
     kind = find_kind(state)
     if kind == "ours" and len({name.split(".")[0] for name in state}) > 1:
@@ -89,9 +89,9 @@ def _describe_published(path: Path) -> dict[str, Any] | None:
     return {
         "name": str(path),
         "kind": TITLES[kind] if kind else "unknown",
-        "about": NEXT[kind]
+        "about": USES[kind]
         if kind
-        else "its names are not those of CAV-MAE, GIT, AVCap, YAMNet or EfficientNet-lite0",
+        else "its tensor names are not those of CAV-MAE, GIT, AVCap, YAMNet or EfficientNet-lite0",
         "tensors": len(state),
         "dtypes": sorted({str(value.dtype).removeprefix("torch.") for value in state.values()}),
         "parameters": {"total": sum(parts.values()), **parts},
@@ -99,20 +99,21 @@ def _describe_published(path: Path) -> dict[str, Any] | None:
 
 
 def export(model: str, out: Path, precision: str = "fp32", overwrite: bool = False) -> int:
-    """Writes a checkpoint as one file that `--model` takes; returns its bytes."""
+    """Writes a checkpoint as one file for `--model`. Returns its size in bytes."""
     if precision not in DTYPES:
-        raise UsageError(f"--precision {precision}: is none of {', '.join(DTYPES)}")
+        raise UsageError(f"--precision {precision}: must be one of {', '.join(DTYPES)}")
     if out.suffix != SUFFIX:
         raise UsageError(
-            f"--out {out}: an exported checkpoint ends in {SUFFIX}", f"name it {out.with_suffix(SUFFIX)}"
+            f"--out {out}: the suffix of an exported checkpoint is {SUFFIX}",
+            f"name it {out.with_suffix(SUFFIX)}",
         )
     if out.exists() and not overwrite:
-        raise UsageError(f"--out {out}: is there already", "give another name, or --overwrite")
+        raise UsageError(f"--out {out}: already exists", "use another name, or --overwrite")
     checkpoint = load_checkpoint(model, dtype=DTYPES[precision])
     try:
         export_checkpoint(checkpoint, out)
     except OSError as error:
         raise EvacapError(
-            f"{out}: cannot be written ({error.strerror or error})", "make room, or name another place"
+            f"{out}: cannot be written ({error.strerror or error})", "free some space, or use another folder"
         ) from error
     return out.stat().st_size

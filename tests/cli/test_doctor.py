@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evacap_cli.tasks import doctor
-from evacap_cli.tasks.doctor import Warn, run_check
+from evacap_cli.tasks.doctor import CheckWarning, run_check
 
 from ..conftest import Evacap
 from ..metrics.java import hide_java
@@ -17,7 +17,7 @@ def broken() -> str:
 
 
 def lacking() -> str:
-    raise Warn("no demo", "reinstall")
+    raise CheckWarning("no demo", "reinstall")
 
 
 def test_each_check_has_a_status_and_a_cure() -> None:

@@ -160,11 +160,11 @@ def test_without_options_it_makes_its_own_benchmark(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--probs", "1.5"), "--probs 1.5: a share of the clips is from 0 to 1"),
+        (("--probs", "1.5"), "--probs 1.5: must be between 0 and 1"),
         (("--probs", "0,half"), "no list of numbers"),
         (("--probs", ","), "give at least one"),
-        (("--perturb", "shuffel"), "shuffel: is none of shuffle, swap-audio"),
-        (("--levels", "3"), "shuffle has none"),
+        (("--perturb", "shuffel"), "shuffel: must be one of shuffle, swap-audio"),
+        (("--levels", "3"), "shuffle has no levels"),
         (("--seeds", "1,1"), "different numbers"),
         (("--seeds", "0.5"), "different numbers, 0 or more"),
         (("--metrics", "FENSE"), "unknown metric: FENSE"),

@@ -17,7 +17,7 @@ from evacap_cli.data.store import Store
 from evacap_cli.model import load_checkpoint
 from evacap_cli.model.fusion import EvidenceSwitch
 from evacap_cli.tasks.batches import FeatureBatches
-from evacap_cli.tasks.importing import Imported, empty_model, save_part
+from evacap_cli.tasks.importing import ImportReport, empty_model, save_part
 
 from ..conftest import Evacap
 from ..media.clips import write
@@ -167,7 +167,7 @@ def test_begins_with_published_parts(
             empty_model(preset, sizes),
             part,
             tmp_path / f"{part}.safetensors",
-            Imported(tmp_path, "ours"),
+            ImportReport(tmp_path, "ours"),
         )
     decoders = ["decoder"] if preset == "evacap-tiny" else ["decoder", "picture_decoder"]
     args = ("train", preset, *SMALL, "--data", manifest, "-o", tmp_path / "run",

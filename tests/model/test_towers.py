@@ -27,7 +27,7 @@ from .samples import DECODER
 from .tagged import random_inputs, tag_model
 from .test_yamnet import FIXTURE
 
-EYE = FIXTURE.with_name("efficientnet_lite0.safetensors")
+EFFICIENTNET = FIXTURE.with_name("efficientnet_lite0.safetensors")
 """Logits (2, 1000) of `patterns` by EfficientNet-lite0 with its published fp32 weights."""
 
 
@@ -122,7 +122,7 @@ def test_the_packaged_eye_sees_as_published() -> None:
         TagEncoderConfig().network, num_classes=TagEncoderConfig.picture_classes
     ).eval()
     network.load_state_dict(packaged_state(network, "network_v"))
-    known = load_file(EYE)["logits"]
+    known = load_file(EFFICIENTNET)["logits"]
     with torch.inference_mode():
         found = network(patterns())
     torch.testing.assert_close(found, known, atol=0.06, rtol=0)

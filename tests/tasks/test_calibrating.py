@@ -270,7 +270,7 @@ def test_a_copy(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     assert "mismatch" in load_checkpoint(out).metadata
     again = evacap("weights", "calibrate", model, "--data", store, "-o", out)
     assert again.exit_code == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
     assert (
         evacap("weights", "calibrate", model, "--data", store, "-o", out, "--overwrite", "-q").exit_code == 0
     )

@@ -30,7 +30,7 @@ def test_a_precision_that_cannot_be_had_is_fp32(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("evacap_cli.tasks.devices.can_pack", lambda dtype: False)
     monkeypatch.setattr("evacap_cli.tasks.devices.can_multiply", lambda dtype: False)
     assert pick_precision("bf16", CPU) is None
-    assert "fp32 is used" in precision_note("bf16", CPU)
+    assert "using fp32" in precision_note("bf16", CPU)
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])

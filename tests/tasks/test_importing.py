@@ -277,4 +277,4 @@ def test_an_output_that_is_not_tied_and_broken_numbers_are_refused(vocab: Path, 
     with pytest.raises(EvacapError) as caught:
         import_avcap(saved(tmp_path / "a.pth", state), tmp_path / "a", vocab, overrides=SMALL)
     assert "textual.output.weight (should be tied to textual.embedding.words.weight)" in caught.value.message
-    assert "NaN or infinite): av_encoder.norm.bias" in caught.value.message
+    assert "NaN or infinite values: av_encoder.norm.bias" in caught.value.message

@@ -11,7 +11,7 @@ import pytest
 from evacap_cli.errors import EvacapError
 from evacap_cli.metrics.mixture_scores import auroc
 from evacap_cli.model import Checkpoint, load_checkpoint
-from evacap_cli.tasks.mismatch import FOLDS, RIDGE, Calibration, Fitted, fit, probability
+from evacap_cli.tasks.mismatch import FOLDS, RIDGE, Calibration, FittedCalibration, fit, probability
 
 
 def drawn(clips: int, pairs: int = 1, distance: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -121,8 +121,8 @@ def plain() -> Checkpoint:
     return replace(checkpoint, metadata={k: v for k, v in checkpoint.metadata.items() if k != "mismatch"})
 
 
-def calibrated(plain: Checkpoint, found: Fitted | dict[str, Any]) -> Checkpoint:
-    told = found.to_dict() if isinstance(found, Fitted) else found
+def calibrated(plain: Checkpoint, found: FittedCalibration | dict[str, Any]) -> Checkpoint:
+    told = found.to_dict() if isinstance(found, FittedCalibration) else found
     return replace(plain, metadata={**plain.metadata, "mismatch": told})
 
 

@@ -47,11 +47,11 @@ def test_a_seed_is_a_pairing() -> None:
 
 @pytest.mark.parametrize(("clips", "seed"), [(5, 4), (5, -1)])
 def test_a_seed_that_there_is_not(clips: int, seed: int) -> None:
-    with pytest.raises(UsageError, match=r"5 clips have the seeds 0 to 3"):
+    with pytest.raises(UsageError, match=r"5 clips allow the seeds 0 to 3"):
         Pairing.draw(clips, seed)
 
 
 @pytest.mark.parametrize("clips", [0, 1])
 def test_one_clip_has_no_donor(clips: int) -> None:
-    with pytest.raises(UsageError, match="another's picture"):
+    with pytest.raises(UsageError, match="cannot be exchanged"):
         Pairing.draw(clips, 0)

@@ -18,7 +18,7 @@ from evacap_cli.errors import EvacapError, MediaError, UsageError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.media.worker import resident_bytes
 from evacap_cli.tasks.clips import ClipSettings, load_clip, load_entry
-from evacap_cli.tasks.preparing import causes, features_of, prepare
+from evacap_cli.tasks.preparing import features_of, group_failures, prepare
 
 from ..media.clips import heard, time_shown, tone, write
 
@@ -85,7 +85,7 @@ def test_extracted_pictures_are_looked_at_instead(tmp_path: Path) -> None:
 
 def test_entries_without_a_file_and_with_too_little_sound(tmp_path: Path) -> None:
     settings = ClipSettings(TINY)
-    with pytest.raises(MediaError, match="there is no file"):
+    with pytest.raises(MediaError, match="no such file"):
         load_entry(Entry("a", "a", (), None), settings)
     short = write(tmp_path / "short.wav", video=None, audio="pcm_s16le", wave=tone(0.02, 44_100))
     with pytest.raises(MediaError, match="shorter than 25 ms"):
@@ -133,7 +133,7 @@ def test_causes_are_counted_by_kind() -> None:
         for i in range(5)
     ]
     rows += [{"key": "m", "source": "m", "status": "missing", "error": "no file name contains m"}]
-    first, second = causes(rows)
+    first, second = group_failures(rows)
     assert (first.count, first.error, first.first) == (
         5,
         "k0.mp4: it ends at 0.5 s",

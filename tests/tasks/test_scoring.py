@@ -67,7 +67,7 @@ def test_two_systems_on_the_clips_that_both_have(tmp_path: Path) -> None:
     report = scored(tmp_path, GOOD, POOR)
     assert report.against is not None
     assert report.system.scores.clips == report.against.scores.clips == ("a.mp4", "b.mp4", "c.mp4")
-    assert any("only the 3 clips" in note for note in report.notes)
+    assert any("only the 3 common clips" in note for note in report.notes)
     assert report.against.pairs.missing == ["d.mp4"]
     assert not report.complete
     found = report.as_dict()

@@ -48,7 +48,7 @@ def test_fetched_once_and_then_found(cache: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", WORDS[:-1], WORDS + b"more\n", b"<html>"])
 def test_another_file_is_not_kept(data: bytes, cache: Path) -> None:
-    with pytest.raises(EvacapError, match="another file"):
+    with pytest.raises(EvacapError, match="not the expected file"):
         fetch_vocabulary(answering(data))  # type: ignore[arg-type]
     assert not [path for path in cache.rglob("*") if path.is_file()]
 

@@ -1,4 +1,4 @@
-"""Published checkpoints into our models: files to names, names to places, sizes to sizes."""
+"""Imports published checkpoints: maps their tensors to parameters of our models and resizes them."""
 
 from evacap_cli.tasks.importing.imports import (
     empty_model,
@@ -9,11 +9,11 @@ from evacap_cli.tasks.importing.imports import (
     import_networks,
     save_part,
 )
-from evacap_cli.tasks.importing.tensor_matching import Imported, Row
+from evacap_cli.tasks.importing.tensor_matching import ImportReport, TensorReport
 
 __all__ = [
-    "Imported",
-    "Row",
+    "ImportReport",
+    "TensorReport",
     "empty_model",
     "import_avcap",
     "import_cav_mae",

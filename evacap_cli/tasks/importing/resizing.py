@@ -1,4 +1,4 @@
-"""Weights for other sizes of sound and picture than those they were trained with."""
+"""Resizes weights to other audio and picture sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evacap_cli.model import EncoderConfig
 
 
 def resized(ours: str, value: Tensor, wanted: Tensor, config: EncoderConfig) -> Tensor | None:
-    """`value` for other sizes of sound or picture, None where that makes no sense."""
+    """Returns `value` resized to the model's audio or picture size, None if it cannot be resized."""
     if ours == "encoder.patch_embed_v.weight":
         if value.dim() == 4 and wanted.dim() == 5 and value.shape == wanted[:, :, 0].shape:
             frames = wanted.shape[2]
@@ -38,8 +38,8 @@ def resized(ours: str, value: Tensor, wanted: Tensor, config: EncoderConfig) -> 
 
 
 def _grid(count: int, rows: int, columns: int | None) -> tuple[int, int, int] | None:
-    """(tubelets, rows, columns) of `count` positions: of sound (no `columns`) any length, of pictures any number of
-    ours, or one square of another size."""
+    """Returns (tubelets, rows, columns) of `count` positions: audio (no `columns`) has any length; pictures have our
+    grid with any number of tubelets, or a single square grid of another size."""
     if columns is None:
         return (1, rows, count // rows) if count % rows == 0 else None
     if count % (rows * columns) == 0:

@@ -1,4 +1,4 @@
-"""Sizes and settings: which settings a file's shapes tell, and which to change where a file does not fit."""
+"""Infers model settings from tensor shapes, and names the settings to change if a file does not fit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AXES = (
     (r"decoder\..*\.narrow\.weight", ("decoder.width", "decoder.feedforward")),
     (r"decoder\.", ("decoder.width", "decoder.width")),
 )
-"""For names of parameters, the settings of their axes; "" where it is none."""
+"""Parameter name patterns, and the settings that determine the axes; "" for none."""
 _STACKS = (
     ("encoder.blocks_a", "encoder.depth"),
     ("encoder.blocks_v", "encoder.picture_depth"),
@@ -41,8 +41,8 @@ _OF_OTHER_UNITS = ("audio_frames", "image_size", "audio_patch", "image_patch", "
 
 
 def size_settings(name: str, found: Sequence[int], wanted: Sequence[int]) -> set[str]:
-    """Settings to change so that parameter `name` has the shape `found` instead of `wanted`: `model.decoder.width=48`,
-    without a number where the axis is not counted in the setting's unit."""
+    """Returns the settings that give parameter `name` the shape `found` instead of `wanted`, such as
+    `model.decoder.width=48`; without a value if the setting has another unit than the axis."""
     if len(found) != len(wanted):
         return {"model.encoder.frames, model.encoder.picture_tokens"} if "patch_embed_v" in name else set()
     axes = next((axes for pattern, axes in _AXES if re.match(pattern, name)), ())
@@ -54,53 +54,53 @@ def size_settings(name: str, found: Sequence[int], wanted: Sequence[int]) -> set
 
 
 def depth_settings(found: Collection[str], wanted: Collection[str]) -> set[str]:
-    """Settings of the stacks that have another number of blocks in a file than in the model, by names of ours."""
+    """Returns the settings of the stacks whose number of blocks differs between file and model, by our names."""
     settings = set()
     for stack, setting in _STACKS:
-        there, here = (
+        in_file, in_model = (
             len({match[1] for name in names if (match := re.match(rf"{re.escape(stack)}\.(\d+)\.", name))})
             for names in (found, wanted)
         )
-        if there and here and there != here:
-            settings.add(f"model.{setting}={there}")
+        if in_file and in_model and in_file != in_model:
+            settings.add(f"model.{setting}={in_file}")
     return settings
 
 
 def avcap_sizes(state: dict[str, Tensor], base: RunConfig) -> dict[str, Any]:
-    """The settings that AVCap's tensors tell by their shapes; mel bins and picture size are those of `base`. Raises
-    EvacapError when a tensor is not there."""
+    """Infers settings from the shapes of AVCap's tensors; mel bins and image size are those of `base`. Raises
+    EvacapError if a tensor is missing."""
 
     def shape(name: str) -> torch.Size:
         if name not in state:
-            raise EvacapError(f"{name} is not in the file", "get the whole file")
+            raise EvacapError(f"{name} is not in the file", "get the complete file")
         return state[name].shape
 
     def blocks(names: str) -> int:
         return len({match[1] for name in state if (match := re.match(names + r"\.(\d+)\.", name))})
 
-    sound = shape("av_encoder.patch_embed_a.proj.weight")
-    looks = "av_encoder.modality_v" in state
+    audio = shape("av_encoder.patch_embed_a.proj.weight")
+    has_picture = "av_encoder.modality_v" in state
     encoder, layer = base.model.encoder, "textual.transformer.encoder.layer"
-    rows = encoder.mel_bins // sound[2]
-    audio_frames = shape("av_encoder.pos_embed_a")[1] // rows * sound[3]
+    rows = encoder.mel_bins // audio[2]
+    audio_frames = shape("av_encoder.pos_embed_a")[1] // rows * audio[3]
     picture: dict[str, Any] = {}
     frames, fps, seconds = base.features.frames, base.features.fps, base.features.seconds
-    if looks:
-        sight = shape("av_encoder.patch_embed_v.proj.weight")
-        tubelets = shape("av_encoder.pos_embed_v")[1] // (encoder.image_size // sight[-1]) ** 2
-        span, frames = frames / fps, 2 * tubelets if len(sight) == 5 else 1
+    if has_picture:
+        patch = shape("av_encoder.patch_embed_v.proj.weight")
+        tubelets = shape("av_encoder.pos_embed_v")[1] // (encoder.image_size // patch[-1]) ** 2
+        span, frames = frames / fps, 2 * tubelets if len(patch) == 5 else 1
         fps = frames / span
-        picture = {"image_patch": sight[-1], "picture_depth": blocks("av_encoder.blocks_v")}
+        picture = {"image_patch": patch[-1], "picture_depth": blocks("av_encoder.blocks_v")}
     if audio_frames != encoder.audio_frames:
         seconds = audio_frames / 100  # a frame is 10 ms
     tags = "av_encoder.mlp_head.1.weight"
     return {
         "model": {
-            **({} if looks else {"fusion": "audio-only"}),
+            **({} if has_picture else {"fusion": "audio-only"}),
             "encoder": {
                 **picture,
-                "width": sound[0],
-                "audio_patch": list(sound[2:]),
+                "width": audio[0],
+                "audio_patch": list(audio[2:]),
                 "audio_frames": audio_frames,
                 "frames": frames,
                 "depth": blocks("av_encoder.blocks_a"),

@@ -1,4 +1,4 @@
-"""A file's tensors and a model's parameters: what goes where, and what became of each."""
+"""Matches a file's tensors to a model's parameters, and reports on each."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from evacap_cli.tasks.importing.resizing import resized
 from evacap_cli.tasks.importing.sizes import depth_settings, size_settings
 
 ENCODER, DECODER = "encoder.", "decoder."
-MOST_NAMED = 10
+MAX_NAMED = 10  # tensors listed in a message
 TITLES = {**NAMES, "yamnet": "YAMNet", "efficientnet-lite0": "EfficientNet-lite0"}
-"""Whose weights they are, by the kind of a file."""
+"""The title of each kind of file."""
 _LEFT_OUT = (
-    (r"av_encoder\.(decoder_|mask_token)", "paints masked patches in CAV-MAE's pre-training"),
-    (r"image_encoder\.", "GIT's own image encoder, whose place the towers take"),
+    (r"av_encoder\.(decoder_|mask_token)", "reconstructs masked patches in CAV-MAE's pre-training"),
+    (r"image_encoder\.", "GIT's image encoder, which the towers replace"),
     (
         r"textual\.visual_projection\.",
-        "reads GIT's image encoder; the towers' projection begins afresh, as in AVCap",
+        "belongs to GIT's image encoder; the towers' projection is new, as in AVCap",
     ),
 )
 _PICTURE = re.compile(r"encoder\.(patch_embed_v|modality_v|pos_embed_v|blocks_v)\b")
@@ -36,8 +36,8 @@ _TAGS = re.compile(r"encoder\.tag_head\.")
 
 
 @dataclass(frozen=True)
-class Row:
-    """What became of one tensor. `what`: loaded, renamed, resized, left out or fresh (ours, which the file lacks)."""
+class TensorReport:
+    """The report on one tensor. `what`: loaded, renamed, resized, left out or fresh (ours, missing in the file)."""
 
     published: str
     ours: str
@@ -46,13 +46,13 @@ class Row:
 
 
 @dataclass
-class Imported:
-    """An import, tensor by tensor. parameters: how many of the model's numbers came from the file."""
+class ImportReport:
+    """The report on an import, tensor by tensor. parameters: number of parameters loaded from the file."""
 
     path: Path
     kind: str
     parameters: int = 0
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TensorReport] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -62,7 +62,7 @@ class Imported:
         }
 
     def groups(self) -> list[tuple[str, int, str, str]]:
-        """(what, tensors, which, why) with like tensors in one row: which is a name, or the first of several."""
+        """Returns (what, count, name of the first tensor, reason) of each group of similar tensors."""
         groups: dict[tuple[str, str, str], list[str]] = {}
         for row in self.rows:
             part = "" if row.what == "left out" else row.ours.split(".")[0]
@@ -80,18 +80,18 @@ class Imported:
 
 def match(
     path: Path, kind: str, state: dict[str, Tensor], model: CaptionModel, part: str, allow: Sequence[str]
-) -> tuple[dict[str, Tensor], Imported]:
-    """Our parameters below `part` as the file has them, and what became of each tensor. Raises EvacapError."""
+) -> tuple[dict[str, Tensor], ImportReport]:
+    """Returns our parameters below `part` from the file, and a report on every tensor. Raises EvacapError."""
     own = {name: value for name, value in model.state_dict().items() if name.startswith(part)}
     taken: dict[str, Tensor] = {}
     thirds: dict[str, dict[int, Tensor]] = {}
-    imported = Imported(path, kind)
+    imported = ImportReport(path, kind)
     unexpected, broken, misfits, settings = [], [], [], set()
     misfitting: set[str] = set()
     encoder = model.config.encoder
 
     def note(published: str, ours: str, what: str, why: str = "") -> None:
-        imported.rows.append(Row(published, ours, what, why))
+        imported.rows.append(TensorReport(published, ours, what, why))
 
     def allowed(*names: str) -> bool:
         return any(fnmatchcase(name, pattern) for name in names for pattern in allow)
@@ -146,14 +146,14 @@ def match(
     if unexpected or misfits or broken or missing:
         targets = [target_of(f"av_encoder.{name}" if kind == "cav-mae" else name) for name in state]
         settings.update(depth_settings({target.name for target in targets if target}, set(own)))
-    cure = f"set {', '.join(sorted(settings))}" if settings else "choose the preset that it was made for"
-    if error := misfit(path, unexpected, misfits, broken, missing, cure):
+    cure = f"set {', '.join(sorted(settings))}" if settings else "choose the preset that matches the file"
+    if error := misfit_error(path, unexpected, misfits, broken, missing, cure):
         raise error
     imported.parameters = sum(value.numel() for value in taken.values())
     return taken, imported
 
 
-def misfit(
+def misfit_error(
     path: Path,
     unexpected: Sequence[str],
     misfits: Sequence[str],
@@ -161,14 +161,14 @@ def misfit(
     missing: Sequence[str],
     cure: str,
 ) -> EvacapError | None:
-    """The error that names all tensors that do not fit; None if there are none."""
+    """Returns the error that lists all tensors that do not fit; None if all fit."""
     problems = [
-        f"{len(names)} {what}: {some(sorted(names))}"
+        f"{len(names)} {what}: {list_names(sorted(names))}"
         for names, what in (
-            (unexpected, "tensors that have no place in the model"),
-            (misfits, "tensors of another shape"),
-            (broken, "tensors with numbers that are none (NaN or infinite)"),
-            (missing, "parameters of the model that it lacks"),
+            (unexpected, "tensors that the model does not have"),
+            (misfits, "tensors with another shape"),
+            (broken, "tensors with NaN or infinite values"),
+            (missing, "parameters of the model that the file lacks"),
         )
         if names
     ]
@@ -176,20 +176,20 @@ def misfit(
         return None
     return EvacapError(
         f"{path}: does not fit the model\n" + "\n".join(problems),
-        f"{cure}, or name what may be left out, or lacking, with --allow PATTERN",
+        f"{cure}, or allow unused or missing tensors with --allow PATTERN",
     )
 
 
 def _why_left_out(
     name: str, ours: str, state: dict[str, Tensor], model: CaptionModel, own: dict[str, Tensor]
 ) -> str:
-    """Why a published tensor is not needed; empty when it is."""
+    """Returns why a published tensor is not needed, or "" if it is."""
     if not ours:
-        return "no path of the published model reads it"
+        return "the published model does not use it"
     if name == OUTPUT:
         words = state.get(WORDS)
         tied = words is not None and torch.equal(state[name], words)
-        return "the word embedding's copy" if tied else ""
+        return "a copy of the word embedding" if tied else ""
     for pattern, reason in _LEFT_OUT:
         if re.match(pattern, name):
             return reason
@@ -197,21 +197,21 @@ def _why_left_out(
         return ""
     fusion = model.config.fusion
     if _PICTURE.match(ours) and not model.has_picture:
-        return f"the picture's, at which {fusion} does not look"
+        return f"part of the picture tower, which {fusion} does not use"
     if _NORM.match(ours):
-        return f"a norm of a path that {fusion} does not take"
-    return "tags are not asked for" if _TAGS.match(ours) and not model.config.encoder.tag_classes else ""
+        return f"a norm of a path that {fusion} does not use"
+    return "tags are not requested" if _TAGS.match(ours) and not model.config.encoder.tag_classes else ""
 
 
 def _may_be_fresh(ours: str, kind: str) -> bool:
-    """What the published files do not have, by their nature."""
+    """Whether published files of a kind never have a parameter."""
     if kind == "cav-mae":
-        return bool(_TAGS.match(ours))  # pre-trained without them
+        return bool(_TAGS.match(ours))  # CAV-MAE is pre-trained without a tagging head
     if kind == "ours":
         return bool(_TAGS.match(ours)) or ours.startswith("decoder.project_memory.")
     return kind == "git" and ours.startswith("decoder.project_memory.")
 
 
-def some(names: Sequence[str]) -> str:
-    rest = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def list_names(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")

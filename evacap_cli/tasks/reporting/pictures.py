@@ -20,7 +20,7 @@ from evacap_cli.data.store.files import disk_errors
 from evacap_cli.features import FeatureSettings
 from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS
 from evacap_cli.media import READERS, DecodePool
-from evacap_cli.tasks.clips import CAREFUL, ClipSettings, load_clip
+from evacap_cli.tasks.clips import SAFE_READERS, ClipSettings, load_clip
 from evacap_cli.tasks.reporting.copies import small_copy
 
 FRAMES, SIDE = 4, 112  # frames of a strip, and pixels of each
@@ -98,7 +98,7 @@ def draw_file(job: PictureJob, readers: tuple[str, ...] = READERS) -> Drawn:
 
 def draw_file_carefully(job: PictureJob) -> Drawn:
     """For files on which a worker was lost: without decord, and without a copy."""
-    return draw_file(PictureJob(job.index, job.path, job.start, job.end), CAREFUL)
+    return draw_file(PictureJob(job.index, job.path, job.start, job.end), SAFE_READERS)
 
 
 def draw(fbank: np.ndarray, frames: np.ndarray | None) -> tuple[bytes, bytes]:

@@ -57,7 +57,7 @@ def test_fewer_clips_than_a_batch_make_a_smaller_one() -> None:
 @pytest.mark.parametrize(
     ("clips", "world", "overrides", "said"),
     [
-        (0, 1, {}, "no clip"),
+        (0, 1, {}, "no training clips"),
         (3, 4, {}, "too few"),
         (40, 2, {"batch_size": 7}, "shared evenly by 2 processes"),
     ],

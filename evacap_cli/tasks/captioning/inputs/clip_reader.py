@@ -17,15 +17,15 @@ from evacap_cli.features.settings import WINDOW_SECONDS
 from evacap_cli.media import PADDING, READERS, SAMPLE_RATE, Media, SoundPass, follow_frames, open_media_twice
 from evacap_cli.tasks.captioning.inputs.local_files import local_file
 from evacap_cli.tasks.clips import (
-    CAREFUL,
+    SAFE_READERS,
     Clip,
     ClipSettings,
-    hear,
+    compute_fbank,
     is_silent,
     load_clip,
-    no_sound,
-    stay_on_one_core,
-    too_short,
+    silence_error,
+    too_short_error,
+    use_one_thread,
 )
 
 if TYPE_CHECKING:  # keeps workers from importing the code that finds inputs
@@ -59,7 +59,7 @@ def read_source(
 def read_source_carefully(source: Source, settings: ClipSettings) -> Clip | Iterator[Clip | None]:
     """Reads an input on which a worker crashed: without decord or, in segments, without pictures."""
     if settings.segment is None:
-        return read_source(source, settings, CAREFUL)
+        return read_source(source, settings, SAFE_READERS)
     return read_segments(source, replace(settings, frames=0), "" if settings.frames == 0 else WORKER_LOST)
 
 
@@ -72,7 +72,7 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
     for missing pictures if `settings.frames` is 0. Holds a few segments in memory. Raises MediaError if there is no
     clip.
     """
-    stay_on_one_core()
+    use_one_thread()
     features, count = settings.features, settings.frames
     crop = partial(_crop, size=features.image_size)
     with local_file(source) as path, open_media_twice(path, settings.audio_track) as (media, pictures):
@@ -141,7 +141,9 @@ def _read_segments(media: Media, source: Source, settings: ClipSettings) -> Iter
             yield None
         else:
             made += 1
-            yield _Segment(hear(wave, settings.features), start, end, media.note if made == 1 else "")
+            yield _Segment(
+                compute_fbank(wave, settings.features), start, end, media.note if made == 1 else ""
+            )
         reached = max(reached, end)
         if sound.end is not None and start + length >= limit:
             break
@@ -165,7 +167,7 @@ def _nothing_heard(source: Source, settings: ClipSettings, most: int, quiet: int
     """Returns the error for a recording without clips. most: samples of its longest segment."""
     start = source.start or 0.0
     if quiet and settings.min_rms is None:
-        return no_sound(start, math.inf if source.end is None else limit)
+        return silence_error(start, math.inf if source.end is None else limit)
     if quiet:
         return MediaError(
             f"nothing in it is louder than {settings.min_rms:g} dBFS", "lower --min-rms, or omit it"
@@ -174,7 +176,7 @@ def _nothing_heard(source: Source, settings: ClipSettings, most: int, quiet: int
         return MediaError(f"the part from {start:g} to {source.end:g} s is empty")
     if limit <= start:
         return MediaError(f"the part from {start:g} s on is not in it: it ends at {limit:.2f} s")
-    return too_short(most)
+    return too_short_error(most)
 
 
 def _without_padding(end: float, seconds: float | None) -> float:
