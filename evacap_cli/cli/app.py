@@ -15,6 +15,7 @@ from evacap_cli.cli.doctor import doctor
 from evacap_cli.cli.evaluate import evaluate
 from evacap_cli.cli.prepare import prepare
 from evacap_cli.cli.report import report
+from evacap_cli.cli.reproduce import reproduce
 from evacap_cli.cli.robustness import robustness
 from evacap_cli.cli.score import score
 from evacap_cli.cli.speed import speed
@@ -31,7 +32,7 @@ app = typer.Typer(
 
 COMMANDS: tuple[tuple[Callable[..., None], bool], ...] = (  # and whether they need arguments
     (caption, True), (prepare, True), (train, True), (evaluate, True), (robustness, False), (speed, False),
-    (score, True), (report, True), (synth, True), (doctor, False),
+    (score, True), (reproduce, True), (report, True), (synth, True), (doctor, False),
 )  # fmt: skip
 for command, needs in COMMANDS:
     register(app, needs_arguments=needs)(command)

@@ -34,6 +34,12 @@ def intervals(
     return {name: _interval(values, level) for name, values in drawn.items()}
 
 
+def draw(statistics: Mapping[str, Statistic], draws: int = DRAWS, seed: int = 0) -> dict[str, Array]:
+    """The values of each metric over bootstrap samples of the clips, (draws,). The same clips are drawn for every
+    system with as many clips, so that differences of such values are paired."""
+    return _draw([statistics], draws, seed)[0]
+
+
 def compare(
     ours: Mapping[str, Statistic],
     other: Mapping[str, Statistic],

@@ -109,7 +109,8 @@ def _number(seconds: float | None) -> str:
 
 
 def draw_times(timed: Timings, path: Path) -> None:
-    """Plots the time relative to the audio-only model against the number of frames and writes a PNG to `path`.
+    """Plots the time relative to the audio-only model against the number of frames and writes it to `path`, as PNG or
+    SVG by its suffix.
 
     There is one line per model and decoding, and a dotted one for the values that the paper gives. Without a time of
     the audio-only model, no file is written. An existing file is replaced once the new one is complete.
@@ -140,4 +141,4 @@ def draw_times(timed: Timings, path: Path) -> None:
         axes.grid(alpha=0.25)
         axes.legend(fontsize=7)
         with written_whole(path, sync=False) as temporary:
-            figure.savefig(temporary, format="png")
+            figure.savefig(temporary, format=path.suffix.removeprefix("."))

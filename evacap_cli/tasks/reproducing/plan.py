@@ -1,0 +1,191 @@
+"""What is reproduced: the systems, how large everything is at each scale, and the steps in their order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evacap_cli.errors import UsageError
+from evacap_cli.tasks.speed import SpeedOptions
+
+SHARES = (0.0, 0.05, 0.5, 1.0)
+"""Of shuffled pictures, in training (Table 2) and at test time (Table 3)."""
+TABLES = ("table1", "table2", "table3", "table4", "figure2")
+FRAMES = (0, 1, 4, 8, 18)
+
+
+@dataclass(frozen=True)
+class System:
+    """A row. method: of its presets, `METHOD-base` and `METHOD-tiny`. overrides: of the preset's settings."""
+
+    key: str
+    name: str
+    method: str
+    overrides: tuple[str, ...] = ()
+
+
+SYSTEMS = {
+    system.key: system
+    for system in (
+        System("audio", "Audio Only", "audio"),
+        System("avcap", "AVCap", "avcap"),
+        System("vact", "V-ACT", "vact"),
+        System("lavcap", "LAVCap", "lavcap"),
+        System("evacap", "EVACap (Proposed)", "evacap"),
+        System("evacap-no-sms", "EVACap w/o S", "evacap-no-sms"),
+        System("evacap-no-entropy", "EVACap w/o E", "evacap-no-entropy"),
+        System("evacap-no-sms-no-entropy", "EVACap w/o S&E", "evacap-no-sms-no-entropy"),
+        System("evacap-no-gate", "EVACap w/o G", "evacap-no-gate"),
+        System("evidence", "Evidence (ours)", "evidence"),
+        System("evacap-sms-50", "EVACap, SMS 50 %", "evacap", ("training.sms=0.5",)),
+        System("evacap-sms-100", "EVACap, SMS 100 %", "evacap", ("training.sms=1.0",)),
+    )
+}
+MAIN = ("audio", "avcap", "vact", "lavcap", "evacap", "evacap-no-sms", "evidence")
+ABLATIONS = ("evacap", "evacap-no-sms", "evacap-no-entropy", "evacap-no-sms-no-entropy", "evacap-no-gate")
+SHUFFLED = {0.0: "evacap-no-sms", 0.05: "evacap", 0.5: "evacap-sms-50", 1.0: "evacap-sms-100"}
+"""The systems of Table 2 by their share."""
+ROWS = {
+    "table1": MAIN,
+    "table2": tuple(SHUFFLED.values()),
+    "table3": (*MAIN, *ABLATIONS[2:]),
+    "table4": (*ABLATIONS, "evidence"),
+}
+TIMED = ("audio", "avcap", "vact", "lavcap", "evacap", "evacap-no-entropy", "evacap-no-gate", "evidence")
+"""The systems of Figure 2: one for each network, as the training of SMS changes none."""
+AT_18_FRAMES = (
+    "features.frames=18",
+    "features.fps=2.0",
+    "features.window=hamming",
+    "model.encoder.frames=18",
+)
+"""The paper gives AVCap 18 frames, its public code 8."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """For the plan: seconds for each clip (a training step's share, a caption, a score, a clip to make), for each step
+    besides, and of all timing; megabytes of a model and of a clip. Measured where `machine` says."""
+
+    train: float
+    caption: float
+    score: float
+    make: float
+    start: float
+    timing: float
+    model: float
+    clip: float
+    machine: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is. clips: of train, val and test, drawn by `evacap synth`; None: the user's stores.
+    start_epochs: of the model that all others start from; 0: none. donors: seeds of the shuffled pictures."""
+
+    name: str
+    size: str
+    seeds: tuple[int, ...]
+    clips: tuple[int, int, int] | None
+    start_epochs: float
+    overrides: tuple[str, ...]
+    donors: tuple[int, ...]
+    metrics: str | None
+    speed: SpeedOptions
+    costs: Costs
+    checkpoint: str = "last"
+    workers: int = 2
+    """Processes that decode and load clips."""
+
+    def preset(self, system: System) -> str:
+        return f"{system.method}-{self.size}"
+
+    def settings(self, system: System, seed: int) -> tuple[str, ...]:
+        """Settings over those of the preset."""
+        frames = AT_18_FRAMES if self.size == "base" and system.method in ("avcap", "audio") else ()
+        return (*frames, *self.overrides, *system.overrides, f"training.seed={seed}")
+
+
+BOTH = ("cached", "recompute")
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale("paper", "base", (0,), None, 0.0, ("training.stop_on=cider",), (0, 1, 2), None,
+              SpeedOptions(FRAMES, BOTH), checkpoint="best",
+              costs=Costs(0.05, 0.1, 0.05, 0.0, 60.0, 3600.0, 960.0, 0.6, "guessed for one GPU of a data centre")),
+        Scale("demo", "tiny", (0, 1, 2), (2400, 200, 300), 10.0, ("training.epochs=1.5",), (0, 1, 2), None,
+              SpeedOptions(FRAMES, BOTH),
+              costs=Costs(0.025, 0.03, 0.003, 0.6, 12.0, 240.0, 24.0, 0.9, "2 cores of a server")),
+        Scale("smoke", "tiny", (0,), (12, 20, 10), 1.0,
+              ("training.epochs=1", "training.batch_size=4", "model.encoder.depth=1", "model.encoder.picture_depth=1",
+               "model.decoder.layers=1"), (0,), "BLEU,ROUGE_L,CIDEr",
+              SpeedOptions(FRAMES, BOTH, words=2, beam=2, warmup=0, runs=1), workers=0,
+              costs=Costs(0.05, 0.05, 0.01, 0.6, 2.0, 30.0, 24.0, 0.9, "2 cores of a server")),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work, with a folder of its own. seconds and megabytes: what it may take."""
+
+    name: str
+    kind: str
+    seconds: float
+    megabytes: float
+    system: str = ""
+    seed: int = 0
+
+
+def plan(scale: Scale, only: Sequence[str], clips: tuple[int, int, int], seeds: Sequence[int]) -> list[Step]:
+    """The steps of the tables `only`, in their order. clips: of train, val and test. Raises UsageError."""
+    if unknown := [name for name in only if name not in TABLES]:
+        raise UsageError(f"--only {', '.join(unknown)}: no such table", f"there are {', '.join(TABLES)}")
+    wanted = [name for name in TABLES if not only or name in only]
+    evaluated = {key for name in wanted if name in ("table1", "table2", "table4") for key in ROWS[name]}
+    swept = set(ROWS["table3"]) if "table3" in wanted else set()
+    trained = [key for key in SYSTEMS if key in evaluated | swept]
+    costs, train, test = scale.costs, clips[0], clips[2]
+    steps = []
+    if trained and scale.clips is not None:
+        steps.append(Step("clips", "clips", sum(clips) * costs.make, sum(clips) * costs.clip))
+    if trained and scale.start_epochs:
+        steps.append(Step("start", "train", _training(scale, scale.start_epochs, train), costs.model))
+    epochs = next(
+        float(v.partition("=")[2]) for v in (*scale.overrides, "training.epochs=50") if "epochs=" in v
+    )
+    caption, score = costs.caption * test, costs.score * test
+    for seed in seeds:
+        for key in trained:
+            steps.append(
+                Step(f"train-{key}-{seed}", "train", _training(scale, epochs, train), costs.model, key, seed)
+            )
+            if key in evaluated:
+                steps.append(
+                    Step(f"evaluate-{key}-{seed}", "evaluate", costs.start + caption + score, 1, key, seed)
+                )
+            if key in swept:
+                many = 1 + len(scale.donors)
+                seconds = costs.start + many * caption + 2 * many * score
+                steps.append(Step(f"robustness-{key}-{seed}", "robustness", seconds, 1, key, seed))
+    if "figure2" in wanted:
+        steps.append(Step("speed", "speed", costs.timing, 1))
+    return steps
+
+
+def _training(scale: Scale, epochs: float, clips: int) -> float:
+    return scale.costs.start + epochs * clips * scale.costs.train
+
+
+def hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
+def processes_by_default() -> int:
+    """One for each GPU, and one without any."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())

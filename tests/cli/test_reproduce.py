@@ -1,0 +1,80 @@
+"""`evacap reproduce` through the app: the plan, and everything at the scale `smoke`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from evacap_cli.tasks.reproducing.plan import SYSTEMS
+from tests.conftest import Evacap
+
+
+def test_the_plan_is_shown_and_nothing_written(evacap: Evacap, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = evacap("reproduce", out, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "train-vact-2" in result.stdout
+    assert "GB of disk" in result.stdout
+    planned = json.loads(evacap("reproduce", out, "--dry-run", "--only", "figure2", "--json").stdout)
+    assert [step["step"] for step in planned["steps"]] == ["speed"]
+    assert not out.exists()
+    for wrong in (
+        ("--scale", "paper"),
+        ("--only", "table7"),
+        ("--seeds", "a"),
+        ("--workers", "-1"),
+        ("--processes", "0"),
+    ):
+        result = evacap("reproduce", out, "--dry-run", *wrong)
+        assert result.exit_code == 2, result.output
+        assert wrong[0] in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_everything_at_the_smallest_scale(evacap: Evacap, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("reproduce", out, "--scale", "smoke", "--device", "cpu")
+    result = evacap(*command, "--only", "table2", "--json")
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout)["numbers"]) == {"table2"}
+    first = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("steps/*/done.json")}
+    assert {name for name in first if name.startswith("train")} == {
+        f"train-{key}-0" for key in ("evacap-no-sms", "evacap", "evacap-sms-50", "evacap-sms-100")
+    }
+    result = evacap(*command)
+    assert result.exit_code == 0, result.output
+    later = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("steps/*/done.json")}
+    assert {name: later[name] for name in first} == first  # nothing is done twice
+    for name in ("tables.md", "tables.csv", "figure2.svg", "report.html", "environment.json"):
+        assert (out / name).stat().st_size, name
+    page = (out / "tables.md").read_text("utf-8")
+    assert all(title in page for title in ("Table 1", "Table 2", "Table 3", "Table 4", "Figure 2"))
+    assert ElementTree.parse(out / "figure2.svg").getroot().tag.endswith("svg")
+    with (out / "tables.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["system"] for row in rows} == {system.name for system in SYSTEMS.values()}
+    shuffled = {row["at"] for row in rows if row["table"] == "table3"}
+    assert shuffled == {"0%", "5%", "50%", "100%"}
+    frames = {
+        (row["metric"], row["at"]) for row in rows if row["table"] == "figure2" and row["system"] == "AVCap"
+    }
+    assert frames == {(f"{n} frames", how) for n in (0, 1, 4, 8, 18) for how in ("cached", "recompute")}
+    told = {(row["system"], row["metric"]) for row in rows if row["table"] == "mismatch"}
+    assert {
+        ("V-ACT", "AUROC of gate"),
+        ("LAVCap", "AUROC of transport"),
+        ("EVACap (Proposed)", "AUROC of entropy"),
+    } <= told
+    about = json.loads((out / "environment.json").read_text("utf-8"))
+    assert set(about["steps"]) == set(later)
+    assert {name: store["clips"] for name, store in about["stores"].items()} == {
+        "train": 12,
+        "val": 20,
+        "test": 10,
+    }
+    assert not list(out.rglob("training.pt"))
