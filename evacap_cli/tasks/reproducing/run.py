@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from evacap_cli import __version__
+from evacap_cli.atomic import written_whole
 from evacap_cli.data.store import Store
-from evacap_cli.data.store.files import disk_errors, written_whole
+from evacap_cli.data.store.files import disk_errors
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.devices import pick_device, pick_precision
-from evacap_cli.tasks.evaluation import Show, check_place
+from evacap_cli.tasks.evaluation import Show, check_output
 from evacap_cli.tasks.reproducing.comparison import Comparison, compared, mismatch_signs
 from evacap_cli.tasks.reproducing.plan import SCALES, TABLES, Step, hours, plan
 from evacap_cli.tasks.reproducing.steps import SETS, Machine, Places, carry_out
@@ -49,7 +50,7 @@ class Reproduction:
     """What is to be done in the folder `out`, and what is done. Raises UsageError for options that do not fit."""
 
     def __init__(self, out: Path, options: ReproduceOptions) -> None:
-        check_place(out)
+        check_output(out)
         if options.scale not in SCALES:
             raise UsageError(f"--scale {options.scale}: is none of {', '.join(SCALES)}")
         if len(options.data) not in (0, len(SETS)):

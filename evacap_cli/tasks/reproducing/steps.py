@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evacap_cli.atomic import written_whole
 from evacap_cli.data.store import Store
-from evacap_cli.data.store.files import written_whole
 from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.metrics.bootstrap import draw

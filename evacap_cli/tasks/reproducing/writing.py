@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from evacap_cli.data.store.files import written_whole
+from evacap_cli.atomic import written_whole
 from evacap_cli.report.latency import TimingRow, Timings, draw_times
 from evacap_cli.report.pages import Figure, Page, Table
 from evacap_cli.report.pages.figures import Line, line_chart
