@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
 """In the order of their numbers: `PAD`, `BOS` and `EOS` of the model are 0, 1 and 2."""
 
 BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+HYPHEN = re.compile(r"(?<=\w) - (?=\w)")
 
 
 class Tokenizer:
@@ -104,8 +107,8 @@ class Tokenizer:
         return [self.bos, *words, self.eos]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Up to the first eos, without bos and pad."""
-        return self.engine.decode(self._said(tokens))
+        """Up to the first eos, without bos and pad. Hyphens join their words again, as in `cock-a-doodle-doo`."""
+        return HYPHEN.sub("-", self.engine.decode(self._said(tokens)))
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The tokens that `decode` joins; those that continue a word begin with `##`."""

@@ -67,6 +67,14 @@ def test_decoding_ends_at_the_first_end(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([BOS, PAD, dog[1], PAD, dog[2]]) == "a dog"
 
 
+def test_hyphens_join_their_words() -> None:
+    captions = ["a cock crows cock-a-doodle-doo", "a 6-string guitar", "a dog barks"]
+    tokenizer = Tokenizer.train(captions, 300)
+    assert tokenizer.decode(tokenizer.encode(captions[0])) == captions[0]
+    assert tokenizer.decode(tokenizer.encode(captions[1])) == captions[1]
+    assert tokenizer.decode(tokenizer.encode("- a dog -")) == "- a dog -"
+
+
 def test_new_words_of_known_letters_are_spelt(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("a dingbell barked")
     assert 3 not in tokens
