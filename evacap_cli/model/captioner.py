@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from evacap_cli.model.adaptive import AdaptiveDecoder, AdaptiveFusion
 from evacap_cli.model.beam import BeamSettings, CachedDecoding, Hypotheses, RecomputedDecoding, beam_search
+from evacap_cli.model.causal_lm import CausalLMDecoder, CausalLMDecoding
 from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
 from evacap_cli.model.encoder import Block, TwoTowerEncoder
@@ -154,11 +155,11 @@ class CaptionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.decoder.output_bias.device
+        return self.decoder.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.decoder.output_bias.dtype
+        return self.decoder.dtype
 
     def encode_audio(self, fbank: Tensor) -> Tensor:
         """fbank: (B, T, F) normalised -> what `fuse` takes of the sound, (B, T_a, d)."""
@@ -440,12 +441,17 @@ class CaptionModel(nn.Module):
             eos=self.eos,
             pad=self.pad,
         )
-        kind = CachedDecoding if cached else RecomputedDecoding
-
         allowed = self._allowed(memory)
 
         def said(decoder: TextDecoder, memory: Fused, allowed: Tensor | None) -> Hypotheses:
-            decoding = kind(decoder, memory.tokens, memory.mask, settings)
+            inputs = (memory.tokens, memory.mask, settings)
+            decoding: CausalLMDecoding | CachedDecoding | RecomputedDecoding
+            if not cached:
+                decoding = RecomputedDecoding(decoder, *inputs)
+            elif isinstance(decoder, CausalLMDecoder):
+                decoding = CausalLMDecoding(decoder, *inputs)
+            else:
+                decoding = CachedDecoding(decoder, *inputs)
             batch, device = memory.tokens.shape[0], memory.tokens.device
             rules = None if self.lexicon is None or allowed is None else self.lexicon.rules(allowed)
             return beam_search(decoding.step, decoding.reorder, batch, settings, device, rules)
@@ -508,6 +514,8 @@ def _build_encoder(config: ModelConfig, picture: bool, unified: bool) -> TwoTowe
 
 def _build_decoder(config: ModelConfig) -> TextDecoder:
     width = config.encoder.width
+    if config.decoder.kind == "causal-lm":
+        return CausalLMDecoder(config.decoder, width)
     if config.fusion == "adaptive":
         return AdaptiveDecoder(config.decoder, width, config.encoder.audio_tokens + config.adaptive.tags)
     return TextDecoder(config.decoder, width)

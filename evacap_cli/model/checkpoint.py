@@ -19,6 +19,7 @@ from torch import Tensor
 from evacap_cli.atomic import folder_written_whole, old_folder, written_whole
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.captioner import CaptionModel
+from evacap_cli.model.causal_lm import CausalLMDecoder
 from evacap_cli.model.config import ModelConfig
 from evacap_cli.model.lexicon import Lexicon
 from evacap_cli.model.tag_encoder import TagEncoder
@@ -83,6 +84,9 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
         built = CaptionModel(
             ModelConfig.from_dict(config["model"]), tokenizer.bos, tokenizer.eos, tokenizer.pad
         )
+    if isinstance(built.decoder, CausalLMDecoder):
+        built.decoder.load_language_model()
+        state = {k: v for k, v in built.state_dict().items() if built.decoder.is_foreign(k)} | state
     if config.get("shared"):
         state = shared_weights(name for name in built.state_dict() if name not in state) | state
     try:
@@ -181,4 +185,10 @@ def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, featu
 
 
 def _state(model: CaptionModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
+    """Without the weights of a language model, which the checkpoint names."""
+    foreign = model.decoder.is_foreign if isinstance(model.decoder, CausalLMDecoder) else lambda name: False
+    return {
+        name: value.detach().cpu().to(dtype or value.dtype).contiguous()
+        for name, value in model.state_dict().items()
+        if not foreign(name)
+    }

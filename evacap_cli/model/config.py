@@ -11,6 +11,7 @@ FUSIONS = (
     "entropy-gate", "gate", "cross-attention", "concat", "audio-only", "evidence", "adaptive", "optimal-transport",
 )  # fmt: skip
 TOWERS = ("cav-mae", "tags")
+DECODERS = ("git", "causal-lm")
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class LexiconConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The GIT-style text decoder. Defaults are GIT-base's, with BERT's uncased vocabulary."""
+    """The text decoder. Defaults are GIT-base's, with BERT's uncased vocabulary."""
 
     vocab_size: int = 30522
     width: int = 768
@@ -214,6 +215,13 @@ class DecoderConfig:
     embedding_norm_eps: float = 1e-8
     length_penalty: float = 0.6
     """Exponent of the length by which beam search divides: higher values favour longer captions."""
+    kind: str = "git"
+    """`git`: our decoder. `causal-lm`: a Hugging Face language model, which brings all sizes but `positions`."""
+    language_model: str = ""
+    """Of `causal-lm`: a local folder, or hf:ORG/NAME."""
+    lora_rank: int = 8
+    lora_alpha: int = 32
+    """Of `causal-lm`: the adapters that are trained."""
 
     def problems(self) -> list[str]:
         found = _too_small(
@@ -221,6 +229,11 @@ class DecoderConfig:
         )
         if not found and self.width % self.heads:
             found.append(f"decoder: width {self.width} is no multiple of heads {self.heads}")
+        found += _too_small("decoder", self, ("lora_rank", "lora_alpha"))
+        if self.kind not in DECODERS:
+            found.append(f"decoder.kind: {self.kind!r} is none of {', '.join(DECODERS)}")
+        if (self.kind == "causal-lm") != bool(self.language_model):
+            found.append("decoder.language_model: for kind causal-lm, and only for it")
         return found
 
 
@@ -300,6 +313,9 @@ class ModelConfig:
         for fusion, section in _SECTIONS.items():
             if self.fusion != fusion:
                 del values[section]
+        if self.decoder.kind == "git":
+            for name in ("kind", "language_model", "lora_rank", "lora_alpha"):
+                del values["decoder"][name]
         if self.towers == "tags":
             return {"towers": "tags", **values}
         del values["lexicon"]
@@ -330,6 +346,11 @@ class ModelConfig:
             problems.append(f"evidence.windows: tag towers compare whole clips (1), got {evidence.windows}")
         if towers != "tags" and values.get("lexicon"):
             problems.append("model.lexicon: only for towers: tags")
+        if decoder.kind == "causal-lm" and (towers == "tags" or fusion in ("adaptive", "evidence")):
+            problems.append(
+                "decoder.kind: causal-lm does not go with towers: tags, fusion: adaptive or fusion: evidence, whose "
+                "decoders are ours"
+            )
         if adaptive.tags > encoder.tag_classes:
             problems.append(
                 f"adaptive.tags: {adaptive.tags} is more than the encoder's {encoder.tag_classes} classes"

@@ -71,6 +71,15 @@ class TextDecoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     @property
+    def device(self) -> torch.device:
+        return self.output_bias.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what it takes; packed layers have a precision of their own."""
+        return self.output_bias.dtype
+
+    @property
     def stack(self) -> list[DecoderLayer]:
         return cast("list[DecoderLayer]", list(self.layers))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from evacap_cli.model.causal_lm import CausalLMDecoder
 from evacap_cli.model.evidence import Evidence
 from evacap_cli.model.tag_encoder import NETWORKS
 from evacap_cli.model.tag_evidence import TagEvidence
@@ -98,6 +99,8 @@ def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
         for module, name in _linear(model):
             setattr(module, name, _packed(getattr(module, name), dtype))
         for decoder in model.decoders:
+            if isinstance(decoder, CausalLMDecoder):
+                continue
             decoder.vocabulary = PackedLinear(decoder.words.weight, decoder.output_bias, torch.float32)
         model.packed = dtype
     return model
@@ -109,7 +112,7 @@ def _linear(module: nn.Module) -> list[tuple[nn.Module, str]]:
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             found.append((module, name))
-        elif name not in NETWORKS and not isinstance(child, Evidence | TagEvidence):
+        elif name not in NETWORKS and not isinstance(child, Evidence | TagEvidence | CausalLMDecoder):
             found += _linear(child)
     return found
 

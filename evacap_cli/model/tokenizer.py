@@ -14,6 +14,15 @@ from evacap_cli.errors import EvacapError
 SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
 """In the order of their numbers: `PAD`, `BOS` and `EOS` of the model are 0, 1 and 2."""
 
+KNOWN = (
+    ("[CLS]", "[SEP]", "[PAD]"),  # BERT
+    ("[BOS]", "[EOS]", "[PAD]"),  # ours
+    ("<s>", "</s>", "<unk>"),  # Llama 2, Mistral
+    ("<|begin_of_text|>", "<|end_of_text|>", "<|end_of_text|>"),  # Llama 3
+    ("<|endoftext|>", "<|endoftext|>", "<|endoftext|>"),  # GPT-2, Pythia, Qwen
+)
+"""Beginning, end and padding of vocabularies, by which a stored one is told."""
+
 BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 HYPHEN = re.compile(r"(?<=\w) - (?=\w)")
@@ -92,8 +101,8 @@ class Tokenizer:
             raise EvacapError(
                 f"{path}: not a readable tokenizer ({error})", "take it from the checkpoint again"
             ) from error
-        bert = engine.token_to_id("[CLS]") is not None
-        return cls(engine, "[CLS]", "[SEP]") if bert else cls(engine)
+        there = (names for names in KNOWN if all(engine.token_to_id(name) is not None for name in names))
+        return cls(engine, *next(there, KNOWN[1]))
 
     def to_text(self) -> str:
         return self.engine.to_str(pretty=True)

@@ -123,11 +123,14 @@ def evaluate(
     store = Store(data)
     references = read_references(store)
     models = open_models(names)
+    parameters = [
+        parameter_counts(model.model)["total"] for model in models
+    ]  # packed weights are no parameters
     captioners = [
         StoreCaptioner(model, store, options.inference_options()) for model in models
     ]  # all models are checked before the first one runs
     found = []
-    for model, captioner in zip(models, captioners, strict=True):
+    for model, captioner, count in zip(models, captioners, parameters, strict=True):
         began = time.monotonic()
         progress = None if show is None else partial(show, model.name)
         captions = captioner.caption(progress)
@@ -138,7 +141,7 @@ def evaluate(
                 model.name,
                 str(model.metadata.get("preset", "")),
                 model.model.config.fusion,
-                parameter_counts(model.model)["total"],
+                count,
                 captions,
                 scores,
                 intervals(scores.statistics),

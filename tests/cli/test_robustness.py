@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evacap_cli.data.store import Store
-from evacap_cli.model import save_checkpoint
+from evacap_cli.model import load_checkpoint, parameter_counts, save_checkpoint
 from evacap_cli.tasks import sample
 
 from ..conftest import Evacap
@@ -46,6 +46,9 @@ def test_evaluate_makes_a_row_a_model(evacap: Evacap, world: Path, tmp_path: Pat
     assert f"{CLIPS} clips, hash of their names" in result.stdout
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]
     assert [model["fusion"] for model in found] == ["entropy-gate", "audio-only"]
+    for model in found:  # as they are before weights are packed
+        total = parameter_counts(load_checkpoint(world / model["fusion"]).model)["total"]
+        assert model["parameters"] == total > 0
     assert found[0]["metrics"].keys() == {"BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "CIDEr"}
     assert found[0]["paper"]["metrics"]["CIDEr"] == 0.649
     assert "| entropy-gate |" in (tmp_path / "out" / "table.md").read_text()

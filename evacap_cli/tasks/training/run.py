@@ -21,6 +21,7 @@ from evacap_cli.model import (
     load_checkpoint,
     parameter_counts,
 )
+from evacap_cli.model.causal_lm import load_tokenizer
 from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note
 from evacap_cli.tasks.importing import import_cav_mae, import_git, import_networks
@@ -89,7 +90,9 @@ def plan_run(config: str, overrides: Sequence[str], options: RunOptions) -> dict
             "device": str(device),
             "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
             "clips at once": clips,
-            "GB": estimate_memory(settings.model, settings.training, max(clips, 1), dtype),
+            "GB": estimate_memory(settings.model, settings.training, max(clips, 1), dtype)
+            if settings.model.decoder.kind == "git"
+            else "not estimated with a language model",
         },
     }
     if options.data is not None:
@@ -211,7 +214,14 @@ def _initialize(
             _report_unused(checkpoint, settings, callbacks)
             return checkpoint.tokenizer, checkpoint.model
         return checkpoint.tokenizer, _transfer(checkpoint, settings, callbacks)
-    if options.vocab is not None or options.init_decoder is not None:
+    if settings.model.decoder.kind == "causal-lm":
+        if options.vocab is not None or options.init_decoder is not None:
+            raise UsageError(
+                "--vocab and --init-decoder are for our decoder, and model.decoder.kind is causal-lm",
+                "leave them out: the language model brings its own words and weights",
+            )
+        tokenizer = load_tokenizer(settings.model.decoder)
+    elif options.vocab is not None or options.init_decoder is not None:
         tokenizer = Tokenizer.from_vocab(find_vocabulary(options.vocab))
     else:
         captions = [text for i in range(len(store)) for text in store.captions(i)]
