@@ -55,13 +55,20 @@ JavaProgram = Annotated[
 
 
 def evaluate(
-    model: Annotated[
-        list[str], typer.Option(help="Checkpoint or packaged model. Repeat for several models.")
-    ],
     data: Annotated[
         Path,
         typer.Option(help="Feature store (evacap prepare) of the test clips and their reference captions."),
     ],
+    model: Annotated[
+        list[str] | None, typer.Option(help="Checkpoint or packaged model. Repeat for several models.")
+    ] = None,
+    captions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File with the captions of another system for all test clips, in any layout of evacap score. Repeat "
+            "for several systems."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -90,6 +97,7 @@ def evaluate(
     Examples:
     evacap evaluate --model runs/evacap/best --data test.store -o table1
     evacap evaluate --model demo --model audio-demo --data test.store --metrics CIDEr
+    evacap evaluate --model runs/evacap/best --captions theirs.csv --data test.store
     """
     from evacap_cli.metrics.suite import Settings, choose_metrics
     from evacap_cli.report.tables import markdown, print_table
@@ -99,13 +107,15 @@ def evaluate(
     options = EvaluateOptions(
         beam, max_words, batch_size, device, precision, Settings(choose_metrics(metrics), java)
     )
+    if not model and not captions:
+        raise UsageError("--model and --captions are missing", "give at least one of them")
     check_output(out)
     check_report(report_page)
     if report_page is not None and out is None:
         raise UsageError(f"--report {report_page}: is of a folder of results", "name one with -o")
     say_precision(precision, device, quiet)
     with Meter("captioning", quiet=quiet) as meter:
-        found = run(model, data, options, stages(meter))
+        found = run(model or (), data, options, stages(meter), captions or ())
     header, rows = table(found)
     notes = [f"{len(found[0].scores.clips)} clips, hash of their names {found[0].scores.id_hash}"]
     if out is not None:

@@ -20,12 +20,17 @@ _NUMBERS = ("image_id", "audio_id", "id")
 _OF_A_CAPTION = "audiocap_id"  # the id of a caption; used only if no other column names the clip
 _NAMES = (*_FILES, "youtube_id", "ytid", "video_id", "clip", "key", *_NUMBERS, _OF_A_CAPTION)
 _TIMES = ("start", "end", "start_time")
-_SAYING = ("caption", "prediction", "captions")
+# columns of candidates; tables of other systems can have the references beside them, as `caption`
+_SAYING = (
+    "caption_predicted", "predicted_caption", "prediction", "predictions", "predicted", "generated_caption",
+    "hypothesis", "candidate", "candidates", "caption", "captions",
+)  # fmt: skip
 _REFERENCE = re.compile(r"(captions?|references?)([ _]?\d+)?")
 _SHOWN = 5
 _FORMS = f"""a table (CSV, JSON, JSONL or Parquet) needs a column with clip names ({", ".join(_NAMES[:2])}, ...,
-  youtube_id, image_id, id) and a column with captions: `caption` for candidates; for references `caption` (one per
-  row), `captions` (a list) or `caption_1`, `caption_2`, ...; COCO result and annotation JSON also work"""
+  youtube_id, image_id, id) and a column with captions: `prediction` or `caption` for candidates;
+  for references `caption` (one per row), `captions` (a list) or `caption_1`, `caption_2`, ...; COCO result and
+  annotation JSON and {{"clip": "caption"}} also work"""
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,7 @@ def _fill(result: Pairs, labels: list[str], chosen: dict[int, Candidate], refere
 
 def _read(path: Path) -> Table:
     known = {*_NAMES, *_TIMES, *_SAYING, "status"}
-    return read_table(path, lambda name: name in known or bool(_REFERENCE.fullmatch(name)))
+    return read_table(path, lambda name: name in known or bool(_REFERENCE.fullmatch(name)), mapping=True)
 
 
 def _rows(path: Path, table: Table, saying: list[str]) -> Iterator[tuple[str, Named, dict[str, Any]]]:

@@ -17,6 +17,8 @@ from evacap_cli.atomic import written_whole
 from evacap_cli.data.store import Store
 from evacap_cli.errors import UsageError
 from evacap_cli.metrics.bootstrap import intervals
+from evacap_cli.metrics.caption_pairs import References, pair, read_candidates
+from evacap_cli.metrics.clip_names import Named
 from evacap_cli.metrics.spice import cache_file
 from evacap_cli.metrics.spice_cache import TupleCache
 from evacap_cli.metrics.suite import Scores, Settings, score_captions
@@ -60,16 +62,17 @@ class EvaluateOptions:
 
 @dataclass
 class Evaluation:
-    """The results of one model. intervals: 95 % by bootstrap over clips. seconds: of captioning all clips."""
+    """The results of one model, or of captions from a file. intervals: 95 % by bootstrap over clips. seconds: of
+    captioning all clips. Captions from a file have neither preset, fusion, parameters nor seconds."""
 
     name: str
     preset: str
     fusion: str
-    parameters: int
+    parameters: int | None
     captions: Captions
     scores: Scores
     intervals: dict[str, tuple[float, float]]
-    seconds: float
+    seconds: float | None
 
     def row(self) -> dict[str, Any]:
         """Returns the entry of `metrics.json`."""
@@ -85,7 +88,7 @@ class Evaluation:
             "intervals": self.intervals,
             "unavailable": self.scores.unavailable,
             "tokenizer": self.scores.tokenizer,
-            "seconds_per_clip": self.seconds / len(self.scores.clips),
+            "seconds_per_clip": None if self.seconds is None else self.seconds / len(self.scores.clips),
             "paper": None if printed is None else {"method": printed[0], "metrics": printed[1]},
         }
 
@@ -115,13 +118,33 @@ def read_references(store: Store) -> list[list[str]]:
     return references
 
 
+def read_captions(path: Path, store: Store, references: Sequence[Sequence[str]]) -> list[str]:
+    """The captions of another system for the clips of a store, in their order. Raises UsageError if a clip has none."""
+    clips = References(
+        store.folder, [Named((key,)) for key in store.keys], [list(texts) for texts in references]
+    )
+    pairs = pair(read_candidates(path), path, clips)
+    if missing := [*pairs.missing, *pairs.failed]:
+        raise UsageError(
+            f"{path}: has no caption for {len(missing)} of {len(store)} clips, the first is {missing[0]}",
+            "rows of one table must have the same clips; evacap score takes an incomplete file",
+        )
+    return pairs.candidates
+
+
 def evaluate(
-    names: Sequence[str], data: Path, options: EvaluateOptions | None = None, show: Show | None = None
+    names: Sequence[str],
+    data: Path,
+    options: EvaluateOptions | None = None,
+    show: Show | None = None,
+    files: Sequence[Path] = (),
 ) -> list[Evaluation]:
-    """Captions every clip of `data` with every model and scores them. Raises EvacapError."""
+    """Captions every clip of `data` with every model and scores them, and the captions in `files`, of other systems.
+    Raises EvacapError."""
     options = options or EvaluateOptions()
     store = Store(data)
     references = read_references(store)
+    others = {path: read_captions(path, store, references) for path in files}
     models = open_models(names)
     parameters = [
         parameter_counts(model.model)["total"] for model in models
@@ -148,6 +171,12 @@ def evaluate(
                 seconds,
             )
         )
+    stems = [*(each.name for each in found), *(path.stem for path in others)]
+    for path, texts in others.items():
+        name = path.stem if stems.count(path.stem) == 1 else str(path)
+        scores = score(store.keys, texts, references, options.scoring, show)
+        unknown = Captions(texts, np.full(len(texts), np.nan), None, None)
+        found.append(Evaluation(name, "", "", None, unknown, scores, intervals(scores.statistics), None))
     return found
 
 
@@ -171,9 +200,7 @@ def table(found: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
     header, rows = ["model", "parameters", *names], []
     for each in found:
         values, ends = each.scores.values, each.intervals
-        rows.append(
-            [each.name, f"{each.parameters / 1e6:.1f} M", *(number(values[name], 3) for name in names)]
-        )
+        rows.append([each.name, millions(each.parameters), *(number(values[name], 3) for name in names)])
         rows.append(
             [
                 "  95 %",
@@ -186,6 +213,10 @@ def table(found: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
             cells = (number(paper[name], 3) if name in paper else "" for name in names)
             rows.append([f"  paper's {name} (AudioCaps)", "", *cells])
     return header, rows
+
+
+def millions(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:.1f} M"
 
 
 def check_output(out: Path | None) -> None:

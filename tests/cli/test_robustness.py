@@ -91,6 +91,38 @@ def test_a_sweep_can_be_repeated(evacap: Evacap, world: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_evaluate_takes_captions_of_other_systems(evacap: Evacap, world: Path, tmp_path: Path) -> None:
+    """Captions that one of our models made are scored as its own."""
+    data = ("--data", world / "store", *QUICK)
+    out = tmp_path / "out"
+    assert evacap("evaluate", "--model", world / "concat", *data, "-o", out).exit_code == 0
+    (first,) = json.loads((out / "metrics.json").read_text())["models"]
+    with (out / "predictions-concat.csv").open(newline="", encoding="utf-8") as file:
+        captions = {row["key"]: row["caption"] for row in csv.DictReader(file)}
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text(json.dumps({f"audio/{key}.wav": text for key, text in reversed(captions.items())}))
+    files = ("--captions", theirs, "--captions", out / "predictions-concat.csv")
+    result = evacap("evaluate", "--model", world / "audio-only", *files, *data, "-o", tmp_path / "both")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "both" / "metrics.json").read_text())["models"]
+    assert [row["model"] for row in found] == ["audio-only", "theirs", "predictions-concat"]
+    for row in found[1:]:
+        assert (row["metrics"], row["intervals"]) == (first["metrics"], first["intervals"])
+        assert (row["id_hash"], row["parameters"], row["seconds_per_clip"]) == (first["id_hash"], None, None)
+    assert evacap("report", tmp_path / "both").exit_code == 0
+    alone = evacap("evaluate", "--captions", theirs, *data, "--json")
+    assert json.loads(alone.stdout)["models"][0]["metrics"] == first["metrics"]
+    captions.popitem()
+    theirs.write_text(json.dumps(captions))
+    result = evacap("evaluate", "--captions", theirs, *data)
+    assert result.exit_code == 2
+    assert f"has no caption for 1 of {CLIPS} clips" in result.stderr
+    result = evacap("evaluate", *data)
+    assert result.exit_code == 2
+    assert "--model and --captions are missing" in result.stderr
+
+
+@pytest.mark.slow
 def test_evidence_is_told(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     given = ("--model", world / "evidence", "--data", world / "store", *QUICK)
     result = evacap("evaluate", *given, "-o", tmp_path / "table")

@@ -37,6 +37,10 @@ COCO = json.dumps(
 )
 
 
+MAPPED = json.dumps({"7fmOlUlwoNg": [{"caption": text} for text in SAID[0]], "6BJ455B1aAs": SAID[1][0]})
+"""As pycocoevalcap takes them, and one text."""
+
+
 def write(folder: Path, name: str, text: str) -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
@@ -49,7 +53,8 @@ def paired(folder: Path, candidates: str, references: str = AUDIOCAPS, suffix: s
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("a.csv", AUDIOCAPS), ("w.csv", WIDE), ("l.jsonl", JSONL), ("c.json", COCO)]
+    ("name", "text"),
+    [("a.csv", AUDIOCAPS), ("w.csv", WIDE), ("l.jsonl", JSONL), ("c.json", COCO), ("m.json", MAPPED)],
 )
 def test_forms_of_references(tmp_path: Path, name: str, text: str) -> None:
     assert read_references(write(tmp_path, name, text)).captions == SAID
@@ -84,6 +89,41 @@ def test_forms_of_candidates(tmp_path: Path, suffix: str, text: str) -> None:
     assert found.references == SAID
     assert found.counts() == {"clips": 2, "missing": 0, "failed": 0, "extra": 0, "unreferenced": 0, "empty": 0,
                               "repeated": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (
+            ".csv",
+            "file_name,caption,caption_predicted\n7fmOlUlwoNg.wav,a reference,hum\n6BJ455B1aAs.wav,other,bang\n",
+        ),
+        (".csv", "audiocap_id,youtube_id,prediction,references\n1,7fmOlUlwoNg,hum,x\n2,6BJ455B1aAs,bang,y\n"),
+        (".json", json.dumps({"7fmOlUlwoNg.wav": "hum", "6BJ455B1aAs.wav": ["bang"]})),
+        (".json", json.dumps({"7fmOlUlwoNg": [{"caption": "hum"}], "6BJ455B1aAs": [{"caption": "bang"}]})),
+        (
+            ".json",
+            json.dumps(
+                [
+                    {"id": "7fmOlUlwoNg", "predicted_caption": "hum"},
+                    {"id": "6BJ455B1aAs", "predicted_caption": "bang"},
+                ]
+            ),
+        ),
+    ],
+)
+def test_captions_of_other_systems(tmp_path: Path, suffix: str, text: str) -> None:
+    found = paired(tmp_path, text, suffix=suffix)
+    assert found.candidates == ["hum", "bang"]
+    assert found.references == SAID
+
+
+@pytest.mark.parametrize(
+    "content", [{"a": True}, {"a": [None]}, {"a": "text", "b": None}, {"a": {"caption": "x"}}, {}]
+)
+def test_an_object_of_anything_else_is_no_table(tmp_path: Path, content: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="not a list of objects"):
+        read_candidates(write(tmp_path, "x.json", json.dumps(content)))
 
 
 def test_cocos_results_go_with_cocos_annotations(tmp_path: Path) -> None:

@@ -36,11 +36,12 @@ def whole_number(text: str) -> str:
     return re.sub(r"^(\d+)\.0+$", r"\1", text.strip())
 
 
-def read_table(path: Path, wanted: Callable[[str], bool]) -> Table:
+def read_table(path: Path, wanted: Callable[[str], bool], mapping: bool = False) -> Table:
     """Reads the rows of `path`. The suffix selects the format: `.json`, `.jsonl`/`.ndjson`, `.parquet`/`.pq`, else CSV.
 
     From a Parquet file, only columns whose `plain_name` is `wanted` are read, because other columns can contain whole
-    recordings. Raises UsageError with the cause if the file cannot be read.
+    recordings. mapping: whether a JSON object may map clips to captions. Raises UsageError with the cause if the file
+    cannot be read.
     """
     suffix = path.suffix.lower()
     if suffix in (".parquet", ".pq"):
@@ -54,7 +55,7 @@ def read_table(path: Path, wanted: Callable[[str], bool]) -> Table:
             f"{path}: cannot be read as UTF-8 ({error.reason} at byte {error.start})", "save it in UTF-8"
         ) from error
     if suffix == ".json":
-        return _read_json(path, text)
+        return _read_json(path, text, mapping)
     if suffix in (".jsonl", ".ndjson"):
         return _read_jsonl(path, text)
     return _read_csv(path, text)
@@ -92,13 +93,16 @@ def _read_csv(path: Path, text: str) -> Table:
     return _table(path, [name for name in columns if name.strip()], rows)
 
 
-def _read_json(path: Path, text: str) -> Table:
-    """Reads a list of objects, an object with such a list as `data`, or COCO's `images` and `annotations`."""
+def _read_json(path: Path, text: str, mapping: bool) -> Table:
+    """Reads a list of objects, an object with such a list as `data`, COCO's `images` and `annotations`, or, with
+    `mapping`, an object that maps clips to captions."""
     content = _parse(path, "", text)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
         content = _coco(path, content)
     elif isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
+    elif mapping and isinstance(content, dict) and (rows := _mapped(content)):
+        content = rows
     if not isinstance(content, list):
         raise UsageError(
             f"{path}: is not a list of objects",
@@ -106,6 +110,20 @@ def _read_json(path: Path, text: str) -> Table:
             '"annotations"; name a file with one object per line .jsonl',
         )
     return _objects(path, [(f"object {i}", row) for i, row in enumerate(content, 1)])
+
+
+def _mapped(content: dict[str, Any]) -> list[Any]:
+    """Rows of an object whose values are all captions: a text, a list of texts, or a list of objects with a `caption`.
+    Empty if it is something else."""
+    rows = []
+    for clip, value in content.items():
+        texts = [value]
+        if isinstance(value, list):
+            texts = [item.get("caption") if isinstance(item, dict) else item for item in value]
+        if not all(isinstance(text, str) for text in texts):
+            return []
+        rows.append({"clip": clip, "captions": texts})
+    return rows
 
 
 def _read_jsonl(path: Path, text: str) -> Table:

@@ -128,7 +128,8 @@ def evaluation_page(folders: Sequence[Path], facts: Facts = ()) -> Page:
     rows = []
     for model in models:
         between = model["intervals"]
-        rows.append([model["model"], f"{model['parameters'] / 1e6:.1f} M",
+        count = model["parameters"]
+        rows.append([model["model"], "" if count is None else f"{count / 1e6:.1f} M",
                      *(number(model["metrics"].get(name), 3) for name in names)])  # fmt: skip
         rows.append(
             [
