@@ -127,7 +127,10 @@ def reproduce(
         for note in notes:
             say(note)
     with Meter("reproduce", quiet=quiet) as meter:
-        made.run(stages(meter), say if not quiet else lambda text: None)
+        try:
+            made.run(stages(meter), say if not quiet else lambda text: None)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("run the same command again to resume") from None
     found = made.write(command_fact()[1])
     if json:
         counts = {name: len(rows) for name, rows in found.items()}

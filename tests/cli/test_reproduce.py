@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from evacap_cli.tasks.reproducing import run
 from evacap_cli.tasks.reproducing.plan import SYSTEMS
 from tests.conftest import Evacap
 
@@ -32,6 +33,20 @@ def test_the_plan_is_shown_and_nothing_written(evacap: Evacap, tmp_path: Path) -
         result = evacap("reproduce", out, "--dry-run", *wrong)
         assert result.exit_code == 2, result.output
         assert wrong[0] in result.stderr
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "carry_out", stopped)
+    result = evacap("reproduce", tmp_path / "out", "--only", "figure2", "--device", "cpu")
+    assert result.exit_code == 130
+    assert "run the same command again to resume" in result.stderr
+    assert "step 1 of 1: speed" in result.stderr
+    assert not list(tmp_path.rglob("done.json"))
 
 
 @pytest.mark.slow

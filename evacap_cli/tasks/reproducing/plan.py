@@ -66,7 +66,7 @@ AT_18_FRAMES = (
 @dataclass(frozen=True)
 class Costs:
     """For the plan: seconds for each clip (a training step's share, a caption, a score, a clip to make), for each step
-    besides, and of all timing; megabytes of a model and of a clip. Measured where `machine` says."""
+    besides, and of all timing; megabytes of a model and of a clip. `machine` says what they are from."""
 
     train: float
     caption: float
@@ -116,12 +116,12 @@ SCALES = {
               costs=Costs(0.05, 0.1, 0.05, 0.0, 60.0, 3600.0, 960.0, 0.6, "guessed for one GPU of a data centre")),
         Scale("demo", "tiny", (0, 1, 2), (2400, 200, 300), 10.0, ("training.epochs=1.5",), (0, 1, 2), None,
               SpeedOptions(FRAMES, BOTH),
-              costs=Costs(0.025, 0.03, 0.003, 0.6, 12.0, 240.0, 24.0, 0.9, "2 cores of a server")),
+              costs=Costs(0.033, 0.03, 0.003, 0.6, 12.0, 240.0, 24.0, 0.9, "short runs on 2 busy cores")),
         Scale("smoke", "tiny", (0,), (12, 20, 10), 1.0,
               ("training.epochs=1", "training.batch_size=4", "model.encoder.depth=1", "model.encoder.picture_depth=1",
                "model.decoder.layers=1"), (0,), "BLEU,ROUGE_L,CIDEr",
               SpeedOptions(FRAMES, BOTH, words=2, beam=2, warmup=0, runs=1), workers=0,
-              costs=Costs(0.05, 0.05, 0.01, 0.6, 2.0, 30.0, 24.0, 0.9, "2 cores of a server")),
+              costs=Costs(0.05, 0.05, 0.01, 0.6, 2.0, 30.0, 24.0, 0.9, "short runs on 2 busy cores")),
     )
 }  # fmt: skip
 
