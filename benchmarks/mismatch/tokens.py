@@ -27,6 +27,9 @@ class TowerBatches:
     def __len__(self) -> int:
         return len(self.audio)
 
+    def key(self, index: int) -> str:
+        return str(index)
+
     def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch:
         order, captions = list(rows), [self.captions(row) for row in rows]
         chosen = [texts[0] if augmentation is None else pick_caption(texts, augmentation.generator(row))

@@ -128,7 +128,11 @@ def evaluate(
         from evacap_cli.tasks.reporting.pages import command_fact
         from evacap_cli.tasks.reporting.results import report_folders
 
-        add_page(lambda meter: report_folders([out], report_page, [command_fact()]), quiet, debug)
+        add_page(
+            lambda meter: report_folders([out], report_page, [command_fact()], progress=meter.update),
+            quiet,
+            debug,
+        )
     if _unavailable(found, quiet):
         raise typer.Exit(SOME_FAILED)
 

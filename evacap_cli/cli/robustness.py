@@ -132,7 +132,11 @@ def robustness(
         from evacap_cli.tasks.reporting.pages import command_fact
         from evacap_cli.tasks.reporting.results import report_folders
 
-        add_page(lambda meter: report_folders([out], report_page, [command_fact()]), quiet, debug)
+        add_page(
+            lambda meter: report_folders([out], report_page, [command_fact()], progress=meter.update),
+            quiet,
+            debug,
+        )
     why = {name: text for each in made.models for name, text in each.unavailable.items()}
     for name, text in why.items():
         say(f"{name}: n/a: {text}")

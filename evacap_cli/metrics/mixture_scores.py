@@ -36,8 +36,10 @@ class ModelSweep:
     """A model's sweep. followed: for pairs that do not belong together, the metrics of their captions against the
     sound's references and against the picture donor's. told_apart: AUROC of own against changed clips, of each number
     that the model gives. by_kind: of clips whose kind is known, what the gate does and the metrics are, by kind.
-    seconds: of captioning and of scoring, all seeds. clips: of every clip, its captions as it is and changed (by the
-    first seed, at the last level), references and numbers, by column."""
+    seconds: of captioning and of scoring, all seeds. told_apart_intervals: 95 % intervals of `told_apart`. reliability:
+    calibration of the mismatch probability, as `detection.reliability` returns it; empty without a calibration. clips:
+    of every clip, its captions as it is and changed (by the first seed, at the last level), references and numbers, by
+    column."""
 
     name: str
     preset: str
@@ -48,6 +50,8 @@ class ModelSweep:
     unavailable: dict[str, str]
     seconds: dict[str, float]
     clips: list[dict[str, str]] = field(default_factory=list)
+    told_apart_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reliability: list[tuple[float, ...]] = field(default_factory=list)
 
 
 def sweep_points(

@@ -71,6 +71,7 @@ class Batches(Protocol):
     towers: bool
 
     def __len__(self) -> int: ...
+    def key(self, index: int) -> str: ...
     def captions(self, index: int) -> list[str]: ...
     def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch: ...
 
@@ -85,6 +86,9 @@ class FeatureBatches:
 
     def __len__(self) -> int:
         return len(self.store)
+
+    def key(self, index: int) -> str:
+        return self.store.keys[index]
 
     def captions(self, index: int) -> list[str]:
         return self.store.captions(index)

@@ -63,7 +63,8 @@ class EvaluateOptions:
 @dataclass
 class Evaluation:
     """The results of one model, or of captions from a file. intervals: 95 % by bootstrap over clips. seconds: of
-    captioning all clips. Captions from a file have neither preset, fusion, parameters nor seconds."""
+    captioning all clips. store: the folder of the clips. Captions from a file have neither preset, fusion, parameters
+    nor seconds."""
 
     name: str
     preset: str
@@ -73,6 +74,7 @@ class Evaluation:
     scores: Scores
     intervals: dict[str, tuple[float, float]]
     seconds: float | None
+    store: Path | None = None
 
     def row(self) -> dict[str, Any]:
         """Returns the entry of `metrics.json`."""
@@ -169,6 +171,7 @@ def evaluate(
                 scores,
                 intervals(scores.statistics),
                 seconds,
+                store.folder,
             )
         )
     stems = [*(each.name for each in found), *(path.stem for path in others)]
@@ -176,7 +179,9 @@ def evaluate(
         name = path.stem if stems.count(path.stem) == 1 else str(path)
         scores = score(store.keys, texts, references, options.scoring, show)
         unknown = Captions(texts, np.full(len(texts), np.nan), None, None)
-        found.append(Evaluation(name, "", "", None, unknown, scores, intervals(scores.statistics), None))
+        found.append(
+                Evaluation(name, "", "", None, unknown, scores, intervals(scores.statistics), None, store.folder)
+            )
     return found
 
 
@@ -229,8 +234,9 @@ def write_evaluation(found: Sequence[Evaluation], folder: Path, page: str) -> No
     """Writes `metrics.json`, `table.md` (`page`), and for every model `predictions-NAME.csv` with the caption and
     scores of each clip."""
     folder.mkdir(parents=True, exist_ok=True)
+    content = {"models": [each.row() for each in found], "store": str(found[0].store or "")}
     for name, text in (
-        ("metrics.json", json.dumps({"models": [each.row() for each in found]}, indent=1)),
+        ("metrics.json", json.dumps(content, indent=1)),
         ("table.md", page),
     ):
         with written_whole(folder / name) as aside:

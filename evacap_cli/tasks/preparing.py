@@ -79,6 +79,7 @@ def prepare(
     """
     chosen = PrepareOptions(**options)
     entries = read_manifest(Path(manifest), None if media is None else Path(media))
+    manifest_folder = Path(manifest).parent
     workers = available_cores() if chosen.workers is None else chosen.workers
     settings = ClipSettings(features, window=chosen.window, audio_track=chosen.audio_track)
     made_with = {"window": chosen.window}
@@ -99,6 +100,7 @@ def prepare(
         shard_clips=chosen.shard_clips,
         retry_failed=chosen.retry_failed,
         overwrite=chosen.overwrite,
+        media=list(dict.fromkeys((Path(media or manifest_folder), manifest_folder))),
         progress=progress,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from evacap_cli.atomic import written_whole
 from evacap_cli.data.store import Store
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings
+from evacap_cli.metrics.detection import auroc_interval, reliability
 from evacap_cli.metrics.mixture_scores import (
     ModelSweep,
     auroc,
@@ -35,6 +37,7 @@ from evacap_cli.model.checkpoint import read_features
 from evacap_cli.report.paper_results import printed_shuffled
 from evacap_cli.tasks import perturbations
 from evacap_cli.tasks.evaluation import EvaluateOptions, Show, open_models, read_references, score
+from evacap_cli.tasks.mismatch import Calibration
 from evacap_cli.tasks.pairing import Pairing
 from evacap_cli.tasks.perturbations import Perturbation
 from evacap_cli.tasks.sample import sample_store
@@ -165,6 +168,17 @@ def _sweep_one(
         for name, numbers in NUMBERS.items()
         if others and all(np.isfinite(numbers(captions)).any() for captions in (own, *others))
     }
+    between = {
+        name: auroc_interval(NUMBERS[name](own), [NUMBERS[name](other) for other in others])
+        for name in told_apart
+    }
+    calibration = Calibration.of(model)
+    calibrated: list[tuple[float, ...]] = []
+    if calibration is not None and others and options.perturb in PAIRED:  # pairs that do not belong together
+        probabilities = [_mismatch(calibration, other) for other in others]
+        calibrated = reliability(_mismatch(calibration, own), probabilities)
+    donor = np.argsort(pairings[0].donor) if options.perturb == "swap-audio" else pairings[0].donor
+    both = (own, changed[0][-1])
     return ModelSweep(
         model.name,
         preset,
@@ -174,29 +188,47 @@ def _sweep_one(
         _by_kind(captioner.store, own, plain),
         plain.unavailable,
         {"captioning": captioning, "scoring": time.monotonic() - began - captioning},
-        _clips(keys, references, pairings[0], (own, changed[0][-1]), (plain, scores[0][-1])),
+        _clips(keys, references, donor, both, (plain, scores[0][-1]), calibration),
+        between,
+        calibrated,
     )
+
+
+def _mismatch(calibration: Calibration, said: Captions) -> np.ndarray:
+    """The probability of each clip that picture and sound do not belong together: (N,), NaN without a picture."""
+    inputs = {"gate": said.gate, "entropy": said.entropy, "evidence": said.evidence, **said.cues}
+    columns = {name: values for name, values in inputs.items() if values is not None}
+    found = []
+    for i in range(len(said.captions)):
+        numbers = {name: float(values[i]) for name, values in columns.items()}
+        value = calibration.probability(numbers) if numbers.get("gate") else None
+        found.append(math.nan if value is None else value)
+    return np.array(found)
 
 
 def _clips(
     keys: Sequence[str],
     references: list[list[str]],
-    pairing: Pairing,
+    donor: np.ndarray,
     both: tuple[Captions, Captions],
     scores: tuple[Scores, Scores],
+    calibration: Calibration | None,
 ) -> list[dict[str, str]]:
-    """Returns the rows of `clips.csv`. both: the captions of the unchanged and the changed clips."""
+    """Returns the rows of `clips.csv`. donor: (N,), the clip whose picture or sound replaced that of each clip. both: the
+    captions of the unchanged and the changed clips."""
     numbers = {}
     for when, captions, found in zip(("as it is", "changed"), both, scores, strict=True):
-        for name in ("gate", "score"):
+        for name in ("gate", "entropy", "score"):
             if (values := getattr(captions, name)) is not None:
                 numbers[f"{name}, {when}"] = values
+        if calibration is not None:
+            numbers[f"mismatch, {when}"] = _mismatch(calibration, captions)
         if "CIDEr" in found.per_clip:
             numbers[f"CIDEr, {when}"] = found.per_clip["CIDEr"]
     return [
         {
             "key": key,
-            "donor": keys[pairing.donor[i]],
+            "donor": keys[donor[i]],
             "own": both[0].captions[i],
             "changed": both[1].captions[i],
             "references": " | ".join(references[i]),
@@ -357,7 +389,17 @@ def as_dict(made: Sweep) -> dict[str, Any]:
             {
                 **{
                     n: getattr(m, n)
-                    for n in ("name", "preset", "followed", "told_apart", "by_kind", "unavailable", "seconds")
+                    for n in (
+                        "name",
+                        "preset",
+                        "followed",
+                        "told_apart",
+                        "told_apart_intervals",
+                        "reliability",
+                        "by_kind",
+                        "unavailable",
+                        "seconds",
+                    )
                 },
                 "points": [vars(point) for point in m.points],
             }

@@ -67,6 +67,7 @@ def sample_store(
         settings,
         made_with={"pairs": table},
         workers=workers,
+        media=[sample_folder()],
         progress=progress,
     )
     return Store(folder)

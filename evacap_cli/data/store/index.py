@@ -46,7 +46,8 @@ SCHEMA = pa.schema(
 
 @dataclass
 class StoreNote:
-    """The contents of `store.yaml`. made_with: other settings that affect the contents. counts: clips by status."""
+    """The contents of `store.yaml`. made_with: other settings that affect the contents. counts: clips by status. media:
+    the folders, relative to the store's, that contain the media files."""
 
     features: FeatureSettings
     frames_format: str = "jpeg"
@@ -55,6 +56,7 @@ class StoreNote:
     complete: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
+    media: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         values = {

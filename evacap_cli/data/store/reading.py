@@ -53,6 +53,7 @@ class Store:
         table = table.filter(pa.array(made)).combine_chunks()
         self.keys: list[str] = table["key"].to_pylist()
         self._captions = _one(table["captions"])
+        self._source = [_one(table[name]) for name in ("source", "start", "end")]
         self._shard = _one(table["shard"]).to_numpy(zero_copy_only=False).astype(np.int64)
         self._json, self._fbank = _members(_one(table["json"])), _members(_one(table["fbank"]))
         frames = _one(table["frames"])
@@ -89,6 +90,11 @@ class Store:
 
     def captions(self, index: int) -> list[str]:
         return self._captions[int(index)].as_py()
+
+    def source(self, index: int) -> tuple[str, float, float]:
+        """The path or id that the manifest gives for a clip, and its start and end in that file in seconds."""
+        name, start, end = (column[int(index)].as_py() for column in self._source)
+        return name, start or 0.0, end or 0.0
 
     def has_picture(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Whether clips have frames: bool (B,)."""

@@ -7,6 +7,7 @@ store is not complete, and the next run processes the items without a row.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -79,6 +80,7 @@ def write_store(
     shard_clips: int = 256,
     retry_failed: bool = False,
     overwrite: bool = False,
+    media: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> StoreReport:
     """Makes samples of the items that the store lacks, in `workers` processes (0: in this process), and writes them.
@@ -87,12 +89,14 @@ def write_store(
     item gets a row with status `failed`. An item with an `error` gets the status `missing`; a later run makes it once
     it has no error. `made_with`: other settings that affect the contents. Raises UsageError if the store has other
     settings, or other captions or sources for the same clips, unless `overwrite`. `timeout`: seconds per item;
-    `memory`: bytes per worker.
+    `memory`: bytes per worker. `media`: the folders of the media files, which reports use to find them.
     """
     folder = Path(folder)
     quality = jpeg_quality if frames_format == "jpeg" else None
     made = json.loads(json.dumps(dict(made_with or {})))  # the same types as after reading a file
-    note = StoreNote(settings, frames_format, quality, made)
+    note = StoreNote(
+        settings, frames_format, quality, made, media=[_relative(path, folder) for path in media]
+    )
     encoding = Encoding(settings, frames_format, jpeg_quality)
     _check_keys(items)
     began = time.monotonic()
@@ -123,6 +127,14 @@ def write_store(
         with disk_errors(folder):
             new = sum(not item.error for item in todo)
             return _finish(folder, note, items, new, damaged, notes, began)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """`path` relative to `folder`, so that both can be moved together."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive
+        return str(path.absolute())
 
 
 def _fill(

@@ -1,10 +1,10 @@
-"""Figures as SVG: histograms, lines with intervals, stacked bars. Colours are classes, which the page's CSS paints."""
+"""Figures as SVG: histograms, line charts, interval charts, stacked bars. Colours are CSS classes of the page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
@@ -15,11 +15,13 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 14, 10, 36  # margins of the plot
 COLOURS = 6  # that the CSS has, s0 to s5
 BINS = 24
 BAR, GAP = 16, 8
+ROW, SIDE = 40, 20  # height of a row of an interval chart, and its margin left and right
+LETTER = 6.4  # average width of a character of a label
 
 
 @dataclass(frozen=True)
 class Line:
-    """points: (x, y, low, high); low and high are NaN where there is no interval. dashed: for the paper's numbers."""
+    """points: (x, y, low, high); low and high are NaN without an interval. dashed: for numbers of the paper."""
 
     name: str
     points: Sequence[tuple[float, float, float, float]]
@@ -27,10 +29,22 @@ class Line:
     colour: int | None = None
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval and the value that the paper prints. low, high, paper: NaN if unknown."""
+
+    name: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    paper: float = math.nan
+    colour: int | None = None
+
+
 def histogram(
     title: str, values: Sequence[float], low: float | None = None, high: float | None = None
 ) -> Figure | None:
-    """How many values lie where, from low to high (by default, the least and the largest). None without values."""
+    """The distribution of values from low to high (by default, their minimum and maximum). None without values."""
     values = [value for value in values if math.isfinite(value)]
     if not values:
         return None
@@ -58,7 +72,11 @@ def histogram(
 def line_chart(
     title: str, x_label: str, y_label: str, lines: Sequence[Line], top: float | None = None
 ) -> Figure | None:
-    """Lines with intervals as bands. top: where the vertical axis ends at least. None where no line has a point."""
+    """Lines with intervals as bands. top: the vertical axis includes this value. None if no line has a point."""
+    lines = [
+        replace(line, points=[point for point in line.points if all(map(math.isfinite, point[:2]))])
+        for line in lines
+    ]
     lines = [line for line in lines if line.points]
     if not lines:
         return None
@@ -85,44 +103,92 @@ def line_chart(
                 for x, y in at
             ]
         legend.append((line.name, look))
-        rows += [
-            [line.name, f"{x:g}", *("" if math.isnan(v) else f"{v:.6g}" for v in rest)]
-            for x, *rest in line.points
-        ]
+        rows += [[line.name, f"{x:g}", *map(_cell, rest)] for x, *rest in line.points]
     table = Table(title, ("line", x_label, y_label, "low", "high"), rows)
     return Figure(title, plot.svg(parts), legend, table)
+
+
+def interval_chart(
+    title: str, label: str, intervals: Sequence[Interval], mark: float | None = None
+) -> Figure | None:
+    """A row for each value with its 95 % interval and the paper's value. mark: a reference value, drawn as a dashed
+    line. None without values."""
+    intervals = [each for each in intervals if math.isfinite(each.value)]
+    if not intervals:
+        return None
+    numbers = [n for i in intervals for n in (i.value, i.low, i.high, i.paper) if math.isfinite(n)]
+    low, high = min([*numbers, *([] if mark is None else [mark])]), max(numbers)
+    room = (high - low) * 0.06 or abs(high) * 0.05 or 0.5
+    low, high = low - room, high + room
+    bottom = len(intervals) * ROW + 4
+
+    def x(value: float) -> float:
+        return SIDE + (value - low) / (high - low) * (WIDE - 2 * SIDE)
+
+    drawn, rows = [], []
+    for value in ticks(low, high, 5):
+        drawn.append(f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{bottom}"/>')
+        drawn.append(f'<text class="middle" x="{x(value):.1f}" y="{bottom + 15}">{value:g}</text>')
+    drawn.append(f'<text class="middle" x="{WIDE / 2}" y="{bottom + 32}">{escape(label)}</text>')
+    if mark is not None:
+        drawn.append(f'<line class="s5 dashed" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="0" y2="{bottom}"/>')
+    for i, each in enumerate(intervals):
+        colour = f"s{(i if each.colour is None else each.colour) % COLOURS}"
+        y = i * ROW + 24
+        between = math.isfinite(each.low) and math.isfinite(each.high)
+        drawn.append(_text(each.name, 0, y - 11, WIDE - 60))
+        drawn.append(f'<text class="end" x="{WIDE}" y="{y - 11}">{each.value:.3f}</text>')
+        if between:
+            drawn.append(
+                f'<line class="{colour} whisker" x1="{x(each.low):.1f}" x2="{x(each.high):.1f}" y1="{y}" y2="{y}"/>'
+            )
+        told = f"{each.name}: {each.value:.4g}" + (f" ({each.low:.4g} to {each.high:.4g})" if between else "")
+        drawn.append(
+            f'<circle class="{colour}" cx="{x(each.value):.1f}" cy="{y}" r="4.5"><title>{escape(told)}</title></circle>'
+        )
+        if math.isfinite(each.paper):
+            at = x(each.paper)
+            drawn.append(
+                f'<path class="paper" d="M{at - 5:.1f} {y}l5 -5l5 5l-5 5z">'
+                f"<title>{escape(each.name)}, paper: {each.paper:.4g}</title></path>"
+            )
+        rows.append([each.name, *(_cell(value) for value in (each.value, each.low, each.high, each.paper))])
+    legend = [("paper", "paper")] if any(math.isfinite(each.paper) for each in intervals) else []
+    table = Table(title, ("name", label, "low", "high", "paper"), rows)
+    return Figure(title, _svg(f"{title}: {label}", drawn, bottom + 38), legend, table)
 
 
 def stacked_bars(
     title: str, unit: str, bars: Sequence[tuple[str, Sequence[tuple[str, float]]]]
 ) -> Figure | None:
-    """One bar below the other, (name, (part, value) ...) each."""
+    """Horizontal bars, (name, (part, value) ...) each. None without bars."""
     bars = [bar for bar in bars if bar[1]]
     if not bars:
         return None
     parts = list(dict.fromkeys(name for _, values in bars for name, _ in values))
-    most = max(sum(value for _, value in values) for _, values in bars) or 1.0
+    longest = max(sum(value for _, value in values) for _, values in bars) or 1.0
     drawn, rows = [], []
     for i, (name, values) in enumerate(bars):
         top = i * (BAR * 2 + GAP)
         total = sum(value for _, value in values)
-        drawn.append(f'<text x="0" y="{top + 11}">{escape(name)}: {total:.3g} {escape(unit)}</text>')
+        drawn.append(_text(name, 0, top + 11, WIDE - 70))
+        drawn.append(f'<text class="end" x="{WIDE}" y="{top + 11}">{total:.3g} {escape(unit)}</text>')
         left = 0.0
         for part, value in values:
-            width = value / most * WIDE
+            width = value / longest * WIDE
             drawn.append(
                 f'<rect class="s{parts.index(part) % COLOURS}" x="{left:.1f}" y="{top + BAR}" width="{width:.1f}" '
                 f'height="{BAR}"><title>{escape(part)}: {value:.4g} {escape(unit)}</title></rect>'
             )
             left += width
             rows.append([name, part, f"{value:.6g}"])
-    high = len(bars) * (BAR * 2 + GAP)
+    height = len(bars) * (BAR * 2 + GAP)
     legend = [(part, f"s{i % COLOURS}") for i, part in enumerate(parts)]
-    return Figure(title, _svg(title, drawn, high), legend, Table(title, ("bar", "part", unit), rows))
+    return Figure(title, _svg(title, drawn, height), legend, Table(title, ("bar", "part", unit), rows))
 
 
 class _Plot:
-    """Axes with ticks, from which numbers become places."""
+    """Axes with ticks, and the coordinates of values on them."""
 
     def __init__(
         self,
@@ -171,7 +237,7 @@ class _Plot:
 
 
 def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
-    """Round numbers from low to high, at most `most` + 1 of them."""
+    """Round numbers from low to high, at most `most` + 1."""
     raw = (high - low) / most
     power = 10 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * (1 - 1e-9))
@@ -180,8 +246,22 @@ def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float
     return [round(i * step, 12) + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _svg(label: str, parts: Sequence[str], high: float) -> Markup:
-    """The parts are markup already, made of numbers and escaped names."""
+def _cell(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+def _text(text: str, x: float, y: float, room: float) -> str:
+    """A label in `room` pixels. A longer text is shortened in the middle, and its title is the whole text."""
+    fits = max(8, int(room / LETTER))
+    title = ""
+    if len(text) > fits:
+        half = (fits - 1) // 2
+        title, text = f"<title>{escape(text)}</title>", f"{text[:half]}…{text[-half:]}"
+    return f'<text x="{x:g}" y="{y:g}">{escape(text)}{title}</text>'
+
+
+def _svg(label: str, parts: Sequence[str], height: float) -> Markup:
+    """`parts` is SVG made of numbers and escaped names."""
     return Markup(
-        f'<svg viewBox="0 0 {WIDE} {high:g}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDE} {height:g}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )

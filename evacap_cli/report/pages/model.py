@@ -1,9 +1,9 @@
-"""What a page shows, as plain values: no HTML but the SVG of figures."""
+"""The contents of a page as plain values. The only HTML is the SVG of figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -13,11 +13,17 @@ Tags = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Column:
-    """A number that clips have. digits: decimal places. help: what it means, in one sentence."""
+    """A number that clips have. digits: decimal places. help: what it means, in one sentence.
+
+    caption: the index of the caption that the number describes, next to which it is shown as `label`; None for a number
+    of the whole clip.
+    """
 
     name: str
     digits: int = 3
     help: str = ""
+    caption: int | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Clip:
     number. start, end: seconds. href: relative URL of the file, or "" if it is missing. heard, seen: tags.
     looked: the caption's words, in their order, with how much of each comes from the picture.
     curves: gate and entropy over time, 0 to 1, or None. pictures: URLs of the frame strip, the spectrogram and the
-    player's copy: `data:` URLs for pictures inside the page, "" for missing ones.
+    player's copy: `data:` URLs for pictures inside the page, "" for missing ones. other: the index of the clip whose
+    picture or sound replaced this clip's.
     """
 
     name: str
@@ -44,23 +51,29 @@ class Clip:
     looked: Tags = ()
     curves: tuple[tuple[float | None, ...], ...] = ()
     pictures: tuple[str, str, str] = ("", "", "")
+    other: int | None = None
 
 
 @dataclass(frozen=True)
 class ClipList:
-    """The clips of a page. clips: gives them anew at each call, so that they need not be held. captions: what each
-    caption of a clip is. sort: the number by which they are sorted at first, largest first; empty for their order."""
+    """The clips of a page.
+
+    clips: returns a new iterator at each call, so that the clips need not be in memory. captions: the title of each
+    caption of a clip. sort: the number by which the clips are sorted at first, largest first; empty for their order.
+    other: "frames" or "spectrogram", the part of a clip that `Clip.other` replaced; empty if there is none.
+    """
 
     clips: Callable[[], Iterator[Clip]]
     numbers: tuple[Column, ...] = ()
     captions: tuple[str, ...] = ("caption",)
     sort: str = ""
+    other: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows; the first column has names, the others mostly numbers. A name that begins with spaces belongs to
-    the row above it."""
+    """Rows of text. The first column contains names, the others mostly numbers. A row whose name begins with spaces
+    belongs to the row above it."""
 
     title: str
     header: Sequence[str]
@@ -70,7 +83,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG, the names of its lines by their class in it, and its numbers as a table."""
+    """legend: (name, CSS class) of each line. table: the numbers of the figure."""
 
     title: str
     svg: Markup
@@ -80,8 +93,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page. counts: (name, number) of what stands at its top. facts: (name, value) of what made the results:
-    model, settings, versions, command."""
+    """The contents of a page.
+
+    counts: (name, number) pairs at the top. facts: (name, value) pairs about the run: model, settings, versions,
+    command. clips_title: the heading of the clips.
+    """
 
     title: str
     lead: str = ""
@@ -90,4 +106,5 @@ class Page:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     clips: ClipList | None = None
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
+    clips_title: str = "Clips"

@@ -1,9 +1,9 @@
 "use strict";
-// The clips of a page: rows of text are read at once, built when they are near the window, and let go when they are not.
+// The clips of a page. All texts are read at once. A clip is built when it is near the window and removed when it is not.
 (() => {
   const NAME = 0, HREF = 1, START = 2, END = 3, STATUS = 4, ERROR = 5, CAPTIONS = 6, NUMBERS = 7, HEARD = 8, SEEN = 9,
-    CURVES = 10, LOOKED = 11, PICTURES = 12;
-  const BLOCK = 20, PAGE = 10000, GUESS = 200; // clips built together, clips on one page, pixels of a clip not built yet
+    CURVES = 10, LOOKED = 11, PICTURES = 12, OTHER = 13;
+  const BLOCK = 20, PAGE = 10000, GUESS = 200; // clips built together, clips of one page, estimated height of a clip
   const FORMULA = /^[=+\-@|\t\r\n]/, UNSEEN = /^[\s\p{Cc}\p{Cf}]+/u;
   const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff]/g;
   const SVG = "http://www.w3.org/2000/svg";
@@ -21,7 +21,7 @@
   const shown = (text) => text.replace(HIDDEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
   const number = (value, digits) => (value === null || value === undefined ? "" : value.toFixed(digits));
 
-  function cell(value) { // RFC 4180; what a spreadsheet would run gets an apostrophe before it
+  function cell(value) { // RFC 4180; text that a spreadsheet would run as a formula gets an apostrophe
     if (typeof value === "number") return String(value);
     let text = String(value ?? "");
     if (FORMULA.test(text) || FORMULA.test(text.replace(UNSEEN, "").normalize("NFKC"))) text = "'" + text;
@@ -56,9 +56,11 @@
     for (const row of JSON.parse(script.textContent)) rows.push(row);
     script.remove();
   }
+  const counts = new Map(); // clips by status
+  for (const row of rows) counts.set(row[STATUS], (counts.get(row[STATUS]) ?? 0) + 1);
   const pieces = new Map();
 
-  function pictures(index) { // [frame strip, spectrogram, copy to play]
+  function pictures(index) { // [frame strip, spectrogram, copy for the player]
     const given = rows[index][PICTURES];
     if (given !== 1) return given || ["", "", ""];
     const piece = Math.floor(index / head.pictures);
@@ -126,6 +128,13 @@
     if (spectrogram) box.append(make("div", "sounds", picture(spectrogram, "spectrogram", "spectrogram of the sound")));
     if (!strip && !spectrogram) box.append(make("div", "nothing", row[STATUS] === "failed" ? "could not be read" : "no pictures"));
     if (row[CURVES].length) box.append(...curves(row));
+    const other = head.other && row[OTHER] !== null ? pictures(row[OTHER])[head.other === "frames" ? 0 : 1] : "";
+    if (other) {
+      const link = make("a", "", "clip " + (row[OTHER] + 1));
+      link.href = "#clip-" + (row[OTHER] + 1);
+      box.append(make("p", "from", head.other === "frames" ? "the other picture, of " : "the other sound, of ", link),
+        picture(other, "strip other", head.other === "frames" ? "frames of the other clip" : "spectrogram of the other clip"));
+    }
     return box;
   }
 
@@ -153,13 +162,27 @@
       button.remove();
       player.replaceWith(make("div", "nothing", "cannot be played: the file is gone, or of a kind that this browser does not know"));
     });
-    (box.querySelector(".strip") ?? box.querySelector(".nothing"))?.replaceWith(player);
-    if (!player.isConnected) box.prepend(player);
+    const still = box.querySelector(".strip:not(.other)") ?? box.querySelector(".nothing");
+    if (still) { still.hidden = true; still.after(player); } else box.prepend(player);
+    player.addEventListener("loadedmetadata", () => { // a sound file: its picture, from another file, stays
+      if (player.videoWidth) return;
+      player.className = "sound";
+      if (still?.classList.contains("strip")) still.hidden = false;
+    });
     box.querySelector(".sounds")?.append(cursor);
     player.addEventListener("play", () => { button.textContent = "Pause"; });
     player.addEventListener("pause", () => { button.textContent = "Play"; });
     playing = { index, player };
     player.play().catch(() => {});
+  }
+
+  function numbersOf(row, which) { // of one caption, or of the whole clip
+    const numbers = make("dl", "numbers");
+    head.numbers.forEach(({ name, digits, caption, label }, i) => {
+      if (caption !== which || row[NUMBERS][i] === null) return;
+      numbers.append(make("div", "", make("dt", "", label || name), make("dd", "", number(row[NUMBERS][i], digits))));
+    });
+    return numbers;
   }
 
   const seconds = (value) => (value === null ? "?" : String(Math.round(value * 1000) / 1000));
@@ -171,16 +194,18 @@
     clip.setAttribute("aria-posinset", place + 1);
     clip.setAttribute("aria-setsize", view.length);
     clip.setAttribute("aria-label", "Clip " + (index + 1) + ": " + (shown(row[CAPTIONS][0]) || row[STATUS]));
+    const several = head.captions.length > 1, captions = make("div", several ? "captions" : "");
     row[CAPTIONS].forEach((caption, which) => {
-      const several = row[CAPTIONS].length > 1;
       if (!caption && !several) return;
-      const line = make("p", "caption");
+      const line = make("p", "caption"), reference = several && head.captions[which].startsWith("reference");
       if (several) line.append(make("small", "", head.captions[which]));
-      const words = make("bdi", "", shown(caption) || "—");
+      const words = make("bdi", reference ? "reference" : "", shown(caption) || "—");
       words.dir = "auto";
       line.append(words);
-      text.append(line);
+      captions.append(line);
+      if (several) captions.append(numbersOf(row, which));
     });
+    text.append(captions);
     if (row[ERROR]) {
       const error = make("p", "error", shown(row[ERROR]));
       error.dir = "auto";
@@ -192,9 +217,10 @@
     file.dir = "auto";
     file.id = clip.id + "-file";
     if (row[HREF]) { file.href = row[HREF]; file.target = "_blank"; file.rel = "noreferrer noopener"; }
-    const line = make("div", "name", link, make("span", "status " + row[STATUS], row[STATUS]), file);
+    const line = make("div", "name", link, file);
+    if (counts.size > 1 || row[STATUS] !== "ok") link.after(make("span", "status " + row[STATUS], row[STATUS]));
     if (row[START] !== null) line.append(make("span", "", seconds(row[START]) + "–" + seconds(row[END]) + " s"));
-    if (pictures(index)[2] || (row[HREF] && !/^https?:/.test(row[HREF]))) { // a web address is a link: this page loads nothing
+    if (pictures(index)[2] || (row[HREF] && !/^https?:/.test(row[HREF]))) { // a web address is only a link: the page makes no requests
       const button = make("button", "play", "Play");
       button.type = "button";
       button.setAttribute("aria-describedby", clip.id + "-file");
@@ -205,10 +231,7 @@
     if (row[HEARD].length) text.append(tags(row[HEARD], "heard"));
     if (row[SEEN].length) text.append(tags(row[SEEN], "seen"));
     if (row[LOOKED].length) text.append(tags(row[LOOKED], "from the picture"));
-    const numbers = make("dl", "numbers");
-    head.numbers.forEach(({ name, digits }, i) => {
-      if (row[NUMBERS][i] !== null) numbers.append(make("div", "", make("dt", "", name), make("dd", "", number(row[NUMBERS][i], digits))));
-    });
+    const numbers = numbersOf(row, null);
     if (numbers.childElementCount) text.append(numbers);
     clip.append(look(index), text);
     clip.addEventListener("focusin", () => mark(place, false));
@@ -262,7 +285,7 @@
 
   const element = (index) => document.getElementById("clip-" + (index + 1));
 
-  function mark(place, go) { // makes a clip the current one; go: shows and focuses it
+  function mark(place, go) { // makes a clip the current one; go: scrolls to it and focuses it
     element(view[current])?.classList.remove("current");
     current = place;
     if (go) {
@@ -277,8 +300,6 @@
 
   // ---- filters, order, output
 
-  const counts = new Map();
-  for (const row of rows) counts.set(row[STATUS], (counts.get(row[STATUS]) ?? 0) + 1);
   for (const [status, count] of counts) {
     const box = make("input");
     box.type = "checkbox";
@@ -312,7 +333,7 @@
     if (key) {
       const of = new Map(view.map((i) => [i, key(rows[i])]));
       const way = falling ? -1 : 1;
-      view.sort((a, b) => { // clips without the number come last, either way
+      view.sort((a, b) => { // clips without the number come last in both orders
         const x = of.get(a), y = of.get(b);
         if (x === null || y === null) return (x === null) - (y === null) || a - b;
         return x < y ? -way : x > y ? way : a - b;
@@ -338,7 +359,7 @@
     const text = table();
     try {
       await navigator.clipboard.writeText(text);
-    } catch { // pages from files may not, in some browsers
+    } catch { // some browsers forbid this for pages opened from a file
       const area = make("textarea");
       area.value = text;
       document.body.append(area);
@@ -364,7 +385,7 @@
     $(id).addEventListener("click", () => { page += step; current = -1; draw(); $("clips").scrollIntoView(); });
   }
 
-  function follow() { // #clip-17: the clip is shown, also where filters had left it out
+  function follow() { // #clip-17: shows the clip, and resets the filters if they hide it
     const index = Number(/^#clip-(\d+)$/.exec(location.hash)?.[1] ?? 0) - 1;
     if (index < 0 || index >= rows.length) return;
     if (!view.includes(index)) { tools.reset(); setTimeout(follow, 1); return; }

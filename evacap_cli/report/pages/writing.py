@@ -1,4 +1,4 @@
-"""A page as one HTML file that needs nothing else: escaped, forbidden to load or run anything foreign, streamed."""
+"""Writes a page as one self-contained HTML file: escaped, with a strict Content-Security-Policy, a piece at a time."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from markupsafe import Markup
 from evacap_cli import __version__
 from evacap_cli.report.pages.model import Clip, ClipList, Page
 
-ROWS, PICTURES = 500, 100  # clips whose text, or whose pictures, are one piece of JSON in the page
-BUFFER = 64  # pieces of HTML that are written at once
+ROWS, PICTURES = 500, 100  # clips in one piece of JSON with texts, and with pictures
+BUFFER = 64  # pieces of HTML per write
 POLICY = (
     "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; img-src 'self' file: data:; "
     "media-src 'self' file: data:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; "
     "trusted-types 'none'"
 )
-"""Nothing but the page's own script and style runs, and only pictures and sound from where the page is are loaded."""
+"""Allows only the script and style of the page, and pictures and media from local files."""
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-"""What could end a script element or a line of it."""
+"""Characters that could end a script element or a line of a script."""
 
 
 def write_page(page: Page, file: IO[bytes]) -> None:
-    """Writes a page as UTF-8, a piece at a time: clips are taken as they are needed and not held."""
+    """Writes a page as UTF-8, a piece at a time. Clips are not held in memory."""
     style, script = _part("page.css"), _part("page.js")
     policy = POLICY.format(style=_sha256(style), script=_sha256(script))
     stream = (
@@ -48,14 +48,12 @@ def write_page(page: Page, file: IO[bytes]) -> None:
         )
     )
     stream.enable_buffering(BUFFER)
-    for (
-        text
-    ) in stream:  # halves of characters, which no encoding has, are readable in HTML and JSON as \uNNNN
+    for text in stream:  # lone surrogates cannot be encoded; they are written as \uNNNN
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def safe_json(value: Any) -> Markup:
-    """JSON that may stand in a script element, whatever its strings hold."""
+    """JSON that is safe in a script element, whatever its strings contain."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(UNSAFE))
 
@@ -63,15 +61,19 @@ def safe_json(value: Any) -> Markup:
 def _head(clips: ClipList) -> dict[str, Any]:
     return {
         "captions": clips.captions,
-        "numbers": [{"name": column.name, "digits": column.digits} for column in clips.numbers],
+        "numbers": [
+            {"name": column.name, "digits": column.digits, "caption": column.caption, "label": column.label}
+            for column in clips.numbers
+        ],
         "sort": clips.sort,
+        "other": clips.other,
         "pictures": PICTURES,
     }
 
 
 def _pieces(clips: Iterable[Clip]) -> Iterator[tuple[str, Markup]]:
-    """(class of the element, JSON) of all clips: text in pieces of `ROWS`, pictures that are in the page apart from it
-    in pieces of `PICTURES`, so that a browser reads only those that are seen."""
+    """(class of the element, JSON) of all clips: texts in pieces of `ROWS`, and pictures inside the page in separate
+    pieces of `PICTURES`, so that the browser parses only those that are shown."""
     rest, first = iter(clips), 0
     while piece := list(islice(rest, ROWS)):
         yield "rows", safe_json([_row(clip) for clip in piece])
@@ -83,12 +85,12 @@ def _pieces(clips: Iterable[Clip]) -> Iterator[tuple[str, Markup]]:
 
 
 def _row(clip: Clip) -> list[Any]:
-    """In the order that page.js knows."""
+    """The fields of a clip in the order that page.js expects."""
     curves = [[_finite(value, 2) for value in curve] for curve in clip.curves]
     return [
         clip.name, clip.href, _finite(clip.start, 3), _finite(clip.end, 3), clip.status, clip.error, clip.captions,
         [_finite(value, 6) for value in clip.numbers], clip.heard, clip.seen, curves, clip.looked,
-        1 if _inside(clip) else clip.pictures if any(clip.pictures) else 0,
+        1 if _inside(clip) else clip.pictures if any(clip.pictures) else 0, clip.other,
     ]  # fmt: skip
 
 

@@ -15,9 +15,17 @@ import numpy as np
 
 from evacap_cli.report.pages import Clip, ClipList, Column, Figure, Page
 from evacap_cli.report.pages.figures import histogram
-from evacap_cli.tasks.reporting.measurements import word_change
+from evacap_cli.tasks.reporting.folders import word_change
 from evacap_cli.tasks.reporting.pages import link, save_page, setting_facts, version_facts
-from evacap_cli.tasks.reporting.pictures import PictureFiles, PictureJob, PictureOptions, Progress, draw_all
+from evacap_cli.tasks.reporting.pictures import (
+    PictureFiles,
+    PictureJob,
+    PictureOptions,
+    Progress,
+    draw_all,
+    draw_file,
+    draw_file_carefully,
+)
 from evacap_cli.tasks.reporting.tables import Row, number, table_rows, tags, text
 
 NUMBERS = {
@@ -71,7 +79,7 @@ def report_captions(
     pictures, unseen = PictureFiles(out, options.inline), 0
     if options.make:
         jobs = _jobs(table, out, options.copies)
-        unseen = draw_all(jobs, survey.jobs, pictures, options, progress or (lambda done, total: None))
+        unseen = _draw(jobs, survey.jobs, pictures, options, progress)
     columns = [NUMBERS[name] for name in survey.values]
 
     def clips() -> Iterator[Clip]:
@@ -105,6 +113,18 @@ def report_captions(
     save_page(page, out)
     pictures.clean()
     return {"report": str(out), "clips": survey.rows, "without_pictures": unseen, "bytes": out.stat().st_size}
+
+
+def _draw(
+    jobs: Iterator[PictureJob],
+    total: int,
+    into: PictureFiles,
+    options: PictureOptions,
+    progress: Progress | None,
+) -> int:
+    """Draws clips from their files. Returns how many could not be drawn."""
+    silent: Progress = progress or (lambda done, total: None)
+    return draw_all(jobs, total, into, options, silent, draw_file, draw_file_carefully)
 
 
 def read_curves(folder: Path) -> dict[Key, tuple[Curve, Looked]]:
@@ -203,8 +223,7 @@ def compare_captions(
     pictures = PictureFiles(out, options.inline)
     unseen = 0
     if options.make:
-        unseen = draw_all(_jobs(first, out, options.copies), survey.jobs, pictures, options,
-                          progress or (lambda done, total: None))  # fmt: skip
+        unseen = _draw(_jobs(first, out, options.copies), survey.jobs, pictures, options, progress)
     columns = [NUMBERS[name] for name in survey.values]
     numbers = [Column("different words", 2, "largest share of words that only one of two captions has")]
     numbers += [

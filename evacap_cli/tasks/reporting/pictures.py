@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -48,6 +49,14 @@ class PictureJob:
     copy: bool = False
 
 
+class IndexedJob(Protocol):
+    """A clip to draw. `index`: of the clip in the page."""
+
+    @property
+    def index(self) -> int: ...
+
+
+Job = TypeVar("Job", bound=IndexedJob)
 Drawn = tuple[bytes, bytes, bytes]
 """Files of the frame strip, the spectrogram and the copy. Empty bytes mean that one is missing."""
 
@@ -67,14 +76,21 @@ class PictureOptions:
 
 
 def draw_all(
-    jobs: Iterable[PictureJob], total: int, into: PictureFiles, options: PictureOptions, progress: Progress
+    jobs: Iterable[Job],
+    total: int,
+    into: PictureFiles,
+    options: PictureOptions,
+    progress: Progress,
+    make: Callable[[Job], Drawn],
+    rescue: Callable[[Job], Drawn] | None = None,
 ) -> int:
-    """Draws clips in worker processes. Returns how many could not be drawn: they have no pictures."""
+    """Draws clips in worker processes. Returns how many could not be drawn: they have no pictures.
+
+    rescue: draws clips on which a worker process was lost.
+    """
     failed = 0
     memory = int(options.memory * 2**30) or None
-    with DecodePool(
-        options.workers, draw_file, options.timeout, rescue=draw_file_carefully, memory=memory
-    ) as pool:
+    with DecodePool(options.workers, make, options.timeout, rescue=rescue, memory=memory) as pool:
         for done, outcome in enumerate(pool.imap(jobs, ordered=False), 1):
             if outcome.value is None:
                 failed += 1

@@ -32,7 +32,7 @@ from evacap_cli.tasks.training.log import RunLog, Tally, read_log
 from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 from evacap_cli.tasks.training.settings import TrainSettings
 from evacap_cli.tasks.training.state import load_state, save_state
-from evacap_cli.tasks.training.validation import validate
+from evacap_cli.tasks.training.validation import sample_captions, validate
 
 RECENT = 50
 """Number of steps whose median loss a loss spike is compared with."""
@@ -120,6 +120,7 @@ class _Run:
         self.step = self.skips = self.stale = 0
         self.best = -math.inf
         self.window, self.recent = Tally(), deque[float](maxlen=RECENT)
+        self.samples: list[dict[str, Any]] = []  # captions of the last evaluation that are not logged yet
         self.log: RunLog | None = None
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ class _Run:
                 self.save()
             if epoch_ended and self.ranks.first:
                 draw_curves(read_log(self.out / "metrics.jsonl"), self.out / "curves.png")
-                with suppress(EvacapError):  # `evacap report RUN` can write the page later
+                with suppress(Exception):  # `evacap report RUN` can write the page later
                     report_folders([self.out], self.out / "report.html")
         batches.close()  # type: ignore[attr-defined]
         self.ranks.wait()
@@ -304,6 +305,10 @@ class _Run:
             self.ranks,
             self.workers,
         )
+        if self.ranks.first:
+            self.samples = sample_captions(
+                self.kept, self.tokenizer, self.validation, self.settings, self.dtype
+            )
         score = found["validation_cider"] if self.settings.stop_on == "cider" else -found["validation"]
         self.stale += 1
         if score > self.best:
@@ -321,6 +326,12 @@ class _Run:
         line |= {name: round(value, 6) for name, value in (values | checked).items()}
         if skipped:
             line["skipped"] = skipped
+        if self.samples:
+            for name in ("gate", "gate_shuffled"):
+                gates = [sample[name] for sample in self.samples if name in sample]
+                if gates:
+                    line[f"sample_{name}"] = round(sum(gates) / len(gates), 6)
+            line["samples"], self.samples = self.samples, []
         if self.device.type == "cuda":
             line["memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 1e9, 2)
         self.log.write(line)

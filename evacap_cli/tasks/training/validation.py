@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from evacap_cli.metrics.quick_cider import quick_cider
-from evacap_cli.model import CaptionModel, Objective, Tokenizer
+from evacap_cli.model import CaptionModel, Generation, Objective, Tokenizer
 from evacap_cli.tasks.batches import Batches
 from evacap_cli.tasks.training.caption_tokens import encode_captions
 from evacap_cli.tasks.training.distributed import SINGLE, Ranks
@@ -55,3 +59,53 @@ def validate(
         gathered = {str(row): text for part in ranks.gather(captions) for row, text in part.items()}
         values["validation_cider"] = quick_cider(gathered, {row: data.captions(int(row)) for row in gathered})
     return values
+
+
+SAMPLES = 6  # validation clips whose captions are logged
+OFFSET = 1  # to the sample whose picture a sample also gets
+
+
+@torch.inference_mode()
+def sample_captions(
+    model: CaptionModel,
+    tokenizer: Tokenizer,
+    data: Batches,
+    settings: TrainSettings,
+    dtype: torch.dtype | None,
+) -> list[dict[str, Any]]:
+    """The captions of a few validation clips, for the log: clip, caption, one reference and, with a gate, its mean with
+    the clip's own picture (`gate`) and with another sample's picture (`gate_shuffled`)."""
+    model.eval()
+    device = model.device
+    count = min(SAMPLES, len(data))
+    rows = [i * len(data) // count for i in range(count)]
+    batch = data.batch(rows)
+    audio, picture, mask = batch.inputs(device, data.features)
+    longest = min(settings.max_words, model.config.decoder.positions - 2)
+
+    def generate(picture: Tensor | None, mask: Tensor | None) -> Generation:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            return model.generate(
+                audio, picture, mask, settings.validation_beam, longest, towers=batch.towers
+            )
+
+    own = generate(picture, mask)
+    samples: list[dict[str, Any]] = [
+        {
+            "clip": data.key(row),
+            "caption": tokenizer.decode(tokens.tolist()),
+            "reference": data.captions(row)[0],
+        }
+        for row, tokens in zip(rows, own.tokens, strict=True)
+    ]
+    gates = {"gate": own.gate}
+    if own.gate is not None and picture is not None and count > 1:
+        shuffled = generate(picture.roll(OFFSET, 0), None if mask is None else mask.roll(OFFSET, 0))
+        gates["gate_shuffled"] = shuffled.gate
+    for name, values in gates.items():
+        for sample, value in zip(
+            samples, () if values is None else values.tolist(), strict=values is not None
+        ):
+            if math.isfinite(value):
+                sample[name] = round(value, 4)
+    return samples

@@ -32,6 +32,9 @@ class Colours:
     def __len__(self) -> int:
         return self.size
 
+    def key(self, index: int) -> str:
+        return f"clip-{index}"
+
     def captions(self, index: int) -> list[str]:
         text = WORDS[index % 4]
         return [text, f"{text} {text}"] if self.wordy else [text]

@@ -105,6 +105,9 @@ class Noise:
     def __len__(self) -> int:
         return 6
 
+    def key(self, index: int) -> str:
+        return f"clip-{index}"
+
     def captions(self, index: int) -> list[str]:
         return [f"one {index}", f"two {index}"]
 
