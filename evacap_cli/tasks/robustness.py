@@ -174,9 +174,10 @@ def _sweep_one(
     }
     calibration = Calibration.of(model)
     calibrated: list[tuple[float, ...]] = []
-    if calibration is not None and others and options.perturb in PAIRED:  # pairs that do not belong together
-        probabilities = [_mismatch(calibration, other) for other in others]
-        calibrated = reliability(_mismatch(calibration, own), probabilities)
+    if others and options.perturb in PAIRED:  # pairs that do not belong together
+        before, *after = (_mismatch(calibration, captions) for captions in (own, *others))
+        if before is not None:
+            calibrated = reliability(before, [values for values in after if values is not None])
     donor = np.argsort(pairings[0].donor) if options.perturb == "swap-audio" else pairings[0].donor
     both = (own, changed[0][-1])
     return ModelSweep(
@@ -194,16 +195,19 @@ def _sweep_one(
     )
 
 
-def _mismatch(calibration: Calibration, said: Captions) -> np.ndarray:
-    """The probability of each clip that picture and sound do not belong together: (N,), NaN without a picture."""
-    inputs = {"gate": said.gate, "entropy": said.entropy, "evidence": said.evidence, **said.cues}
-    columns = {name: values for name, values in inputs.items() if values is not None}
-    found = []
-    for i in range(len(said.captions)):
-        numbers = {name: float(values[i]) for name, values in columns.items()}
-        value = calibration.probability(numbers) if numbers.get("gate") else None
-        found.append(math.nan if value is None else value)
-    return np.array(found)
+def _mismatch(calibration: Calibration | None, said: Captions) -> np.ndarray | None:
+    """The probability of each clip that picture and sound do not belong together: (N,), NaN without a picture. None for
+    models that give none."""
+    if said.evidence is not None:  # the model compares picture and sound itself
+        return np.asarray(1 - said.evidence)
+    if calibration is None or said.gate is None or said.entropy is None:
+        return None
+    pairs = zip(said.gate.tolist(), said.entropy.tolist(), strict=True)
+    found = (
+        calibration.probability({"gate": gate, "entropy": entropy}) if gate else None
+        for gate, entropy in pairs
+    )
+    return np.array([math.nan if value is None else value for value in found])
 
 
 def _clips(
@@ -214,15 +218,15 @@ def _clips(
     scores: tuple[Scores, Scores],
     calibration: Calibration | None,
 ) -> list[dict[str, str]]:
-    """Returns the rows of `clips.csv`. donor: (N,), the clip whose picture or sound replaced that of each clip. both: the
-    captions of the unchanged and the changed clips."""
+    """Returns the rows of `clips.csv`. donor: (N,), the clip whose picture or sound replaced that of each clip. both:
+    the captions of the unchanged and the changed clips."""
     numbers = {}
     for when, captions, found in zip(("as it is", "changed"), both, scores, strict=True):
         for name in ("gate", "entropy", "score"):
             if (values := getattr(captions, name)) is not None:
                 numbers[f"{name}, {when}"] = values
-        if calibration is not None:
-            numbers[f"mismatch, {when}"] = _mismatch(calibration, captions)
+        if (probabilities := _mismatch(calibration, captions)) is not None:
+            numbers[f"mismatch, {when}"] = probabilities
         if "CIDEr" in found.per_clip:
             numbers[f"CIDEr, {when}"] = found.per_clip["CIDEr"]
     return [

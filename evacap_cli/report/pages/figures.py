@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from evacap_cli.report.pages.model import Figure, Table
 
 WIDE, HIGH = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 10, 36  # margins of the plot
+LEFT, RIGHT, TOP, BOTTOM = 34, 14, 10, 36  # margins of the plot; the left one is wider for long labels
 COLOURS = 6  # that the CSS has, s0 to s5
 BINS = 24
 BAR, GAP = 16, 8
@@ -85,7 +85,10 @@ def line_chart(
     low, high = min(ys), max(ys)
     room = (high - low) * 0.06 or abs(high) * 0.05 or 0.5
     low = 0.0 if 0 <= low < (high - low) * 2 else low - room
-    plot = _Plot(min(xs), max(xs), low, max(high + room, top or -math.inf), x_label, y_label)
+    whole_x = all(x == int(x) for x in xs)
+    shown = "" if y_label == title else y_label  # the title says the same
+    high = max(high + room, top or -math.inf)
+    plot = _Plot(min(xs), max(xs), low, high, x_label, shown, whole_x=whole_x)
     parts, legend, rows = [], [], []
     for i, line in enumerate(lines):
         name = f"s{(i if line.colour is None else line.colour) % COLOURS}"
@@ -105,7 +108,7 @@ def line_chart(
         legend.append((line.name, look))
         rows += [[line.name, f"{x:g}", *map(_cell, rest)] for x, *rest in line.points]
     table = Table(title, ("line", x_label, y_label, "low", "high"), rows)
-    return Figure(title, plot.svg(parts), legend, table)
+    return Figure(title, plot.svg(parts, f"{title} by {x_label}"), legend, table)
 
 
 def interval_chart(
@@ -199,16 +202,21 @@ class _Plot:
         x_label: str,
         y_label: str,
         whole: bool = False,
+        whole_x: bool = False,
     ) -> None:
         if x_high <= x_low:
             x_low, x_high = x_low - 0.5, x_high + 0.5
         if y_high <= y_low:
             y_high = y_low + 1
         self.x_low, self.x_high, self.y_low, self.y_high = x_low, x_high, y_low, y_high
-        self.x_label, self.y_label, self.whole = x_label, y_label, whole
+        self.x_label, self.y_label = x_label, y_label
+        self.x_ticks = ticks(x_low, x_high, 6, whole_x)
+        self.y_ticks = ticks(y_low, y_high, 4, whole)
+        widest = max((len(f"{value:g}") for value in self.y_ticks), default=1)
+        self.left = max(LEFT, round(widest * LETTER) + 8 + (18 if y_label else 0))
 
     def x(self, value: float) -> float:
-        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDE - LEFT - RIGHT)
+        return self.left + (value - self.x_low) / (self.x_high - self.x_low) * (WIDE - self.left - RIGHT)
 
     def y(self, value: float) -> float:
         return HIGH - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HIGH - BOTTOM - TOP)
@@ -216,24 +224,27 @@ class _Plot:
     def points(self, values: Sequence[tuple[float, float]]) -> str:
         return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in values)
 
-    def svg(self, parts: Sequence[str]) -> Markup:
+    def svg(self, parts: Sequence[str], label: str = "") -> Markup:
         axes = []
-        for value in ticks(self.y_low, self.y_high, 4, self.whole):
+        for value in self.y_ticks:
             y = self.y(value)
-            axes.append(f'<line class="grid" x1="{LEFT}" x2="{WIDE - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            axes.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4:.1f}">{value:g}</text>')
-        for value in ticks(self.x_low, self.x_high, 6):
+            axes.append(
+                f'<line class="grid" x1="{self.left}" x2="{WIDE - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            )
+            axes.append(f'<text class="end" x="{self.left - 6}" y="{y + 4:.1f}">{value:g}</text>')
+        for value in self.x_ticks:
             axes.append(
                 f'<text class="middle" x="{self.x(value):.1f}" y="{HIGH - BOTTOM + 15}">{value:g}</text>'
             )
         axes.append(
-            f'<text class="middle" x="{(LEFT + WIDE - RIGHT) / 2}" y="{HIGH - 4}">{escape(self.x_label)}</text>'
+            f'<text class="middle" x="{(self.left + WIDE - RIGHT) / 2}" y="{HIGH - 4}">{escape(self.x_label)}</text>'
         )
-        axes.append(
-            f'<text class="middle" transform="translate(10 {(HIGH - BOTTOM + TOP) / 2}) rotate(-90)">'
-            f"{escape(self.y_label)}</text>"
-        )
-        return _svg(f"{self.y_label} by {self.x_label}", [*axes, *parts], HIGH)
+        if self.y_label:
+            axes.append(
+                f'<text class="middle" transform="translate(10 {(HIGH - BOTTOM + TOP) / 2}) rotate(-90)">'
+                f"{escape(self.y_label)}</text>"
+            )
+        return _svg(label or f"{self.y_label} by {self.x_label}", [*axes, *parts], HIGH)
 
 
 def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:

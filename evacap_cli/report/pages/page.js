@@ -19,6 +19,7 @@
   // ---- text and files
 
   const shown = (text) => text.replace(HIDDEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+  const shortened = (text) => (text.length > 56 ? text.slice(0, 27) + "…" + text.slice(-27) : text);
   const number = (value, digits) => (value === null || value === undefined ? "" : value.toFixed(digits));
 
   function cell(value) { // RFC 4180; text that a spreadsheet would run as a formula gets an apostrophe
@@ -46,7 +47,8 @@
     });
   }
 
-  if (!$("head")) return;
+  const ready = () => { document.documentElement.dataset.ready = Math.round(performance.now()); }; // ms since navigation
+  if (!$("head")) return ready();
 
   // ---- data
 
@@ -197,13 +199,18 @@
     const several = head.captions.length > 1, captions = make("div", several ? "captions" : "");
     row[CAPTIONS].forEach((caption, which) => {
       if (!caption && !several) return;
-      const line = make("p", "caption"), reference = several && head.captions[which].startsWith("reference");
-      if (several) line.append(make("small", "", head.captions[which]));
+      const line = make("div", "caption"), reference = several && head.captions[which].startsWith("reference");
+      if (several) {
+        const title = make("small", "", shortened(head.captions[which]));
+        title.title = head.captions[which];
+        line.append(title);
+      }
       const words = make("bdi", reference ? "reference" : "", shown(caption) || "—");
       words.dir = "auto";
-      line.append(words);
+      const cell = make("div", "", words);
+      if (several) cell.append(numbersOf(row, which));
+      line.append(cell);
       captions.append(line);
-      if (several) captions.append(numbersOf(row, which));
     });
     text.append(captions);
     if (row[ERROR]) {
@@ -227,7 +234,7 @@
       button.addEventListener("click", () => play(index));
       line.append(button);
     }
-    text.append(line);
+    several ? text.prepend(line) : text.append(line);
     if (row[HEARD].length) text.append(tags(row[HEARD], "heard"));
     if (row[SEEN].length) text.append(tags(row[SEEN], "seen"));
     if (row[LOOKED].length) text.append(tags(row[LOOKED], "from the picture"));
@@ -413,5 +420,5 @@
   update();
   follow();
   window.addEventListener("hashchange", follow);
-  document.documentElement.dataset.ready = Math.round(performance.now()); // ms since the page was asked for
+  ready();
 })();

@@ -23,8 +23,8 @@ GRADED = ("noise-audio", "shift")
 TEXTS = ("model", "key", "donor", "own", "changed", "references")  # columns of clips.csv that are not numbers
 STATES = {"as it is": 0, "changed": 1}  # what the name of a number ends with, and which caption it describes
 TITLES = {
-    "shuffle": ("own picture", "another clip's picture"),
-    "swap-audio": ("own sound", "another clip's sound"),
+    "shuffle": ("own picture", "other picture"),
+    "swap-audio": ("own sound", "other sound"),
     "black": ("own picture", "black picture"),
     "noise": ("own picture", "noise as picture"),
     "freeze": ("own picture", "one frame as picture"),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
-import yaml
 
+from evacap_cli.data.manifest import Entry
 from evacap_cli.data.store import write_store
 from evacap_cli.errors import UsageError
 from evacap_cli.tasks.reporting.evaluation import evaluation_page
@@ -23,48 +22,7 @@ from evacap_cli.tasks.training.config import read_config
 
 from ...data.toys import Toy
 from ..noise import CLIPS, FEATURES, make, noise_store
-
-
-def sweep_folder(folder: Path, cider: float = 0.6) -> Path:
-    folder.mkdir()
-    points = [
-        {"at": at, "values": {"CIDEr": cider - at / 10}, "intervals": {"CIDEr": [cider - 0.2, cider]},
-         "kept": {"CIDEr": 1 - at / 10} if at else {}, "kept_intervals": {}, "paper": {"CIDEr": 0.65}, "by_seed": []}
-        for at in (0.0, 0.5, 1.0)
-    ]  # fmt: skip
-    model = {"name": "ours", "preset": "evacap-base", "followed": {}, "told_apart": {"gate": 0.9},
-             "told_apart_intervals": {"gate": [0.8, 0.95]}, "by_kind": {},
-             "reliability": [[0.2, 0.1, 0, 0.3], [0.8, 0.9, 0.7, 1]],
-             "unavailable": {}, "seconds": {}, "points": points}  # fmt: skip
-    made = {"perturb": "shuffle", "points": [0, 0.5, 1], "clips": 2, "id_hash": "ab", "store": "s", "models": [model],
-            "pairings": [{}]}  # fmt: skip
-    (folder / "robustness.json").write_text(json.dumps(made))
-    said = {"a": ("a dog barks", "a cat", "dog", "0.5", "0.9"), "b": ("rain", "rain", "rain", "", "")}
-    names = ("own", "changed", "references", "gate, as it is", "gate, changed")
-    rows = [
-        {"model": "ours", "key": key, "donor": "b", **dict(zip(names, row, strict=True))}
-        for key, row in said.items()
-    ]
-    write_csv(folder / "clips.csv", rows)
-    return folder
-
-
-def evaluated_folder(folder: Path, keys: list[str], store: str) -> Path:
-    folder.mkdir()
-    model = {"model": "x", "parameters": 10**6, "clips": len(keys), "id_hash": "ab", "metrics": {"CIDEr": 0.5},
-             "intervals": {"CIDEr": [0.4, 0.6]}, "paper": None}  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps({"models": [model], "store": store}))
-    write_csv(
-        folder / "predictions-x.csv", [{"key": key, "caption": "a dog", "CIDEr": "0.25"} for key in keys]
-    )
-    return folder
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+from .result_folders import evaluated_folder, run_folder, speed_folder, sweep_folder, write_csv
 
 
 def test_robustness_stands_beside_the_paper(tmp_path: Path) -> None:
@@ -108,9 +66,9 @@ def test_two_sweeps_side_by_side(tmp_path: Path) -> None:
     first = next(page.clips.clips())  # each clip once, with the captions of both sweeps
     assert page.clips.captions == (
         "a: ours, own picture",
-        "a: ours, another clip's picture",
+        "a: ours, other picture",
         "b: ours, own picture",
-        "b: ours, another clip's picture",
+        "b: ours, other picture",
         "references",
     )
     assert first.captions == ("a dog barks", "a cat", "a dog barks", "a cat", "dog")
@@ -149,15 +107,12 @@ def test_media_of_a_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: 
     media.mkdir()
     (media / "clip-0.wav").write_bytes(b"")
     (media / "ABCDEFGHIJK_30.wav").write_bytes(b"")
-    items = [Toy("clip-0", ("a",), source="clip-0.wav"), Toy("ABCDEFGHIJK_30", ("a",), source="ABCDEFGHIJK")]
-    write_store(
-        tmp_path / "store",
-        items,
-        lambda item: make(Toy("clip-0", item.captions)),
-        FEATURES,
-        workers=0,
-        media=[media],
-    )
+    items = [
+        Entry("clip-0", "clip-0.wav", ("a",), None),
+        Entry("ABCDEFGHIJK_30", "ABCDEFGHIJK", ("a",), None),
+    ]
+    sample = make(Toy("clip-0", ("a",)))
+    write_store(tmp_path / "store", items, lambda item: sample, FEATURES, workers=0, media=[media])
     folder = evaluated_folder(tmp_path / "out", [item.key for item in items], str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path / "out")
     page = evaluation_page([folder], (), PageTarget(tmp_path / "pages" / "p.html"))
@@ -203,48 +158,11 @@ def test_evaluation_has_all_models_captions_of_a_clip(tmp_path: Path) -> None:
 
 
 def test_speed_has_stages_and_the_paper(tmp_path: Path) -> None:
-    rows = [
-        {"model": "evacap-base", "fusion": "f", "preset": "evacap-base", "frames": frames, "decoding": "cached",
-         "seconds": {"fuse": 0.5, "generate": 1.5, "all": 2.0}, "raw": [{"all": 1.9}, {"all": 2.2}],
-         "to_audio_only": 1.1, "paper": 1.2}
-        for frames in (1, 18)
-    ]  # fmt: skip
-    about = {"device": "cpu", "processor": "p", "threads": 1, "precision": "fp32", "torch": "2", "date": "d"}
-    options = {"batch_size": 1, "beam": 4, "words": 20}
-    (tmp_path / "speed.json").write_text(json.dumps({"options": options, "environment": about, "rows": rows}))
-    page = speed_page([tmp_path], (), PageTarget(tmp_path / "p.html"))
+    page = speed_page([speed_folder(tmp_path / "a")], (), PageTarget(tmp_path / "p.html"))
     assert [name for name, _ in page.figures[0].legend] == ["evacap-base, cached", "evacap-base, paper"]
     assert [name for name, _ in page.figures[2].legend] == ["fuse", "generate"]
-    assert page.figures[1].table.rows[0][2:] == ["2", "1.9", "2.2"]  # type: ignore[union-attr]
-
-
-def run_folder(folder: Path, overrides: dict[str, float] | None = None) -> Path:
-    """A run of the preset evacap-tiny with two evaluations."""
-    folder.mkdir()
-
-    def samples(caption: str) -> list[dict[str, object]]:
-        return [
-            {"clip": "a", "caption": caption, "reference": "a dog barks", "gate": 0.9, "gate_shuffled": 0.2}
-        ]
-
-    log = [
-        {"step": 1, "caption": 4.0, "lr": 0.1, "gate_matched": 0.5, "gate_shuffled": 0.4},
-        {
-            "step": 2,
-            "caption": 3.0,
-            "lr": 0.1,
-            "validation": 3.5,
-            "sample_gate": 0.9,
-            "samples": samples("a cat"),
-        },
-        {"step": 4, "caption": 2.0, "lr": 0.1, "validation": 2.5, "samples": samples("a dog barks")},
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log) + '{"step": 5, "cap')
-    (folder / "last").mkdir()
-    config = read_config("evacap-tiny", [f"training.{n}={v}" for n, v in (overrides or {}).items()]).to_dict()
-    metadata = {"preset": "evacap-tiny", "training": config.pop("training")}
-    (folder / "last" / "config.yaml").write_text(yaml.safe_dump({**config, "metadata": metadata}))
-    return folder
+    assert page.figures[1].table is not None
+    assert page.figures[1].table.rows[0][2:] == ["2", "1.9", "2.2"]
 
 
 def test_training_has_curves_samples_and_changed_settings(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_what_cannot_be_read_is_counted_and_costs_nothing_else(clip: Path, tmp_p
     jobs = [PictureJob(0, str(bad), 0.0, 2.0), PictureJob(1, str(clip), 0.0, 2.0)]
     files, seen = PictureFiles(tmp_path / "page.html", 10**6), []
     failed = draw_all(
-        jobs, 2, files, PictureOptions(workers=0), lambda done, total: seen.append((done, total))
+        jobs, 2, files, PictureOptions(workers=0), lambda done, total: seen.append((done, total)), draw_file
     )
     assert failed == 1
     assert seen == [(1, 2), (2, 2)]
