@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from evacap_cli.metrics.statistics import Array
 
 DRAWS, MIDDLE, BINS = 1000, (0.025, 0.975), 8
+Integers = npt.NDArray[np.integer]
+Bin = tuple[float, float, float, float]
+"""Mean probability, share of changed clips, and the 95 % interval of the share."""
 
 
 def auroc_interval(own: Array, changed: Sequence[Array]) -> tuple[float, float]:
@@ -28,7 +32,7 @@ def auroc_interval(own: Array, changed: Sequence[Array]) -> tuple[float, float]:
     return _interval(found)
 
 
-def reliability(own: Array, changed: Sequence[Array], bins: int = BINS) -> list[tuple[float, ...]]:
+def reliability(own: Array, changed: Sequence[Array], bins: int = BINS) -> list[Bin]:
     """Calibration of a probability that a clip was changed, in bins of equal weight with increasing probability.
 
     own, changed: as in `auroc_interval`; both kinds have the same total weight. Returns (mean probability, share of
@@ -47,18 +51,20 @@ def reliability(own: Array, changed: Sequence[Array], bins: int = BINS) -> list[
         counted = weight * times[clips]
         total = np.bincount(bin_of, counted, bins)
         hit = np.bincount(bin_of, counted * kind, bins)
-        for i in np.flatnonzero(total):
-            drawn[i].append(float(hit[i] / total[i]))
+        for i in range(bins):
+            if total[i]:
+                drawn[i].append(float(hit[i] / total[i]))
     found = []
     for i in range(bins):
         here = bin_of == i
         if here.any():
             share = float(np.average(kind[here], weights=weight[here]))
-            found.append((float(np.average(values[here], weights=weight[here])), share, *_interval(drawn[i])))
+            low, high = _interval(drawn[i])
+            found.append((float(np.average(values[here], weights=weight[here])), share, low, high))
     return found
 
 
-def _pooled(own: Array, changed: Sequence[Array]) -> tuple[Array, Array, Array]:
+def _pooled(own: Array, changed: Sequence[Array]) -> tuple[Array, Integers, Integers]:
     """Finite values of all clips, the clip of each, and its kind: 0 unchanged, 1 changed."""
     values = np.concatenate([own, *changed]).astype(np.float64)
     clips = np.tile(np.arange(len(own)), 1 + len(changed))
@@ -67,7 +73,7 @@ def _pooled(own: Array, changed: Sequence[Array]) -> tuple[Array, Array, Array]:
     return values[finite], clips[finite], kind[finite]
 
 
-def _draws(clips: int) -> Array:
+def _draws(clips: int) -> Integers:
     """How often each bootstrap draw contains each clip: (DRAWS, N)."""
     return np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), size=DRAWS)
 

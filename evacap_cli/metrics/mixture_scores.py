@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from evacap_cli.metrics.detection import Bin
 from evacap_cli.metrics.statistics import Array, Statistic, mean_of
 from evacap_cli.metrics.suite import Scores
 
@@ -51,7 +52,7 @@ class ModelSweep:
     seconds: dict[str, float]
     clips: list[dict[str, str]] = field(default_factory=list)
     told_apart_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    reliability: list[tuple[float, ...]] = field(default_factory=list)
+    reliability: list[Bin] = field(default_factory=list)
 
 
 def sweep_points(

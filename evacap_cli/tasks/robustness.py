@@ -22,7 +22,7 @@ from evacap_cli.atomic import written_whole
 from evacap_cli.data.store import Store
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings
-from evacap_cli.metrics.detection import auroc_interval, reliability
+from evacap_cli.metrics.detection import Bin, auroc_interval, reliability
 from evacap_cli.metrics.mixture_scores import (
     ModelSweep,
     auroc,
@@ -173,7 +173,7 @@ def _sweep_one(
         for name in told_apart
     }
     calibration = Calibration.of(model)
-    calibrated: list[tuple[float, ...]] = []
+    calibrated: list[Bin] = []
     if others and options.perturb in PAIRED:  # pairs that do not belong together
         before, *after = (_mismatch(calibration, captions) for captions in (own, *others))
         if before is not None:

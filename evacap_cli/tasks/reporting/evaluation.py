@@ -74,7 +74,8 @@ def _interval(model: Mapping[str, Any], metric: str, colour: int) -> Iterator[In
     value = model["metrics"].get(metric)
     if value is not None:
         paper = (model.get("paper") or {}).get("metrics", {}).get(metric, NAN)
-        yield Interval(model["model"], value, *model["intervals"].get(metric, (NAN, NAN)), paper, colour)
+        low, high = model["intervals"].get(metric, (NAN, NAN))
+        yield Interval(model["model"], value, low, high, paper, colour)
 
 
 def _metrics_table(models: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Table:

@@ -142,7 +142,7 @@ def _detection_figure(models: Sequence[ModelSweep]) -> Figure | None:
 def _calibration_figure(models: Sequence[ModelSweep]) -> Figure | None:
     """The mismatch probability and how often it is right."""
     lines = [
-        Line(model.name, [tuple(point) for point in model.reliability], colour=i)  # type: ignore[misc]
+        Line(model.name, [(x, y, low, high) for x, y, low, high in model.reliability], colour=i)
         for i, model in enumerate(models)
         if model.reliability
     ]

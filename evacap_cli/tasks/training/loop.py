@@ -307,7 +307,7 @@ class _Run:
         )
         if self.ranks.first:
             self.samples = sample_captions(
-                self.kept, self.tokenizer, self.validation, self.settings, self.dtype
+                self.averaged_model, self.tokenizer, self.validation, self.settings, self.dtype
             )
         score = found["validation_cider"] if self.settings.stop_on == "cider" else -found["validation"]
         self.stale += 1
