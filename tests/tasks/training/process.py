@@ -1,9 +1,13 @@
 """One process of a small run, for tests that start several with torchrun or kill one:
-python -m tests.tasks.training.process OUT CLIPS SETTINGS(json) [SECONDS A STEP]"""
+python -m tests.tasks.training.process OUT CLIPS SETTINGS(json) [SECONDS A STEP]
+
+With KILLS=3,8 in the environment, forks of the process are killed after steps 3 and 8, before it runs to its end."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +18,23 @@ from evacap_cli.tasks.training import Progress, fit
 from evacap_cli.tasks.training.distributed import process_group
 
 from .colours import Colours, make_tokenizer, settings, small_model
+
+
+def killed_after(step: int) -> bool:
+    """Forks, and kills the fork as soon as it has told that it took `step`. False in the fork."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(theirs, 1)
+        return False
+    os.close(theirs)
+    with open(ours) as told:
+        for line in told:
+            if int(line) >= step:
+                os.kill(child, signal.SIGKILL)
+                break
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    return True
 
 
 def main() -> None:
@@ -27,6 +48,9 @@ def main() -> None:
         print(now.step, flush=True)
         time.sleep(pause)
 
+    for last in map(int, filter(None, os.environ.get("KILLS", "").split(","))):
+        if not killed_after(last):
+            break  # the fork
     with process_group(torch.device("cpu")) as (ranks, device):
         fit(small_model(tokenizer, fusion, dropout=0.0), tokenizer, Colours(clips, wordy=True), settings(**overrides),
             out, Colours(9), device, ranks, progress=progress)  # fmt: skip

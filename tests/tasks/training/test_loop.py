@@ -157,9 +157,10 @@ def test_checkpointing_changes_no_number(tokenizer: Tokenizer, tmp_path: Path, f
 
 @pytest.mark.slow
 def test_compiled_blocks_learn_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Of a model that only hears: it has the blocks of the others, and fewer of them to compile."""
     logs = []
     for compiled in (False, True):
-        model = small_model(tokenizer, dropout=0.0)
+        model = small_model(tokenizer, "audio-only", dropout=0.0)
         fit(model, tokenizer, Colours(8), settings(compile=compiled, sms=0.0), tmp_path / str(compiled))
         logs.append([line["caption"] for line in log_of(tmp_path / str(compiled))])
     assert logs[1] == pytest.approx(logs[0], rel=1e-3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,11 +25,15 @@ TIMES = ("clips_per_second",)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run(out: Path, clips: int = 40, processes: int = 1, **overrides: object) -> list[dict]:
+def run(
+    out: Path, clips: int = 40, processes: int = 1, kills: Sequence[int] = (), **overrides: object
+) -> list[dict]:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run([*start, "-m", MODULE, out, str(clips), json.dumps(overrides)], cwd=ROOT, env=ENVIRONMENT,
+    slow = ["0.02"] if kills else []  # a step, so that a kill comes soon after the one it is meant for
+    done = subprocess.run([*start, "-m", MODULE, out, str(clips), json.dumps(overrides), *slow], cwd=ROOT,
+                          env={**ENVIRONMENT, "KILLS": ",".join(map(str, kills))},
                           capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return curve(out)
@@ -39,20 +43,29 @@ def curve(out: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(out / "metrics.jsonl")]
 
 
+SHARED = {"sms": 0.0, "stop_on": "cider", "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of `SHARED` and 43 clips."""
+    out = tmp_path_factory.mktemp("alone")
+    run(out, 43, **SHARED)
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_learn_as_one_with_the_same_batch(tmp_path: Path, accumulate: int) -> None:
+def test_two_processes_learn_as_one_with_the_same_batch(alone: Path, tmp_path: Path, accumulate: int) -> None:
     """Captions of unequal length, 43 clips (no multiple of anything), 9 for validation: sharing out changes nothing."""
-    overrides = {"sms": 0.0, "accumulate": accumulate, "stop_on": "cider", "epochs": 2}
-    one = run(tmp_path / "one", 43, **{**overrides, "accumulate": 1})
-    two = run(tmp_path / "two", 43, processes=2, **overrides)
+    one, two = curve(alone), run(tmp_path, 43, processes=2, accumulate=accumulate, **SHARED)
     assert len(one) == len(two) == 10
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
         assert b == pytest.approx(a, rel=2e-4, abs=2e-5)
     assert [line["step"] for line in two if "validation_cider" in line] == [5, 10]
     for kept in ("last", "best"):
-        first, second = (load_checkpoint(tmp_path / name / kept).model for name in ("one", "two"))
+        first, second = (load_checkpoint(folder / kept).model for folder in (alone, tmp_path))
         for a, b in zip(first.parameters(), second.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
@@ -79,18 +92,7 @@ def test_two_processes_of_which_one_may_see_nothing(tmp_path: Path, freeze: list
 def test_killed_at_any_step_it_ends_with_the_same_curve_and_weights(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", ema=0.9, epochs=5)
     parts = tmp_path / "parts"
-    settings = json.dumps({"ema": 0.9, "epochs": 5})
-    for last in (3, 8, 14, 21):
-        process = subprocess.Popen([sys.executable, "-m", MODULE, parts, "40", settings, "0.02"], cwd=ROOT,
-                                   env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)  # fmt: skip
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= last:
-                process.send_signal(signal.SIGKILL)
-                break
-        process.stdout.close()
-        assert process.wait() == -signal.SIGKILL
-    assert run(parts, ema=0.9, epochs=5) == whole
+    assert run(parts, kills=(3, 8, 14, 21), ema=0.9, epochs=5) == whole
     for kept in ("last", "best"):
         first, second = (load_checkpoint(tmp_path / name / kept).model for name in ("whole", "parts"))
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
