@@ -1,1 +1,1 @@
-"""The command line: one file a command, each a thin client of a function in `tasks`. Importing it imports no torch."""
+"""The command line: one module per command, each a thin client of `tasks`. Importing it does not import torch."""

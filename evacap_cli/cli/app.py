@@ -1,4 +1,4 @@
-"""The `evacap` command: registers one function for each subcommand and nothing else."""
+"""The `evacap` command: registers the subcommands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS: tuple[tuple[Callable[..., None], bool], ...] = (  # and whether they need arguments
+COMMANDS: tuple[tuple[Callable[..., None], bool], ...] = (  # with whether they need arguments
     (caption, True), (prepare, True), (train, True), (evaluate, True), (robustness, False), (speed, False),
     (score, True), (reproduce, True), (report, True), (synth, True), (doctor, False),
 )  # fmt: skip
@@ -55,5 +55,5 @@ def options(
 
 
 def main() -> None:
-    """Runs the command, with the arguments of this process."""
+    """Runs the command with the arguments of this process."""
     app(prog_name="evacap")

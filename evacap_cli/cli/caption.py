@@ -1,4 +1,4 @@
-"""`evacap caption`: files, folders, wildcards, lists and URLs to captions."""
+"""`evacap caption`: captions files, folders, wildcards, lists and URLs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from evacap_cli.cli.common import (
     SOME_FAILED,
     AudioTrack,
     Debug,
+    DecodingMemory,
+    DecodingTimeout,
     Device,
     Json,
     Precision,
     Quiet,
     Verbose,
+    decoding_workers,
     say,
     say_precision,
     shown,
     summary,
 )
-from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.progress import ProgressBar
 from evacap_cli.cli.report import EmbedMedia, ReportPage, add_page, picture_options
 from evacap_cli.errors import UsageError
 
@@ -39,7 +42,7 @@ MODEL, LONG, OUT = "Model and beam search", "Long recordings", "Output"
 READING = "evacap_cli.tasks.captioning.inputs.clip_reader"
 STATUSES = ("ok", "audio-only", "failed")
 MAX_FAILED = 8
-MOST_NOTES = 1000  # in the summary for programs
+MAX_NOTES = 1000  # notes in the JSON summary
 
 
 def caption(
@@ -204,23 +207,9 @@ def caption(
             rich_help_panel=MACHINE,
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Decoding processes. 0 decodes in the main process, which a damaged file can crash or block.",
-            show_default="number of cores minus 1",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(help="Time limit for decoding one clip, in seconds.", rich_help_panel=MACHINE)
-    ] = 300.0,
-    memory: Annotated[
-        float,
-        typer.Option(
-            help="Memory limit of one decoding process, in GiB. 0: no limit.", rich_help_panel=MACHINE
-        ),
-    ] = 4.0,
+    workers: Annotated[int | None, decoding_workers("number of cores minus 1")] = None,
+    timeout: DecodingTimeout = 300.0,
+    memory: DecodingMemory = 4.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -240,7 +229,7 @@ def caption(
     from evacap_cli.media import start_ahead
 
     if workers != 0:
-        start_ahead(READING)  # torch takes its time in both processes: at the same time
+        start_ahead(READING)  # the workers import torch while this process does
     from evacap_cli.errors import check_all
     from evacap_cli.tasks.captioning.engine import Captioner
     from evacap_cli.tasks.captioning.inputs.discovery import find_sources
@@ -262,27 +251,27 @@ def caption(
     captioner = Captioner.load(model, device, precision)
     if verbose:
         for what, count in sources.left_out.items():
-            say(f"left out: {count} {what}")
+            say(f"skipped: {count} {what}")
         say(f"{len(sources)} inputs; model {captioner.checkpoint.name} on {captioner.device}, "
             f"loaded in {time.monotonic() - began:.1f} s")  # fmt: skip
 
     done = 0
     notes: list[dict[str, str]] = []
-    no_bar = quiet or (out is None and sys.stdout.isatty())  # the rows themselves show how far it is
-    with Meter("caption", len(sources), "clips" if segment is None else "inputs", quiet=no_bar) as meter:
+    no_bar = quiet or (out is None and sys.stdout.isatty())  # the rows themselves show the progress
+    with ProgressBar("caption", len(sources), "clips" if segment is None else "inputs", quiet=no_bar) as bar:
 
         def show(now: int, clips: int, rows: Sequence[Row]) -> None:
             nonlocal done
             if not clips:
-                meter.begin("caption", len(sources), meter.unit, now)
+                bar.begin("caption", len(sources), bar.unit, now)
             for row in rows:
                 if verbose or (row.status == "failed" and not quiet):
                     say(f"{row.status}: {shown(row.video)}: {shown(row.error or row.caption)}")
                 if row.note and verbose:
                     say(f"  {shown(row.note)}")
-                if row.note and len(notes) < MOST_NOTES:
+                if row.note and len(notes) < MAX_NOTES:
                     notes.append({"video": row.video, "note": row.note})
-            meter.update(now, note="" if segment is None else f"{clips} captions")
+            bar.update(now, note="" if segment is None else f"{clips} captions")
             done = now
 
         try:
@@ -291,9 +280,9 @@ def caption(
             else:
                 report = caption_files(captioner, sources, target, options, show, say)
         except KeyboardInterrupt:
-            kept = f"are kept beside {out}; the same command goes on" if out else "rows are printed"
-            raise KeyboardInterrupt(f"{done} of {len(sources)} {kept}") from None
-    _say_what_came(report, out, quiet, _left_out(sources, verbose, any_suffix))
+            saved = "are saved; run the same command again to resume" if out else "are printed"
+            raise KeyboardInterrupt(f"{done} of {len(sources)} inputs {saved}") from None
+    _say_report(report, out, quiet, _skipped(sources, verbose, any_suffix))
     if json:
         counts = {status: report.counts[status] for status in STATUSES}
         summary({"out": str(out), "model": captioner.checkpoint.name, "clips": report.rows, **counts,
@@ -306,25 +295,25 @@ def caption(
 
         run = CaptionRun([command_fact()], report.seconds, report.rate, curves)
         pictures = picture_options(copies=embed_media, workers=workers)
-        add_page(lambda meter: report_captions(out, report_page, pictures, run, meter.update), quiet, debug)
+        add_page(lambda bar: report_captions(out, report_page, pictures, run, bar.update), quiet, debug)
     if report.counts["failed"]:
         raise typer.Exit(SOME_FAILED)
 
 
 def _check_stdout(wanted_twice: bool) -> None:
     if wanted_twice:
-        raise UsageError("--json: stdout is where the table goes, too", "name a file for the table with -o")
+        raise UsageError("--json: the table is also on stdout", "name a file for the table with -o")
 
 
-def _left_out(sources: Sources, verbose: bool, any_suffix: bool) -> str:
-    """How many files of the folders are no inputs, and which options show them; empty when there is nothing to say."""
+def _skipped(sources: Sources, verbose: bool, any_suffix: bool) -> str:
+    """Returns a note on files in folders that are no inputs, and the options about them; "" if there are none."""
     from evacap_cli.tasks.captioning.inputs.folders import NO_MEDIA
 
     count = sources.left_out.total()
-    ways = [] if verbose else ["--verbose says why"]
+    hints = [] if verbose else ["--verbose shows why"]
     if sources.left_out[NO_MEDIA] and not any_suffix:
-        ways.append("--any-suffix looks for sound in files of any suffix")
-    return f"{count} more in the folders were left out; {'; '.join(ways)}" if count and ways else ""
+        hints.append("--any-suffix also tries files with other suffixes")
+    return f"{count} other files in the folders were skipped; {'; '.join(hints)}" if count and hints else ""
 
 
 def _check_report(page: Path | None, embed_media: bool, out: Path | None) -> None:
@@ -332,33 +321,33 @@ def _check_report(page: Path | None, embed_media: bool, out: Path | None) -> Non
     from evacap_cli.tasks.reporting.tables import READERS
 
     if embed_media and page is None:
-        raise UsageError("--embed-media is of a page: give --report, too")
+        raise UsageError("--embed-media needs --report")
     if page is None:
         return
     check_page(page)
     if out is None or out.suffix.lower() not in READERS or out.is_dir():
         raise UsageError(
-            f"--report {page}: is of a table", f"name one with -o, ending with {', '.join(READERS)}"
+            f"--report {page}: needs a table", f"name one with -o, with the suffix {', '.join(READERS)}"
         )
 
 
-def _say_what_came(report: CaptionReport, out: Path | None, quiet: bool, left_out: str) -> None:
+def _say_report(report: CaptionReport, out: Path | None, quiet: bool, skipped: str) -> None:
     if quiet:
         return
     parts = ", ".join(f"{report.counts[status]} {status}" for status in STATUSES)
-    before = f"{report.reused} from before; " if report.reused else ""
+    reused = f"{report.reused} reused; " if report.reused else ""
     rate = f"{report.seconds:.1f} s, {report.rate:.2f} clips/s" if report.new else "nothing new"
-    say(f"{report.rows} clips: {parts}; {before}{rate}" + (f" -> {out}" if out else ""))
-    if left_out:
-        say(f"  {left_out}")
+    say(f"{report.rows} clips: {parts}; {reused}{rate}" + (f" -> {out}" if out else ""))
+    if skipped:
+        say(f"  {skipped}")
     for row in report.failed[:MAX_FAILED]:
-        say(f"  failed before: {shown(row.video)}: {shown(row.error)}")
+        say(f"  failed in an earlier run: {shown(row.video)}: {shown(row.error)}")
     if report.failed:
         more = len(report.failed) > MAX_FAILED
-        say(("  and more; " if more else "  ") + "--retry-failed tries them again")
+        say(("  and more; " if more else "  ") + "--retry-failed retries them")
     if report.unused:
         say(
-            f"  {report.unused} inputs that were captioned before are not among these: {out} has no rows of them"
+            f"  {report.unused} inputs of earlier runs are not among these inputs; {out} has no rows for them"
         )
     if report.changed:
-        say(f"  {out}: was changed by something else since it was written, and left as it is")
+        say(f"  {out}: was changed by something else since it was written, and is left unchanged")

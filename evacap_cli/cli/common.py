@@ -1,4 +1,4 @@
-"""What all commands share: their options, errors to exit codes, words for people and summaries for programs."""
+"""Shared parts of the commands: options, exit codes, messages on stderr and JSON summaries."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from evacap_cli.errors import EvacapError
+from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.cache import check_compiler_cache
 
 INTERRUPTED, SOME_FAILED = 130, 3
-MEMORY_SIGNS = (
+MEMORY_MESSAGES = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "failed to map segment",
     "can't start new thread", "std::bad_alloc",
 )  # fmt: skip
@@ -61,14 +61,35 @@ AudioTrack = Annotated[
         rich_help_panel=MEDIA,
     ),
 ]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Clips per batch.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
+]
+DecodingTimeout = Annotated[
+    float, typer.Option(help="Time limit for decoding one clip, in seconds.", rich_help_panel=MACHINE)
+]
+DecodingMemory = Annotated[
+    float,
+    typer.Option(help="Memory limit of one decoding process, in GiB. 0: no limit.", rich_help_panel=MACHINE),
+]
 F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", int, float)
+
+
+def decoding_workers(show_default: str) -> Any:
+    """Returns the option --workers of the commands that decode media."""
+    return typer.Option(
+        help="Decoding processes. 0 decodes in the main process, which a damaged file can crash or block.",
+        show_default=show_default,
+        rich_help_panel=MACHINE,
+    )
 
 
 def register(app: typer.Typer, name: str | None = None, needs_arguments: bool = True) -> Callable[[F], F]:
-    """Decorator that adds a function to `app` as a command, guarded.
+    """Decorator that adds a `guarded` function to `app` as a command.
 
-    What stands below `Examples:` in its docstring is shown after the options. `needs_arguments`: the command prints
-    its help if it gets none.
+    The text after `Examples:` in its docstring is shown after the options. `needs_arguments`: without arguments, the
+    command prints its help.
     """
 
     def add(command: F) -> F:
@@ -82,7 +103,7 @@ def register(app: typer.Typer, name: str | None = None, needs_arguments: bool = 
 
 
 def guarded(command: F) -> F:
-    """Turns what a command raises into a message on stderr and an exit code; tracebacks only with --debug."""
+    """Converts exceptions of a command to a message on stderr and an exit code; tracebacks only with --debug."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -94,13 +115,15 @@ def guarded(command: F) -> F:
                 return command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
             code = _interrupted(interrupt, kwargs.get("debug"))
-        except BrokenPipeError:  # whoever read stdout has gone: nothing more to say to it, also not at exit
+        except (
+            BrokenPipeError
+        ):  # the reader of stdout has exited: suppress further writes, also those at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except Exception as error:
             if isinstance(error, typer.Exit) or type(error).__module__.startswith(("click", "typer")):
                 raise
-            # Some C extensions turn an interrupt into an error of their own, such as numpy's during its import.
+            # Some C extensions convert an interrupt to another error, such as numpy during its import.
             code = (_interrupted if interrupts.received else _failed)(error, kwargs.get("debug"))
         raise typer.Exit(code) from None
 
@@ -132,25 +155,25 @@ def _failed(error: Exception, debug: bool | None) -> int:
 
 
 def _out_of_memory(error: Exception) -> EvacapError | None:
-    """What to say of an error by which Python, PyTorch or the loader of libraries tell that memory has ended."""
+    """Returns the message for an out-of-memory error of Python, PyTorch or the linker; None for other errors."""
     text = " ".join(str(error).split())
-    told = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
-    if not told and not any(sign in text.lower() for sign in MEMORY_SIGNS):
+    known = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if not known and not any(message in text.lower() for message in MEMORY_MESSAGES):
         return None
     if limit := _address_space():
         return EvacapError(
-            f"out of memory: the address space of a process is limited to {limit / 2**30:.1f} GiB here (ulimit -v), "
-            "and PyTorch reserves much more of it than it uses",
-            "ulimit -v unlimited; where a batch system sets the limit, ask it for 16 GiB of virtual memory or more",
+            f"out of memory: the address space of a process is limited to {limit / 2**30:.1f} GiB (ulimit -v), but "
+            "PyTorch reserves much more of it than it uses",
+            "ulimit -v unlimited; in a batch system, request 16 GiB of virtual memory or more",
         )
     return EvacapError(
         f"out of memory ({type(error).__name__}: {text[:200]})",
-        "end other programs, or give a smaller batch size or fewer --workers",
+        "close other programs, or use a smaller batch size or fewer --workers",
     )
 
 
 def _address_space() -> int:
-    """The limit in bytes, 0 for none."""
+    """Returns the limit on the address space in bytes, 0 for none."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -160,8 +183,8 @@ def _address_space() -> int:
 
 
 class _Interrupts:
-    """Context in which Ctrl-C and SIGTERM raise KeyboardInterrupt, unless they are ignored, as Ctrl-C is in a shell's
-    background jobs. `received`: whether one came."""
+    """Context in which Ctrl-C and SIGTERM raise KeyboardInterrupt, unless they are ignored, as Ctrl-C is in background
+    jobs of a shell. `received`: whether one was received."""
 
     def __init__(self) -> None:
         self.received = False
@@ -184,12 +207,12 @@ class _Interrupts:
 
 
 def say(text: str) -> None:
-    """Words for people: stderr, control characters shown rather than obeyed."""
+    """Prints a message on stderr, with control characters escaped."""
     print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def say_precision(precision: str, device: str, quiet: bool) -> None:
-    """Says where a precision is not what this machine is fast in."""
+    """Prints a note if a precision is slow or not supported on this machine."""
     from evacap_cli.tasks.devices import pick_device, precision_note
 
     note = precision_note(precision, pick_device(device))
@@ -197,11 +220,30 @@ def say_precision(precision: str, device: str, quiet: bool) -> None:
         say(note)
 
 
+def parse_numbers(option: str, text: str, example: str, number: Callable[[str], N]) -> tuple[N, ...]:
+    """Parses numbers separated by commas with `number`, such as `int`. Raises UsageError."""
+    try:
+        return tuple(number(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        kind = "whole numbers" if number is int else "numbers"
+        raise UsageError(
+            f"{option} {text}: not a list of {kind}", f"separate numbers by commas, such as {example}"
+        ) from None
+
+
+def say_unavailable(unavailable: Mapping[str, str], cures: Iterable[str] = ()) -> None:
+    """Prints the reason of each metric that could not be computed, and the cures."""
+    for name, reason in unavailable.items():
+        say(f"{name}: n/a: {reason.removeprefix(f'{name}: ')}")
+    for cure in dict.fromkeys(cures) if unavailable else ():
+        say(f"  cure: {cure}")
+
+
 def shown(text: str) -> str:
-    """`text` safe to show on one line of a terminal: what cannot be printed stands there as an escape."""
+    """Returns `text` for one line of a terminal, with unprintable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def summary(values: dict[str, Any]) -> None:
-    """A summary for programs: one line of JSON on stdout."""
+    """Prints a summary as one line of JSON on stdout."""
     print(json.dumps(values), flush=True)

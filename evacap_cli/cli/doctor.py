@@ -1,4 +1,4 @@
-"""`evacap doctor`: what works on this machine."""
+"""`evacap doctor`: checks that evacap works on this machine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def doctor(quiet: Quiet = False, json: Json = False, debug: Debug = False) -> No
     from evacap_cli.tasks.doctor import CHECKS, run_check
 
     console = Console(highlight=False)
-    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    colors = {"ok": "green", "warn": "yellow", "fail": "red"}
     results = []
     for name, check in CHECKS.items():
         result = run_check(name, check)
         results.append(result)
         if not json and not quiet:
-            console.print(f"[{colours[result.status]}]{result.status:>4}[/]  ", end="")
+            console.print(f"[{colors[result.status]}]{result.status:>4}[/]  ", end="")
             console.print(f"{result.name}: {result.found}", markup=False)
             if result.cure:
                 console.print(f"      cure: {result.cure}", markup=False)

@@ -1,41 +1,35 @@
-"""`evacap evaluate`: Table 1 for any checkpoints."""
+"""`evacap evaluate`: captions and scores a test set with several models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from evacap_cli.cli.common import (
-    MACHINE,
     SOME_FAILED,
+    BatchSize,
     Debug,
     Device,
     Json,
     Precision,
     Quiet,
-    say,
     say_precision,
+    say_unavailable,
     summary,
 )
-from evacap_cli.cli.meter import Meter
-from evacap_cli.cli.report import ReportPage, add_page, check_report
+from evacap_cli.cli.progress import ProgressBar
+from evacap_cli.cli.report import ReportPage, add_folder_page, check_report
 from evacap_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from evacap_cli.tasks.evaluation import Evaluation
 
 CAPTIONING, SCORING = "Beam search", "Scoring"
 Beam = Annotated[int, typer.Option(help="Beam width.", rich_help_panel=CAPTIONING)]
 MaxWords = Annotated[
     int, typer.Option(help="Maximum length of a caption, in tokens.", rich_help_panel=CAPTIONING)
 ]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Clips per batch.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
-]
+
 Metrics = Annotated[
     str | None,
     typer.Option(
@@ -112,10 +106,10 @@ def evaluate(
     check_output(out)
     check_report(report_page)
     if report_page is not None and out is None:
-        raise UsageError(f"--report {report_page}: is of a folder of results", "name one with -o")
+        raise UsageError(f"--report {report_page}: needs a folder of results", "name one with -o")
     say_precision(precision, device, quiet)
-    with Meter("captioning", quiet=quiet) as meter:
-        found = run(model or (), data, options, stages(meter), captions or ())
+    with ProgressBar("captioning", quiet=quiet) as bar:
+        found = run(model or (), data, options, stages(bar), captions or ())
     header, rows = table(found)
     notes = [f"{len(found[0].scores.clips)} clips, hash of their names {found[0].scores.id_hash}"]
     if out is not None:
@@ -125,36 +119,22 @@ def evaluate(
     else:
         print_table(header, rows, notes)
     if report_page is not None and out is not None:
-        from evacap_cli.tasks.reporting.pages import command_fact
-        from evacap_cli.tasks.reporting.results import report_folders
-
-        add_page(
-            lambda meter: report_folders([out], report_page, [command_fact()], progress=meter.update),
-            quiet,
-            debug,
-        )
-    if _unavailable(found, quiet):
+        add_folder_page(out, report_page, quiet, debug)
+    unavailable = {name: reason for each in found for name, reason in each.scores.unavailable.items()}
+    say_unavailable(unavailable, (cure for each in found for cure in each.scores.cures))
+    if unavailable:
         raise typer.Exit(SOME_FAILED)
 
 
-def stages(meter: Meter) -> Callable[[str, int, int], None]:
-    """Shows each stage anew as it begins."""
-    now = ""
+def stages(bar: ProgressBar) -> Callable[[str, int, int], None]:
+    """Returns a callback that shows the progress of one stage after another."""
+    current = ""
 
     def show(what: str, done: int, total: int) -> None:
-        nonlocal now
-        if what != now or not done:
-            meter.begin(what, total, "captions" if "SPICE" in what else "clips")
-            now = what
-        meter.update(done, total)
+        nonlocal current
+        if what != current or not done:
+            bar.begin(what, total, "captions" if "SPICE" in what else "clips")
+            current = what
+        bar.update(done, total)
 
     return show
-
-
-def _unavailable(found: list[Evaluation], quiet: bool) -> bool:
-    why = {name: text for each in found for name, text in each.scores.unavailable.items()}
-    for name, text in why.items():
-        say(f"{name}: n/a: {text}")
-    for cure in dict.fromkeys(cure for each in found for cure in each.scores.cures) if why else ():
-        say(f"  cure: {cure}")
-    return bool(why)

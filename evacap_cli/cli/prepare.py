@@ -1,4 +1,4 @@
-"""`evacap prepare`: the clips of a manifest, decoded once, into a feature store."""
+"""`evacap prepare`: decodes the clips of a manifest into a feature store."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import Annotated
 import typer
 
 from evacap_cli.cli.common import (
-    MACHINE,
     MEDIA,
     SOME_FAILED,
     AudioTrack,
     Debug,
+    DecodingMemory,
+    DecodingTimeout,
     Json,
     Quiet,
     Verbose,
+    decoding_workers,
     say,
     shown,
     summary,
 )
-from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.progress import ProgressBar
 
 STORE = "Feature store"
-MOST_CAUSES = 8
-MOST_NOTES = 1000  # in the summary for programs
+MAX_CAUSES = 8  # causes of failure in a message
+MAX_NOTES = 1000  # notes in the JSON summary
 
 
 def prepare(
@@ -80,23 +82,9 @@ def prepare(
             "--overwrite", help="Discard an existing store and decode all clips again.", rich_help_panel=STORE
         ),
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Decoding processes. 0 decodes in the main process, which a damaged file can crash or block.",
-            show_default="number of cores",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(help="Time limit for decoding one clip, in seconds.", rich_help_panel=MACHINE)
-    ] = 300.0,
-    memory: Annotated[
-        float,
-        typer.Option(
-            help="Memory limit of one decoding process, in GiB. 0: no limit.", rich_help_panel=MACHINE
-        ),
-    ] = 4.0,
+    workers: Annotated[int | None, decoding_workers("number of cores")] = None,
+    timeout: DecodingTimeout = 300.0,
+    memory: DecodingMemory = 4.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -114,15 +102,15 @@ def prepare(
     from evacap_cli.tasks.preparing import features_of, group_failures
     from evacap_cli.tasks.preparing import prepare as prepare_store
 
-    with Meter("prepare", quiet=quiet) as meter:
-        begun = False
+    with ProgressBar("prepare", quiet=quiet) as bar:
+        started = False
 
         def show(done: int, total: int) -> None:
-            nonlocal begun
-            if not begun:
-                meter.begin("prepare", total, done=done)
-                begun = True
-            meter.update(done)
+            nonlocal started
+            if not started:
+                bar.begin("prepare", total, done=done)
+                started = True
+            bar.update(done)
 
         try:
             made = prepare_store(
@@ -143,27 +131,25 @@ def prepare(
                 overwrite=overwrite,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"the clips so far are in {out}, and the same command goes on") from None
+            raise KeyboardInterrupt(
+                f"finished clips are in {out}; run the same command again to resume"
+            ) from None
     total, good = sum(made.counts.values()), made.counts["ok"] + made.counts["audio-only"]
     rate, each = made.new / max(made.seconds, 1e-9), made.bytes / max(made.clips, 1)
-    why = group_failures(made.failed)
+    causes = group_failures(made.failed)
     if made.damaged:
-        say(f"{out}: cut or gone, and made again: {', '.join(made.damaged)}")
+        say(f"{out}: damaged or missing, and made again: {', '.join(made.damaged)}")
     if not quiet:
         parts = ", ".join(f"{count} {status}" for status, count in made.counts.items())
-        now = (
-            f"{made.new} decoded now, in {made.seconds:.1f} s, {rate:.2f} clips/s"
-            if made.new
-            else "all done before"
-        )
-        say(f"{total} clips: {parts}; {now}")
-        for cause in why[:MOST_CAUSES]:
+        new = f"{made.new} new in {made.seconds:.1f} s, {rate:.2f} clips/s" if made.new else "nothing new"
+        say(f"{total} clips: {parts}; {new}")
+        for cause in causes[:MAX_CAUSES]:
             names = ", ".join(map(shown, cause.first)) + ", ..." * (cause.count > len(cause.first))
             say(f"  {cause.count} {cause.status}: {shown(cause.error)}: {names}")
-        if len(why) > MOST_CAUSES:
-            say(f"  and {len(why) - MOST_CAUSES} other causes: --verbose, or {out / 'index.parquet'}")
-        other = f", {made.other} of them not of this manifest" if made.other else ""
-        say(f"{out}: {made.clips} clips{other}, {made.bytes / 1e6:.1f} MB, {each / 1e3:.0f} kB a clip")
+        if len(causes) > MAX_CAUSES:
+            say(f"  and {len(causes) - MAX_CAUSES} other causes: see --verbose or {out / 'index.parquet'}")
+        other = f" ({made.other} from other manifests)" if made.other else ""
+        say(f"{out}: {made.clips} clips{other}, {made.bytes / 1e6:.1f} MB, {each / 1e3:.0f} kB per clip")
     if verbose:
         for row in made.failed:
             say(f"{row['status']}: {shown(row['source'])}: {shown(row['error'])}")
@@ -173,6 +159,6 @@ def prepare(
         summary({"out": str(out), "clips": total, **made.counts, "new": made.new, "stored": made.clips,
                  "other": made.other, "bytes": made.bytes, "bytes_per_clip": round(each),
                  "seconds": round(made.seconds, 3), "clips_per_second": round(rate, 3),
-                 "causes": [asdict(cause) for cause in why], "notes": made.notes[:MOST_NOTES]})  # fmt: skip
+                 "causes": [asdict(cause) for cause in causes], "notes": made.notes[:MAX_NOTES]})  # fmt: skip
     if total > good:
         raise typer.Exit(SOME_FAILED if good else 1)

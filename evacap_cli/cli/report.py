@@ -1,4 +1,4 @@
-"""`evacap report`: an HTML page of any result."""
+"""`evacap report`: writes an HTML page of results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evacap_cli.cli.common import MACHINE, Debug, Json, Quiet, say, summary
-from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from evacap_cli.tasks.reporting.pictures import PictureOptions
@@ -93,8 +93,8 @@ def report(
     from evacap_cli.tasks.reporting.results import report_results
 
     options = picture_options(pictures, embed_media, inline, workers, timeout)
-    with Meter("pictures", quiet=quiet) as meter:
-        made = report_results(results, out, options, curves, meter.update)
+    with ProgressBar("pictures", quiet=quiet) as bar:
+        made = report_results(results, out, options, curves, bar.update)
     if json:
         summary(made)
     if not quiet:
@@ -115,29 +115,37 @@ def picture_options(
 
 
 def check_report(page: Path | None) -> None:
-    """Raises UsageError where no page can be written."""
+    """Raises UsageError if the page cannot be written."""
     if page is not None:
         from evacap_cli.tasks.reporting.pages import check_page
 
         check_page(page)
 
 
-def add_page(make: Callable[[Meter], dict[str, object]], quiet: bool, debug: bool) -> None:
-    """Makes the page of a result that is complete already. If that fails, this says so and ends with 1."""
+def add_page(make: Callable[[ProgressBar], dict[str, object]], quiet: bool, debug: bool) -> None:
+    """Writes the page of a complete result. If that fails, prints the error and exits with code 1."""
     try:
-        with Meter("report", quiet=quiet) as meter:
-            made = make(meter)
+        with ProgressBar("report", quiet=quiet) as bar:
+            made = make(bar)
     except Exception as error:
         if debug:
             raise
         say(f"error: no report: {getattr(error, 'message', None) or f'{type(error).__name__}: {error}'}")
-        say("  cure: the results are complete; `evacap report` makes a page of them")
+        say("  cure: the results are complete; `evacap report` can write the page")
         raise typer.Exit(1) from None
     if not quiet:
         say_page(made)
 
 
+def add_folder_page(folder: Path, page: Path, quiet: bool, debug: bool) -> None:
+    """Writes the page of a folder of results."""
+    from evacap_cli.tasks.reporting.pages import command_fact
+    from evacap_cli.tasks.reporting.results import report_folders
+
+    add_page(lambda bar: report_folders([folder], page, [command_fact()], progress=bar.update), quiet, debug)
+
+
 def say_page(made: dict[str, object]) -> None:
-    """Where a page is, and what it lacks."""
+    """Prints the path of a page and the number of clips without pictures."""
     unseen = f"; {made['without_pictures']} clips have no pictures" if made.get("without_pictures") else ""
     say(f"report: {made['report']}{unseen}")

@@ -9,7 +9,7 @@ import typer
 
 from evacap_cli.cli.common import MACHINE, Debug, Device, Json, Quiet, say, summary
 from evacap_cli.cli.evaluate import JavaProgram, stages
-from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.progress import ProgressBar
 from evacap_cli.errors import UsageError
 
 BEGIN = "Initial weights"
@@ -126,9 +126,9 @@ def reproduce(
     if not quiet:
         for note in notes:
             say(note)
-    with Meter("reproduce", quiet=quiet) as meter:
+    with ProgressBar("reproduce", quiet=quiet) as bar:
         try:
-            made.run(stages(meter), say if not quiet else lambda text: None)
+            made.run(stages(bar), say if not quiet else lambda text: None)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("run the same command again to resume") from None
     found = made.write(command_fact()[1])

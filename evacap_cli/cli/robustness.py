@@ -1,4 +1,4 @@
-"""`evacap robustness`: Table 3, and other ways to spoil a clip."""
+"""`evacap robustness`: scores captions of clips with swapped or degraded pictures."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import typer
 from evacap_cli.cli.common import (
     MACHINE,
     SOME_FAILED,
+    BatchSize,
     Debug,
     Device,
     Json,
     Precision,
     Quiet,
+    parse_numbers,
     say,
     say_precision,
+    say_unavailable,
     summary,
 )
-from evacap_cli.cli.evaluate import BatchSize, Beam, JavaProgram, MaxWords, Metrics, stages
-from evacap_cli.cli.meter import Meter
-from evacap_cli.cli.report import ReportPage, add_page, check_report
-from evacap_cli.errors import UsageError
+from evacap_cli.cli.evaluate import Beam, JavaProgram, MaxWords, Metrics, stages
+from evacap_cli.cli.progress import ProgressBar
+from evacap_cli.cli.report import ReportPage, add_folder_page, check_report
 
 DEMOS = ("demo", "entropy-demo", "avcap-demo", "audio-demo")
 
@@ -99,18 +101,18 @@ def robustness(
 
     scoring = Settings(choose_metrics(metrics), java)
     options = SweepOptions(
-        _numbers("--probs", probs),
+        parse_numbers("--probs", probs, "0,0.5,1", float),
         perturb,
-        None if levels is None else _numbers("--levels", levels),
-        tuple(int(seed) if seed == int(seed) else -1 for seed in _numbers("--seeds", seeds)),
+        None if levels is None else parse_numbers("--levels", levels, "20,10,0", float),
+        parse_numbers("--seeds", seeds, "0,1,2", int),
         EvaluateOptions(beam, max_words, batch_size, device, precision, scoring),
     )
     check_output(out)
     check_report(report_page)
     say_precision(precision, device, quiet)
     names = model or list(DEMOS)
-    with Meter("built-in benchmark", quiet=quiet) as meter:
-        show = stages(meter)
+    with ProgressBar("built-in benchmark", quiet=quiet) as bar:
+        show = stages(bar)
         store = open_data(data, names, workers, lambda done, total: show("built-in benchmark", done, total))
         made = sweep(names, store, options, show)
     shown = tables(made.models, options.perturb, options.graded)
@@ -127,29 +129,10 @@ def robustness(
             print_table(header, rows)
         print(f"{len(store)} clips, hash of their names {made.id_hash}, {len(options.seeds)} seeds")
     if not quiet:
-        say(f"table, every pairing and figure: {out}")
+        say(f"results: {out}")
     if report_page is not None:
-        from evacap_cli.tasks.reporting.pages import command_fact
-        from evacap_cli.tasks.reporting.results import report_folders
-
-        add_page(
-            lambda meter: report_folders([out], report_page, [command_fact()], progress=meter.update),
-            quiet,
-            debug,
-        )
-    why = {name: text for each in made.models for name, text in each.unavailable.items()}
-    for name, text in why.items():
-        say(f"{name}: n/a: {text}")
-    if why:
+        add_folder_page(out, report_page, quiet, debug)
+    unavailable = {name: reason for each in made.models for name, reason in each.unavailable.items()}
+    say_unavailable(unavailable)
+    if unavailable:
         raise typer.Exit(SOME_FAILED)
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    """UsageError where what stands between commas is no number."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        return tuple(map(float, parts))
-    except ValueError:
-        raise UsageError(
-            f"{option} {text}: is no list of numbers", "write them with commas, such as 0,0.5,1"
-        ) from None

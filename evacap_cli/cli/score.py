@@ -1,4 +1,4 @@
-"""`evacap score`: captions against references."""
+"""`evacap score`: scores captions against references."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from evacap_cli.cli.common import (
     Quiet,
     Verbose,
     say,
+    say_unavailable,
     shown,
     summary,
 )
-from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.progress import ProgressBar
 from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from evacap_cli.metrics.suite import Scores
     from evacap_cli.tasks.scoring import Report, System
 
 CERTAINTY = "Confidence intervals and comparison"
-_SHOWN = 5
+MAX_CLIPS = 5  # clips named in a message
 
 
 def score(
@@ -125,14 +125,14 @@ def score(
     if out is not None:
         check_folder(out)
     began = time.monotonic()
-    with Meter("scoring", unit="captions", quiet=quiet) as meter:
+    with ProgressBar("scoring", unit="captions", quiet=quiet) as bar:
 
         def progress(what: str, done: int, total: int) -> None:
             if done == 0 and total:
-                meter.begin(what, total, "captions")
+                bar.begin(what, total, "captions")
                 if not quiet:
-                    say(f"{what}: {total} that were never seen before")
-            meter.update(done)
+                    say(f"{what}: {total} new captions")
+            bar.update(done)
 
         report = score_files(
             candidates,
@@ -148,7 +148,7 @@ def score(
     if not quiet:
         for system in (report.system, report.against):
             if system is not None:
-                _tell(system, verbose)
+                _say_left_out(system, verbose)
         for note in report.notes:
             say(f"note: {note}")
     if json:
@@ -157,7 +157,7 @@ def score(
         _print(report)
     for system in (report.system, report.against):
         if system is not None:
-            _tell_unavailable(system.scores)
+            say_unavailable(system.scores.unavailable, system.scores.cures)
     if not quiet:
         say(f"{time.monotonic() - began:.1f} s" + (f" -> {out}" if out else ""))
     if not report.complete:
@@ -167,21 +167,21 @@ def score(
 def _check_options(draws: int, seed: int, heap: str | None, timeout: float, threads: int | None) -> None:
     wrong = []
     if draws < 0:
-        wrong.append(f"--draws {draws}: 0 or more")
+        wrong.append(f"--draws {draws} must be 0 or more")
     if seed < 0:
-        wrong.append(f"--seed {seed}: 0 or more")
+        wrong.append(f"--seed {seed} must be 0 or more")
     if not timeout > 0:
-        wrong.append(f"--timeout {timeout:g}: more than 0 seconds")
+        wrong.append(f"--timeout {timeout:g} must be more than 0 seconds")
     if threads is not None and threads < 1:
-        wrong.append(f"--threads {threads}: 1 or more")
+        wrong.append(f"--threads {threads} must be 1 or more")
     if heap is not None and not re.fullmatch(r"[1-9]\d*[kKmMgG]", heap):
-        wrong.append(f"--heap {heap}: a number with M or G, such as 512M or 2G")
+        wrong.append(f"--heap {heap} must be a number with M or G, such as 512M or 2G")
     if wrong:
         raise UsageError("; ".join(wrong), "see evacap score --help")
 
 
-def _tell(system: System, verbose: bool) -> None:
-    """What was left out or is odd, so that nothing is dropped silently."""
+def _say_left_out(system: System, verbose: bool) -> None:
+    """Prints the clips that are not scored or have unusual captions."""
     pairs, empty = system.pairs, set(system.pairs.empty)
     wordless = [clip for clip in system.scores.wordless if clip not in empty]
     kinds = (
@@ -189,45 +189,38 @@ def _tell(system: System, verbose: bool) -> None:
         (pairs.failed, "not scored, captioning failed"),
         (pairs.extra, "not scored, not in the references"),
         (pairs.unreferenced, "not scored, without a reference caption"),
-        (pairs.empty, "empty captions, scored as they are"),
-        (wordless, "captions without a word, scored as empty"),
-        (pairs.repeated, "the same caption more than once, counted once"),
+        (pairs.empty, "empty captions, scored unchanged"),
+        (wordless, "captions without words, scored as empty"),
+        (pairs.repeated, "repeated with the same caption, counted once"),
     )
     for clips, what in kinds:
         if clips:
-            some = clips if verbose else clips[:_SHOWN]
-            rest = f" and {len(clips) - len(some)} more" if len(clips) > len(some) else ""
-            say(f"{system.path}: {what} ({len(clips)}): {', '.join(map(shown, some))}{rest}")
+            named = clips if verbose else clips[:MAX_CLIPS]
+            rest = f" and {len(clips) - len(named)} more" if len(clips) > len(named) else ""
+            say(f"{system.path}: {what} ({len(clips)}): {', '.join(map(shown, named))}{rest}")
     if verbose:
         for name, seconds in system.scores.seconds.items():
             say(f"{name}: {seconds:.1f} s")
-        say(f"words: {system.scores.tokenizer}; {system.scores.java or 'no Java'}")
-
-
-def _tell_unavailable(scores: Scores) -> None:
-    for name, why in scores.unavailable.items():
-        say(f"{name}: n/a: {why.removeprefix(f'{name}: ')}")
-    for cure in scores.cures if scores.unavailable else ():
-        say(f"  cure: {cure}")
+        say(f"tokenizer: {system.scores.tokenizer}; {system.scores.java or 'no Java'}")
 
 
 def _print(report: Report) -> None:
     from evacap_cli.report.tables import interval, number, print_table
 
     system, against = report.system, report.against
-    header, sure = ["metric", "value"], bool(system.intervals)
-    header += ["95 % interval"] * sure
+    header, bounded = ["metric", "value"], bool(system.intervals)
+    header += ["95 % interval"] * bounded
     if against is not None:
         header += (
             ["against"]
-            + ["95 % interval "] * sure
+            + ["95 % interval "] * bounded
             + ["difference", "95 % interval  ", "p"] * bool(report.differences)
         )
     rows = []
     for name, value in system.scores.values.items():
-        row = [name, number(value)] + [interval(name, system.intervals)] * sure
+        row = [name, number(value)] + [interval(name, system.intervals)] * bounded
         if against is not None:
-            row += [number(against.scores.values[name])] + [interval(name, against.intervals)] * sure
+            row += [number(against.scores.values[name])] + [interval(name, against.intervals)] * bounded
             if report.differences:
                 one = report.differences.get(name)
                 row += ["", "", ""] if one is None else [

@@ -1,4 +1,4 @@
-"""`evacap speed`: Figure 2 on this machine."""
+"""`evacap speed`: times each stage of captioning."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from evacap_cli.cli.common import (
     Json,
     Precision,
     Quiet,
+    parse_numbers,
     say,
     say_precision,
     summary,
 )
 from evacap_cli.cli.evaluate import stages
-from evacap_cli.cli.meter import Meter
-from evacap_cli.cli.report import ReportPage, add_page, check_report
+from evacap_cli.cli.progress import ProgressBar
+from evacap_cli.cli.report import ReportPage, add_folder_page, check_report
 from evacap_cli.errors import UsageError
 
 PROTOCOL = "Measurement"
@@ -99,12 +100,7 @@ def speed(
     from evacap_cli.tasks.evaluation import check_output
     from evacap_cli.tasks.speed import PRESETS, SpeedOptions, measure, measure_files, write_times
 
-    try:
-        counts = tuple(dict.fromkeys(int(part) for part in frames.split(",") if part.strip()))
-    except ValueError:
-        raise UsageError(
-            f"--frames {frames}: is no list of numbers", "write them with commas: 0,1,4,8,18"
-        ) from None
+    counts = tuple(dict.fromkeys(parse_numbers("--frames", frames, "0,1,4,8,18", int)))
     decodings = tuple(dict.fromkeys(part.strip() for part in decoding.split(",") if part.strip()))
     options = SpeedOptions(
         counts,
@@ -121,13 +117,13 @@ def speed(
         audio_track,
     )
     if audio_track is not None and end_to_end is None:
-        raise UsageError("--audio-track is of files: give --end-to-end, too")
+        raise UsageError("--audio-track needs --end-to-end")
     check_output(out)
     check_report(report_page)
     say_precision(precision, device, quiet)
     names = model or list(PRESETS)
-    with Meter("speed", quiet=quiet) as meter:
-        show = stages(meter)
+    with ProgressBar("speed", quiet=quiet) as bar:
+        show = stages(bar)
         timed = (
             measure(names, options, show)
             if end_to_end is None
@@ -144,9 +140,6 @@ def speed(
     else:
         print_table(header, rows, notes)
     if not quiet:
-        say(f"table, all times and figure: {out}")
+        say(f"results: {out}")
     if report_page is not None:
-        from evacap_cli.tasks.reporting.pages import command_fact
-        from evacap_cli.tasks.reporting.results import report_folders
-
-        add_page(lambda meter: report_folders([out], report_page, [command_fact()]), quiet, debug)
+        add_folder_page(out, report_page, quiet, debug)

@@ -1,4 +1,4 @@
-"""`evacap synth`: clips of the procedural sound-and-sight world, with captions."""
+"""`evacap synth`: generates synthetic labelled videos."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ from typing import Annotated
 
 import typer
 
-from evacap_cli.cli.common import MACHINE, Debug, Json, Quiet, Verbose, say, summary
-from evacap_cli.cli.meter import Meter
-from evacap_cli.errors import UsageError
-
-
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise UsageError(
-            f"{option}: {text!r} is not a list of whole numbers", "Write, for example, 1,2,3."
-        ) from None
+from evacap_cli.cli.common import MACHINE, Debug, Json, Quiet, Verbose, parse_numbers, say, summary
+from evacap_cli.cli.progress import ProgressBar
 
 
 def synth(
@@ -99,19 +89,19 @@ def synth(
     """
     from evacap_cli.tasks.synthesis import synthesize
 
-    with Meter("synth", max(clips, 1), quiet=quiet) as meter:
+    with ProgressBar("synth", max(clips, 1), quiet=quiet) as bar:
         made = synthesize(
             out,
             clips,
             seed,
             captions=captions,
             recordings=recordings,
-            folds=_numbers(folds, "--folds"),
+            folds=parse_numbers("--folds", folds, "1,2,3", int),
             licenses=tuple(part.strip() for part in licenses.split(",") if part.strip()),
             kinds=(matched, off_screen, dubbed, distractor),
             workers=workers,
             overwrite=overwrite,
-            progress=meter.update,
+            progress=bar.update,
         )
     if not quiet:
         kinds = ", ".join(f"{n} {kind}" for kind, n in made["kinds"].items())

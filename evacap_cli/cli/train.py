@@ -1,4 +1,4 @@
-"""`evacap train`: settings and a feature store (or a manifest) to a checkpoint."""
+"""`evacap train`: trains a model from settings and a feature store or manifest."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 
 from evacap_cli.cli.common import INTERRUPTED, MACHINE, Debug, Device, Json, Precision, Quiet, say, summary
-from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.progress import ProgressBar
 from evacap_cli.errors import UsageError
 
-BEGIN = "Initial weights"
-AGAIN_SECONDS = 2.0
-"""After which a second signal is meant: a terminal, `timeout` and torchrun may send the same one more than once."""
+INITIAL = "Initial weights"
+REPEAT_SECONDS = 2.0
+"""A second signal within this time is a repetition: a terminal, `timeout` and torchrun may send one more than once."""
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
         typer.Option(
             help="Checkpoint to start from. Its tokenizer is kept.",
             show_default="random weights",
-            rich_help_panel=BEGIN,
+            rich_help_panel=INITIAL,
         ),
     ] = None,
     init_encoder: Annotated[
@@ -69,13 +69,14 @@ def train(
         typer.Option(
             help="Published weights of the encoder: CAV-MAE, or YAMNet and EfficientNet-lite0 for tag towers. Repeat "
             "for several files.",
-            rich_help_panel=BEGIN,
+            rich_help_panel=INITIAL,
         ),
     ] = None,
     init_decoder: Annotated[
         Path | None,
         typer.Option(
-            help="Published weights of the decoder: GIT. Uses the vocabulary of BERT.", rich_help_panel=BEGIN
+            help="Published weights of the decoder: GIT. Uses the vocabulary of BERT.",
+            rich_help_panel=INITIAL,
         ),
     ] = None,
     vocab: Annotated[
@@ -83,14 +84,14 @@ def train(
         typer.Option(
             help="File vocab.txt of bert-base-uncased.",
             show_default="the file from evacap weights fetch-vocab",
-            rich_help_panel=BEGIN,
+            rich_help_panel=INITIAL,
         ),
     ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
             help="Pattern of published tensor names that may be missing or unused. Repeat for several patterns.",
-            rich_help_panel=BEGIN,
+            rich_help_panel=INITIAL,
         ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Resume the run in OUT if there is one.")] = True,
@@ -146,77 +147,79 @@ def train(
     first = started_first()
     quiet, json = quiet or not first, json and first
     training, stop = False, _Stop(first)
-    with stop.heard(), Meter("prepare", quiet=quiet) as meter:
+    with stop.handle_signals(), ProgressBar("prepare", quiet=quiet) as bar:
 
         def show(now: Progress) -> None:
             nonlocal training
             if not training:
-                meter.begin("train", now.steps, "steps", now.step - 1)
+                bar.begin("train", now.steps, "steps", now.step - 1)
                 training = True
-            meter.update(now.step, note=f"loss {now.loss:.4f}, {now.clips_per_second:.1f} clips/s")
+            bar.update(now.step, note=f"loss {now.loss:.4f}, {now.clips_per_second:.1f} clips/s")
             if now.note and not quiet:
                 say(f"step {now.step}: loss {now.loss:.4f}, {now.note}")
 
-        told = RunCallbacks(say if not quiet else lambda text: None, meter.update, show, stop)
+        callbacks = RunCallbacks(say if not quiet else lambda text: None, bar.update, show, stop)
         try:
-            result = train_run(config, changes, out, options, told)
+            result = train_run(config, changes, out, options, callbacks)
         except KeyboardInterrupt:
             if not first:
                 raise typer.Exit(INTERRUPTED) from None
             saved = (out / FILE).exists()
-            raise KeyboardInterrupt(*["the same command goes on from the last save"] * saved) from None
+            raise KeyboardInterrupt(
+                *["run the same command again to resume from the last save"] * saved
+            ) from None
     if result["stopped"]:
         if not first:
             raise typer.Exit(INTERRUPTED)
         raise KeyboardInterrupt(
-            f"saved at step {result['step']} of {result['steps']}; the same command goes on"
+            f"saved at step {result['step']} of {result['steps']}; run the same command again to resume"
         )
     if not quiet:
-        kept = f"{out / 'last'}" + (f" and {out / 'best'}" if result["best"] is not None else "")
-        early = f", ended early after {result['step']}" if result["ended_early"] else ""
-        say(f"{result['steps']} steps{early} in {result['seconds'] / 60:.1f} min; checkpoints: {kept}")
+        saved_in = f"{out / 'last'}" + (f" and {out / 'best'}" if result["best"] is not None else "")
+        early = f", stopped early after {result['step']}," if result["ended_early"] else ""
+        say(f"{result['steps']} steps{early} in {result['seconds'] / 60:.1f} min; checkpoints: {saved_in}")
     if json:
         summary(result)
 
 
 class _Stop:
-    """Ctrl-C and SIGTERM while steps are taken: the step is finished and saved. Before, and the second time, they end
-    the command at once."""
+    """Handles Ctrl-C and SIGTERM during training: the first one finishes and saves the current step. Before the first
+    step, and the second time, they end the command immediately."""
 
-    def __init__(self, speaks: bool) -> None:
-        self.speaks = speaks
-        self.stepping = False
-        self.asked = 0.0  # when
+    def __init__(self, prints: bool) -> None:
+        self.prints = prints
+        self.training = False
+        self.requested = 0.0  # time of the first signal
 
     def __call__(self) -> bool:
-        """What training asks after every step, in every process."""
-        self.stepping = True
-        return self.asked > 0
+        """Whether to stop; training calls this after every step, in every process."""
+        self.training = True
+        return self.requested > 0
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Signals that are ignored, as Ctrl-C is by what a shell runs in the background, stay so."""
+    def handle_signals(self) -> Iterator[None]:
+        """Installs the handlers, except for ignored signals, as Ctrl-C is in background jobs of a shell."""
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        heard = {
+        replaced = {
             number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)
         }
         try:
-            for number in heard:
-                signal.signal(number, self._hear)
+            for number in replaced:
+                signal.signal(number, self._handle)
         except ValueError:  # not the main thread
             yield
             return
         try:
             yield
         finally:
-            for number, handler in heard.items():
+            for number, handler in replaced.items():
                 signal.signal(number, handler)
 
-    def _hear(self, *_: object) -> None:
+    def _handle(self, *_: object) -> None:
         now = time.monotonic()
-        if not self.stepping or (self.asked and now - self.asked > AGAIN_SECONDS):
+        if not self.training or (self.requested and now - self.requested > REPEAT_SECONDS):
             raise KeyboardInterrupt
-        if not self.asked:
-            self.asked = now
-            if self.speaks:  # not by print, in the middle of which the signal may have come
-                os.write(2, b"interrupted; saving after this step, once more ends it at once\n")
+        if not self.requested:
+            self.requested = now
+            if self.prints:  # not with print, which the signal may have interrupted
+                os.write(2, b"interrupted; saving after this step; interrupt again to exit immediately\n")

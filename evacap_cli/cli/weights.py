@@ -1,4 +1,4 @@
-"""`evacap weights`: what is in a checkpoint, and other people's."""
+"""`evacap weights`: inspects, imports, exports and calibrates model weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evacap_cli.cli.common import (
-    MACHINE,
+    BatchSize,
     Debug,
     Device,
     Json,
@@ -21,7 +21,7 @@ from evacap_cli.cli.common import (
     shown,
     summary,
 )
-from evacap_cli.cli.meter import Meter
+from evacap_cli.cli.progress import ProgressBar
 from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ app = typer.Typer(no_args_is_help=True)
 importing = typer.Typer(no_args_is_help=True)
 app.add_typer(importing, name="import")
 
-File = Annotated[Path, typer.Argument(help="Published weights: .pth, .pt or .safetensors.")]
+WeightFile = Annotated[Path, typer.Argument(help="Published weights: .pth, .pt or .safetensors.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings of the preset to change, such as model.encoder.frames=4."),
 ]
-Part = Annotated[
+TensorFile = Annotated[
     Path | None,
     typer.Option(
         "-o",
@@ -47,7 +47,7 @@ Part = Annotated[
         show_default="check only",
     ),
 ]
-Whole = Annotated[
+CheckpointFolder = Annotated[
     Path | None,
     typer.Option(
         "-o",
@@ -56,9 +56,9 @@ Whole = Annotated[
         show_default="check only",
     ),
 ]
-Tagged = Annotated[str, typer.Option("--preset", help="Preset or YAML file with tag towers.")]
-Again = Annotated[bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")]
-Target = Annotated[str, typer.Option("--preset", help="Preset or YAML file of the target model.")]
+TagPreset = Annotated[str, typer.Option("--preset", help="Preset or YAML file with tag towers.")]
+OverwriteCheckpoint = Annotated[bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")]
+TargetPreset = Annotated[str, typer.Option("--preset", help="Preset or YAML file of the target model.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 Allow = Annotated[
     list[str] | None,
@@ -112,10 +112,10 @@ def info(
 
 @register(importing, "cav-mae")
 def import_cav_mae(
-    file: File,
+    file: WeightFile,
     overrides: Overrides = None,
-    out: Part = None,
-    preset: Target = "evacap-base",
+    out: TensorFile = None,
+    preset: TargetPreset = "evacap-base",
     allow: Allow = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -135,10 +135,10 @@ def import_cav_mae(
 
 @register(importing, "git")
 def import_git(
-    file: File,
+    file: WeightFile,
     overrides: Overrides = None,
-    out: Part = None,
-    preset: Target = "evacap-base",
+    out: TensorFile = None,
+    preset: TargetPreset = "evacap-base",
     allow: Allow = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -166,10 +166,10 @@ def import_yamnet(
         ),
     ],
     overrides: Overrides = None,
-    out: Whole = None,
-    preset: Tagged = "evidence-tags",
+    out: CheckpointFolder = None,
+    preset: TagPreset = "evidence-tags",
     allow: Allow = None,
-    overwrite: Again = False,
+    overwrite: OverwriteCheckpoint = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -195,10 +195,10 @@ def import_efficientnet_lite0(
         ),
     ],
     overrides: Overrides = None,
-    out: Whole = None,
-    preset: Tagged = "evidence-tags",
+    out: CheckpointFolder = None,
+    preset: TagPreset = "evidence-tags",
     allow: Allow = None,
-    overwrite: Again = False,
+    overwrite: OverwriteCheckpoint = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -218,7 +218,7 @@ def import_efficientnet_lite0(
 
 @register(importing, "avcap")
 def import_avcap(
-    file: File,
+    file: WeightFile,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the new checkpoint.")],
     overrides: Overrides = None,
     vocab: Annotated[
@@ -232,7 +232,7 @@ def import_avcap(
         str, typer.Option(help="avcap-base, or audio-base for an audio-only model.")
     ] = "avcap-base",
     allow: Allow = None,
-    overwrite: Again = False,
+    overwrite: OverwriteCheckpoint = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -299,10 +299,7 @@ def calibrate(
         typer.Option(help="Description of the clips for the model card.", show_default="name of the store"),
     ] = "",
     seed: Annotated[int, typer.Option(help="Random seed of the mismatched pairs.")] = 0,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Clips per batch.", show_default="16; 64 on a GPU", rich_help_panel=MACHINE),
-    ] = None,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing copy.")] = False,
@@ -321,21 +318,21 @@ def calibrate(
     from evacap_cli.tasks.calibrating import calibrate as fit_and_write
 
     say_precision(precision, device, quiet)
-    with Meter("calibrate", quiet=quiet) as meter:
-        found, place = fit_and_write(
-            model, data, out, about, seed, device, precision, batch_size, overwrite, meter.update
+    with ProgressBar("calibrate", quiet=quiet) as bar:
+        found, path = fit_and_write(
+            model, data, out, about, seed, device, precision, batch_size, overwrite, bar.update
         )
     low, high = found.interval
     if json:
-        summary({"out": str(place), **found.to_dict()})
+        summary({"out": str(path), **found.to_dict()})
     elif not quiet:
-        table = _table("it says", "mismatched in truth")
-        for said, was in found.reliability:
-            table.add_row(f"{said:.3f}", f"{was:.3f}")
+        table = _table("predicted", "observed share of mismatches")
+        for mean, share in found.reliability:
+            table.add_row(f"{mean:.3f}", f"{share:.3f}")
         _console().print(table)
         say(
-            f"{place}: AUROC {found.auroc:.3f} (95 %: {low:.3f}-{high:.3f}; 0.5 is chance), Brier {found.brier:.3f} "
-            f"(0.25 is what 0.5 for all has), on {found.clips} matched and {found.pairs} mismatched pairs"
+            f"{path}: AUROC {found.auroc:.3f} (95 %: {low:.3f}-{high:.3f}; chance is 0.5), Brier score "
+            f"{found.brier:.3f} (a constant 0.5 has 0.25), on {found.clips} matched and {found.pairs} mismatched pairs"
         )
 
 
@@ -350,11 +347,11 @@ def fetch_vocab(quiet: Quiet = False, json: Json = False, debug: Debug = False) 
     """
     from evacap_cli.tasks.vocabulary import fetch_vocabulary
 
-    place = fetch_vocabulary()
+    path = fetch_vocabulary()
     if json:
-        summary({"out": str(place)})
+        summary({"out": str(path)})
     elif not quiet:
-        say(str(place))
+        say(str(path))
 
 
 def _import_part(
@@ -373,10 +370,10 @@ def _import_part(
 
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(
-            f"--out {out}: a part ends in .safetensors", f"name it {out.with_suffix('.safetensors')}"
+            f"--out {out}: the suffix must be .safetensors", f"name it {out.with_suffix('.safetensors')}"
         )
     if out is not None and out.exists() and not overwrite:
-        raise UsageError(f"--out {out}: is there already", "give another name, or --overwrite")
+        raise UsageError(f"--out {out}: already exists", "use another name, or --overwrite")
     model = importing.empty_model(preset, overrides or ())
     load = importing.import_cav_mae if part == "encoder" else importing.import_git
     imported = load(file, model, allow or ())
@@ -384,7 +381,7 @@ def _import_part(
         importing.save_part(model, part, out, imported)
     _report(imported, out, quiet, verbose, json)
     if not quiet and not json:
-        say(f"begin with it: evacap train {preset} --init-{part} {out or file} ...")
+        say(f"next: evacap train {preset} --init-{part} {out or file} ...")
 
 
 def _import_network(
@@ -408,13 +405,11 @@ def _import_network(
         imported = importing.import_network(kind, file, out, preset, overrides or (), allow or (), overwrite)
     _report(imported, out, quiet, verbose, json)
     if not quiet and not json:
-        say(
-            f"begin with it: evacap train {preset} {f'--init {out}' if out else f'--init-encoder {file}'} ..."
-        )
+        say(f"next: evacap train {preset} {f'--init {out}' if out else f'--init-encoder {file}'} ...")
 
 
 def _report(imported: ImportReport, out: Path | None, quiet: bool, verbose: bool, json: bool) -> None:
-    """What became of every tensor."""
+    """Prints the report on every tensor."""
     if json:
         rows = [vars(row) for row in imported.rows] if verbose else []
         summary({"file": str(imported.path), "kind": imported.kind, "parameters": imported.parameters,
@@ -422,11 +417,11 @@ def _report(imported: ImportReport, out: Path | None, quiet: bool, verbose: bool
                  **({"tensors": rows} if verbose else {})})  # fmt: skip
     elif not quiet:
         if verbose:
-            table = _table("what", "published", "ours", "why")
+            table = _table("what", "published", "ours", "reason")
             for row in imported.rows:
                 table.add_row(row.what, shown(row.published) or "-", row.ours or "-", row.note)
         else:
-            table = _table("what", "tensors", "which", "where or why")
+            table = _table("what", "tensors", "which", "part or reason")
             for what, count, which, why in imported.groups():
                 table.add_row(what, str(count), shown(which), why)
         _console().print(table, markup=False)
@@ -434,7 +429,7 @@ def _report(imported: ImportReport, out: Path | None, quiet: bool, verbose: bool
 
 
 def _millions(count: int) -> str:
-    """As papers print it: 235 M; a small model keeps a decimal."""
+    """Formats a count in millions, with a decimal below 20: 235 M, 6.5 M."""
     return f"{count / 1e6:.0f} M" if count >= 20e6 else f"{count / 1e6:.1f} M"
 
 
@@ -443,7 +438,7 @@ def _console() -> Any:
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = 200  # in a file, nothing has to fit a window
+        console.width = 200  # a file has no window width
     return console
 
 
@@ -472,8 +467,8 @@ def _print_models(found: list[dict[str, Any]]) -> None:
     console.print(table)
     for model in found:
         networks = " and ".join(f"{name} {_millions(count)}" for name, count in model["networks"].items())
-        told = f"{model['about']}; never trained: {networks}" if networks else model["about"]
-        console.print(shown(f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {told}"))
+        about = f"{model['about']}; pre-trained and frozen: {networks}" if networks else model["about"]
+        console.print(shown(f"{model['name']} ({model['kind']}, fusion {model['fusion']}): {about}"))
 
 
 def _print_published(file: dict[str, Any]) -> None:

@@ -111,7 +111,11 @@ def test_evaluate_shows_all_models_and_references(open_page: Open, results: Path
     page = open_page(results / "evaluate.html", "#clip-3")
     assert page.evaluate("document.activeElement.id") == "clip-3"
     titles = page.eval_on_selector_all("#clip-1 .caption small", "all => all.map(a => a.textContent)")
-    assert titles == ["ours", LONG[:27] + "…" + LONG[-27:], "references"]  # the middle of a long name is left out
+    assert titles == [
+        "ours",
+        LONG[:27] + "…" + LONG[-27:],
+        "references",
+    ]  # the middle of a long name is left out
     assert page.inner_text("#clip-1 .reference") == f"clip-0 sounds | {ARABIC}"
     page.fill("#text", "clip-2 sounds")
     shown(page, "1 of 4 clips")

@@ -104,7 +104,8 @@ def test_bad_files_do_not_stop_the_others(captioned_bad) -> None:
     assert (summary["clips"], summary["ok"], summary["audio-only"], summary["failed"]) == (10, 3, 1, 6)
     assert "10 clips: 3 ok, 1 audio-only, 6 failed" in stderr
     assert (
-        "  2 more in the folders were left out; --verbose says why; --any-suffix looks for sound in" in stderr
+        "  2 other files in the folders were skipped; --verbose shows why; --any-suffix also tries files"
+        in stderr
     )
     assert "Traceback" not in stderr
 
@@ -330,11 +331,11 @@ def test_run_again_it_says_what_was_there(evacap: Evacap, clip: Path, tiny: Path
     (folder / "b.mp4").write_bytes(b"damaged")
     args = ("caption", folder, "-o", out, "--model", tiny, *INLINE, "--json")
     first = evacap(*args)
-    assert (first.exit_code, "from before" in first.stderr) == (3, False)
+    assert (first.exit_code, "reused" in first.stderr) == (3, False)
     again = evacap(*args)
     assert again.exit_code == 3
-    assert "2 clips: 1 ok, 0 audio-only, 1 failed; 2 from before; nothing new" in again.stderr
-    assert "failed before" in again.stderr
+    assert "2 clips: 1 ok, 0 audio-only, 1 failed; 2 reused; nothing new" in again.stderr
+    assert "failed in an earlier run" in again.stderr
     assert "b.mp4" in again.stderr
     assert "--retry-failed" in again.stderr
     told = json.loads(again.stdout)

@@ -136,7 +136,7 @@ def test_ended_it_keeps_what_is_done_and_goes_on(
     if sign != signal.SIGKILL:
         assert process.returncode == 130, stderr
         assert b"Traceback" not in stderr
-        assert b"the same command goes on" in stderr
+        assert b"run the same command again to resume" in stderr
         return
     with start(folder, out, tiny) as process:
         _, stderr = process.communicate(timeout=120)

@@ -56,6 +56,6 @@ def test_the_end_of_memory_is_named_with_its_cure(
     assert ended.value.exit_code == 1
     said = capsys.readouterr().err
     assert "error: out of memory" in said
-    assert ("limited to 3.0 GiB here (ulimit -v)" in said) == bool(limit)
+    assert ("limited to 3.0 GiB (ulimit -v)" in said) == bool(limit)
     assert ("cure: ulimit -v unlimited" in said) == bool(limit)
     assert "should not happen" not in said

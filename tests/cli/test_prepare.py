@@ -50,7 +50,7 @@ def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evaca
     made = evacap("prepare", path, "-o", out, "--media", media, *TINY)
     assert (made.exit_code, made.stdout) == (0, "")
     assert "3 clips: 2 ok, 1 audio-only, 0 missing, 0 failed; 3 decoded now" in made.stderr
-    assert f"{out}: 3 clips, 0.8 MB, 273 kB a clip" in made.stderr
+    assert f"{out}: 3 clips, 0.8 MB, 273 kB per clip" in made.stderr
 
     manifest(path, *good, *bad)
     made = evacap("prepare", path, "-o", out, "--media", media, *TINY, "--json")
@@ -70,7 +70,7 @@ def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evaca
     assert (made.exit_code, made.output) == (1, "")
     made = evacap("prepare", path, "-o", tmp_path / "t", "--media", media, *TINY, "--verbose")
     assert made.exit_code == 1
-    assert "all done before" in made.stderr
+    assert "nothing new" in made.stderr
     assert "failed: mute.mp4: no audio track" in made.stderr
     assert "missing: gone.mp4: no such file" in made.stderr
 
@@ -145,10 +145,10 @@ def test_interrupted_it_says_how_to_go_on(
 
     path, out = manifest(tmp_path / "m.csv", "a.mp4", "b.mp4"), tmp_path / "s"
     with monkeypatch.context() as patch:
-        patch.setattr("evacap_cli.cli.meter.Meter.update", interrupt)
+        patch.setattr("evacap_cli.cli.progress.ProgressBar.update", interrupt)
         made = evacap("prepare", path, "-o", out, "--media", media, *TINY)
     assert (made.exit_code, made.stdout) == (130, "")
-    assert f"interrupted; the clips so far are in {out}, and the same command goes on" in made.stderr
+    assert f"interrupted; finished clips are in {out}; run the same command again to resume" in made.stderr
     assert evacap("prepare", path, "-o", out, "--media", media, *TINY).exit_code == 0
 
 

@@ -45,7 +45,7 @@ def test_a_table_and_files(evacap: Evacap, files: tuple[Path, Path], tmp_path: P
     assert found["clips_hash"] in result.stdout
     assert "8 clips" in result.stdout
     assert "parsing captions for SPICE" in result.stderr
-    assert "empty captions, scored as they are (1): birds" in result.stderr
+    assert "empty captions, scored unchanged (1): birds" in result.stderr
     assert "Java" in result.stderr
     assert len((tmp_path / "out" / "per_clip.csv").read_text(encoding="utf-8").splitlines()) == 9
 

@@ -67,8 +67,11 @@ def test_told_to_end_it_saves_and_goes_on(
     assert "Traceback" not in "".join(said)
     state = torch.load(out / "training.pt", weights_only=True)
     assert 0 < state["step"] < STEPS
-    assert said[-2] == "interrupted; saving after this step, once more ends it at once\n"
-    assert said[-1] == f"interrupted; saved at step {state['step']} of {STEPS}; the same command goes on\n"
+    assert said[-2] == "interrupted; saving after this step; interrupt again to exit immediately\n"
+    assert (
+        said[-1]
+        == f"interrupted; saved at step {state['step']} of {STEPS}; run the same command again to resume\n"
+    )
     again = evacap(*args[:-1], 0)
     assert again.exit_code == 0, again.output
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -102,8 +105,8 @@ def test_two_processes_told_to_end_save_once_and_go_on(manifest: Path, tmp_path:
     step = torch.load(out / "training.pt", weights_only=True)["step"]
     assert 0 < step < STEPS
     assert [line for line in said("stopped", 0).splitlines() if "interrupted" in line] == [
-        "interrupted; saving after this step, once more ends it at once",
-        f"interrupted; saved at step {step} of {STEPS}; the same command goes on",
+        "interrupted; saving after this step; interrupt again to exit immediately",
+        f"interrupted; saved at step {step} of {STEPS}; run the same command again to resume",
     ]
     assert "interrupted" not in said("stopped", 1)
     assert all("Traceback" not in said("stopped", rank) for rank in (0, 1))

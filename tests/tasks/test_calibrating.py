@@ -122,7 +122,7 @@ def test_a_gate_without_entropy_is_one_input(evacap: Evacap, store: Path, tmp_pa
     result = evacap("weights", "calibrate", model, "--data", store)
     assert result.exit_code == 0, result.output
     assert "AUROC" in result.stderr
-    assert "mismatched in truth" in result.stdout
+    assert "observed share of mismatches" in result.stdout
     own = load_checkpoint(model)
     assert own.metadata["mismatch"]["inputs"] == ["gate"]
     assert 0 < probability(own, 0.5, None) < 1
@@ -293,7 +293,7 @@ def test_one_file(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     assert probability(own, 0.5, 0.5) is not None
     result = evacap("weights", "calibrate", one, "--data", store, "-o", tmp_path / "folder")
     assert result.exit_code == 2
-    assert "ends in .safetensors" in result.stderr
+    assert "use the suffix .safetensors" in result.stderr
 
 
 def test_a_place_that_cannot_be_written_is_said_first(
