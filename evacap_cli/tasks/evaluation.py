@@ -180,8 +180,8 @@ def evaluate(
         scores = score(store.keys, texts, references, options.scoring, show)
         unknown = Captions(texts, np.full(len(texts), np.nan), None, None)
         found.append(
-                Evaluation(name, "", "", None, unknown, scores, intervals(scores.statistics), None, store.folder)
-            )
+            Evaluation(name, "", "", None, unknown, scores, intervals(scores.statistics), None, store.folder)
+        )
     return found
 
 
