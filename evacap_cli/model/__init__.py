@@ -1,6 +1,6 @@
 """The model core: encoder, fusion, decoder, search and checkpoints. Pure PyTorch, on any device."""
 
-from evacap_cli.model.captioner import CaptionModel, Generation, Objective, build_model, parameter_counts
+from evacap_cli.model.captioner import CaptionModel, build_model
 from evacap_cli.model.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -9,6 +9,9 @@ from evacap_cli.model.checkpoint import (
     save_checkpoint,
 )
 from evacap_cli.model.config import FUSIONS, DecoderConfig, EncoderConfig, ModelConfig
+from evacap_cli.model.generation import Generation
+from evacap_cli.model.losses import Objective
+from evacap_cli.model.parameters import parameter_counts
 from evacap_cli.model.presets import Preset, load_preset, preset_names
 from evacap_cli.model.tokenizer import Tokenizer
 

@@ -18,7 +18,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from evacap_cli.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from evacap_cli.model.decoder import DecoderLayer, KeysValues, TextDecoder
 from evacap_cli.model.evidence import pooled_tags
-from evacap_cli.model.fused import Fused
+from evacap_cli.model.fused import Fused, Tags
 
 
 class AdaptiveFusion(nn.Module):
@@ -36,14 +36,14 @@ class AdaptiveFusion(nn.Module):
             nn.init.normal_(self.tag_tokens.weight, std=0.02)
 
     def forward(
-        self, audio: Tensor, picture: Tensor | None, mask: Tensor | None, tags: Tensor | None = None
+        self, audio: Tensor, picture: Tensor | None, mask: Tensor | None, tags: Tags | None = None
     ) -> Fused:
         """audio: (B, T_a, d). picture: (B, T_v, d) or None, T_v a multiple of the tokens of a frame. mask: bool
-        (B, T_v), True for tokens that exist. tags: logits (B, T_a, C) of the sound's tokens, if `adaptive.tags` is
-        set. The tokens of the result are (B, T_a + tags + N, d)."""
+        (B, T_v), True for tokens that exist. tags: the first, logits (B, T_a, C) of the audio tokens, is used if
+        `adaptive.tags` is set. The tokens of the result are (B, T_a + tags + N, d)."""
         parts = [audio]
         if self.tags and tags is not None:
-            best = pooled_tags(tags).topk(self.tags, dim=1).indices
+            best = pooled_tags(tags[0]).topk(self.tags, dim=1).indices
             parts.append(self.tag_tokens(best).to(audio.dtype))
         heard = sum(part.shape[1] for part in parts)
         if picture is None:
@@ -91,7 +91,7 @@ class AdaptiveLayer(DecoderLayer):
         x = self.attention_norm(x + self.drop(self.out(attend(*own, mask))))
         keys, values = context
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        told = self.hear_out(attend(q, keys[:, :, :sounds], values[:, :, :sounds], None))
+        context_features = self.hear_out(attend(q, keys[:, :, :sounds], values[:, :, :sounds], None))
         confidence = x.new_zeros(x.shape[:2])
         if keys.shape[2] > sounds:
             confidence = torch.sigmoid(self.confidence(x)).squeeze(-1)
@@ -100,8 +100,9 @@ class AdaptiveLayer(DecoderLayer):
                 seen = seen | ~present
                 confidence = torch.where(present[:, 0, :, 0], confidence, 0.0)
             shown = self.see_out(attend(q, keys[:, :, sounds:], values[:, :, sounds:], seen))
-            told = torch.lerp(told, shown, confidence[..., None].to(told.dtype))
-        x = self.context_norm(x + self.drop(told))
+            weight = confidence[..., None].to(context_features.dtype)
+            context_features = torch.lerp(context_features, shown, weight)
+        x = self.context_norm(x + self.drop(context_features))
         return self.output_norm(x + self.drop(self.narrow(gelu(self.widen(x))))), confidence
 
 

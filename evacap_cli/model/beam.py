@@ -42,8 +42,8 @@ class Hypotheses:
     score: Tensor
 
     @classmethod
-    def joined(cls, parts: Sequence[Hypotheses], rows: Sequence[Tensor]) -> Hypotheses:
-        """Those of all clips in their order, where part i is of the clips in `rows[i]`, bool (B,)."""
+    def concatenate(cls, parts: Sequence[Hypotheses], rows: Sequence[Tensor]) -> Hypotheses:
+        """Merges the hypotheses of parts of a batch. rows: the clips of each part, bool (B,)."""
         place = torch.cat([some.nonzero()[:, 0] for some in rows]).argsort()
         values = (
             torch.cat([getattr(part, name) for part in parts])[place] for name in cls.__dataclass_fields__

@@ -187,6 +187,17 @@ class TwoTowerEncoder(nn.Module):
             x = x.reshape(-1, self.config.frame_tokens, x.shape[-1])
         return self.norms["v"](self._run(self.blocks_u, x, "v")).reshape(B, T, -1)
 
+    def token_mask(self, frame_mask: Tensor | None, tokens: int) -> Tensor | None:
+        """The visual tokens that exist, bool (B, T_v), from the frames that exist, bool (B, N); None if all do.
+
+        tokens: T_v. A tubelet exists if both of its frames do.
+        """
+        if frame_mask is None or bool(frame_mask.all()):
+            return None
+        if self.in_pairs:
+            frame_mask = frame_mask.unflatten(1, (-1, 2)).all(dim=2)
+        return frame_mask.repeat_interleave(tokens // frame_mask.shape[1], dim=1)
+
     def join(self, audio: Tensor, picture: Tensor | None, mask: Tensor | None) -> Tensor:
         """Both towers' tokens side by side through the shared block: (B, T_a + T_v, d).
 

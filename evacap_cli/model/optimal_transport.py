@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from evacap_cli.model.config import EncoderConfig, ModelConfig
-from evacap_cli.model.fused import Fused
+from evacap_cli.model.fused import Fused, Tags
 
 MAX_LOG_SCALE = 4.6052
 """Of the logarithm of the loss's scale: the scale is at most 100 (the paper's public code)."""
@@ -81,8 +81,11 @@ class OptimalTransport(nn.Module):
         frames = normalize(picture.unflatten(1, (-1, self.frame_tokens)).mean(dim=2), dim=-1)
         return frames, None if mask is None else mask.unflatten(1, (-1, self.frame_tokens)).any(dim=2)
 
-    def forward(self, audio: Tensor, picture: Tensor | None, mask: Tensor | None) -> Fused:
-        """audio: (B, T_a, d). picture: (B, T_v, d) or None. mask: bool (B, T_v), True for tokens that exist.
+    def forward(
+        self, audio: Tensor, picture: Tensor | None, mask: Tensor | None, tags: Tags | None = None
+    ) -> Fused:
+        """audio: (B, T_a, d). picture: (B, T_v, d) or None. mask: bool (B, T_v), True for tokens that exist. tags: not
+        used.
 
         The tokens of the result are (B, n + m, d), and (B, n, d) without a picture. `cues` is (B, 1): the value of the
         plan, sum of Q x similarity in [-1, 1], NaN for clips without a picture.
@@ -116,7 +119,9 @@ class OptimalTransport(nn.Module):
         cues = sound.new_full((len(sound), 1), torch.nan, dtype=torch.float32)
         return Fused(self.project(torch.cat((sound, torch.zeros_like(sound)), dim=-1)), cues=cues)
 
-    def match_loss(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: object = None) -> Tensor:
+    def match_loss(
+        self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags | None = None
+    ) -> Tensor:
         """The alignment loss: cross-entropy of scale x (sum of Q x similarity) over the batch, each sound against all
         pictures and each picture against all sounds, added up. Clips without a picture have no part.
 

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from evacap_cli.model.config import TagEncoderConfig
 from evacap_cli.model.encoder import Block
+from evacap_cli.model.fused import Tags
 from evacap_cli.model.yamnet import YAMNet
 
 NETWORKS = ("network_a", "network_v")
@@ -129,6 +130,26 @@ class TagEncoder(nn.Module):
         return tags
 
     # -- tags to tokens ----------------------------------------------------------------------------------------
+
+    def tokens(
+        self, audio: Tensor, picture: Tensor | None, frame_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tags]:
+        """The tokens of a clip's tags.
+
+        audio: tags (B, heard, 2 + windows). picture: tags of the frames (B, N * seen, 3) or None. frame_mask: bool
+        (B, N), True for frames that exist. Returns A (B, T_a, d), F_v (B, T_v, d), the mask of F_v, bool (B, T_v) or
+        None if all tokens exist, and the tags of audio and picture.
+        """
+        A = self.embed_audio(audio)
+        if picture is None:
+            return A, None, None, (audio, None)
+        seen = pooled_frames(picture, self.config.seen, self.config.picture_classes, frame_mask)
+        present = None if frame_mask is None else frame_mask.any(dim=1)
+        mask = None
+        if present is not None and not bool(present.all()):
+            seen = torch.where(present[:, None, None], seen, 0.0)
+            mask = present[:, None].expand(seen.shape[:2])
+        return A, self.embed_picture(seen), mask, (audio, seen)
 
     def embed_audio(self, tags: Tensor) -> Tensor:
         """Tags (B, heard, 2 + windows) to tokens (B, T_a, d)."""

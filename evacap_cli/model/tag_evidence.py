@@ -15,8 +15,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from evacap_cli.model.config import EvidenceConfig, TagEncoderConfig
 
-Tags = tuple[Tensor, Tensor]
-"""Tags of sound and picture, (B, T_a, 2 + windows) and (B, T_v, 3); see `tags`."""
+TagPair = tuple[Tensor, Tensor]
+"""Tags of sound and picture, (B, T_a, 2 + windows) and (B, T_v, 3); see `tag_encoder`."""
 TEMPERATURE = 1.5
 """Of the softmax that makes shares of the heard classes' logits."""
 FLOOR = 0.02
@@ -46,7 +46,7 @@ class TagEvidence(nn.Module):
         self.ties.copy_(ties)
         self.affinity.data.copy_(ties)
 
-    def pairs(self, tags: Tags) -> Tensor:
+    def pairs(self, tags: TagPair) -> Tensor:
         """Logits (B, B) of the matcher, every sound with every picture."""
         heard, seen = tags
         with torch.autocast(heard.device.type, enabled=False):
@@ -61,7 +61,7 @@ class TagEvidence(nn.Module):
         log = torch.where(support > 0, (support.clamp(min=0) + FLOOR).log(), floor.log() + support / FLOOR)
         return self.scale * log + self.offset  # straight below 0, so that learning never stops there
 
-    def loss(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags) -> Tensor:
+    def loss(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: TagPair) -> Tensor:
         """Binary cross-entropy over all pairs of the batch, those of one clip against the rest, both counted alike.
 
         mask: bool (B, T_v); a clip without a picture makes no pair. `audio` and `picture`, the tokens, are not used.
@@ -74,7 +74,7 @@ class TagEvidence(nn.Module):
         logits = self.pairs(tags)
         return (binary_cross_entropy_with_logits(logits, own, reduction="none") * counts).sum()
 
-    def forward(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags) -> Tensor:
+    def forward(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: TagPair) -> Tensor:
         """The cues (B, K) of each sound with its own picture, float32.
 
         matcher: the learned logit. support: as above, its logarithm. lift: the same over what an even mixture of all
@@ -110,13 +110,13 @@ class TagEvidence(nn.Module):
         """(B,)."""
         return (self._pairs(table, i, j) * w[:, :, None] * q[:, None]).sum(dim=(1, 2))
 
-    def shown(self, tags: Tags) -> Tensor:
+    def shown(self, tags: TagPair) -> Tensor:
         """(B, T_a): how much of the picture shows the source of each heard class."""
         heard, seen = tags
         pairs = self._pairs(self.ties.float(), heard[..., 0].long(), seen[..., 0].long())
         return (pairs * seen[:, None, :, 2]).sum(dim=2)
 
-    def confirm(self, tags: Tags, config: EvidenceConfig) -> Tensor:
+    def confirm(self, tags: TagPair, config: EvidenceConfig) -> Tensor:
         """Raises the logits of the heard classes whose source the picture shows, in proportion to how much of the
         picture shows it and to how likely the picture matches. Returns tags of the sound, (B, T_a, 2 + windows).
 

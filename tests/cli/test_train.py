@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from evacap_cli.cli.app import app
 from evacap_cli.data.store import Store
 from evacap_cli.model import load_checkpoint
-from evacap_cli.model.fusion import EvidenceSwitch
+from evacap_cli.model.evidence_switch import EvidenceSwitch
 from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.importing import ImportReport, empty_model, save_part
 

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from evacap_cli.model import CaptionModel, DecoderConfig, EncoderConfig, ModelConfig
 from evacap_cli.model.adaptive import AdaptiveLayer
 from evacap_cli.model.config import EvidenceConfig
-from evacap_cli.model.fusion import EvidenceSwitch
+from evacap_cli.model.evidence_switch import EvidenceSwitch
 
 ENCODER = EncoderConfig(
     audio_frames=64, mel_bins=32, image_size=32, frames=3, width=32, depth=1, heads=2, tag_classes=0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evacap_cli.model import CaptionModel, ModelConfig
 from evacap_cli.model.config import EvidenceConfig, TagEncoderConfig
-from evacap_cli.model.fusion import EvidenceSwitch
+from evacap_cli.model.evidence_switch import EvidenceSwitch
 from evacap_cli.model.tag_evidence import TagEvidence
 
 from .samples import DECODER, smooth_pictures

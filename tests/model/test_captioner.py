@@ -95,8 +95,8 @@ def test_fewer_frames_are_as_if_the_others_were_not_there(fusion: str) -> None:
 def test_a_tubelet_needs_both_of_its_frames() -> None:
     model = fresh_model("concat", picture_tokens="tubelet", frames=4)
     mask = torch.tensor([[True, True, True, False], [True] * 4, [False] * 4])
-    assert model.token_mask(torch.ones(1, 4, dtype=torch.bool), 8) is None
-    tokens = model.token_mask(mask, 8)
+    assert model.encoder.token_mask(torch.ones(1, 4, dtype=torch.bool), 8) is None
+    tokens = model.encoder.token_mask(mask, 8)
     assert tokens is not None
     assert tokens.tolist() == [[True] * 4 + [False] * 4, [True] * 8, [False] * 8]
     model.generate(*random_clips(3, frames=4), mask)

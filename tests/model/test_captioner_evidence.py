@@ -125,8 +125,8 @@ def test_each_decoder_speaks_of_its_clips_in_their_places(way: str) -> None:
     with torch.inference_mode(), torch.autocast("cpu", half, enabled=half is not None):
         heard, seen = model.encode_audio(fbank), model.encode_picture(pixels)
         memory = model.fuse(heard, seen)
-        assert memory.open is not None
-        open_ = memory.open
+        assert memory.uses_picture is not None
+        open_ = memory.uses_picture
         assert open_.tolist() == [True, False, False, True, False, True]
         ours = model.decode(memory, max_words=8)
         slow = model.decode(memory, max_words=8, cached=False)
@@ -157,10 +157,10 @@ def test_taught_words_are_those_of_each_decoder(way: str) -> None:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
         heard, seen = model.encode_audio(fbank), model.encode_picture(pixels)
         memory = model.fuse(heard, seen)
-        assert memory.open is not None
-        assert memory.open.sum() == CLIPS // 2
+        assert memory.uses_picture is not None
+        assert memory.uses_picture.sum() == CLIPS // 2
         found = model.logits(memory, tokens)
-        for name, rows in (("audio-only", ~memory.open), ("cross-attention", memory.open)):
+        for name, rows in (("audio-only", ~memory.uses_picture), ("cross-attention", memory.uses_picture)):
             other = with_fusion(model, name)
             assert torch.equal(found[rows], other.logits(other.fuse(heard[rows], seen[rows]), tokens[rows]))
 

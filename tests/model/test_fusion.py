@@ -13,7 +13,7 @@ from torch import Tensor
 from evacap_cli.model import FUSIONS, ModelConfig
 from evacap_cli.model.config import EvidenceConfig
 from evacap_cli.model.fused import Fused
-from evacap_cli.model.fusion import build_fusion
+from evacap_cli.model.fusion_kinds import build_fusion
 
 from .samples import DECODER, ENCODER, fresh_model, greatest_error, plain_attention, random_clips
 

@@ -26,7 +26,7 @@ from evacap_cli.model import (
 )
 from evacap_cli.model.checkpoint import export_checkpoint
 from evacap_cli.model.config import TagEncoderConfig
-from evacap_cli.model.fusion import EvidenceSwitch
+from evacap_cli.model.evidence_switch import EvidenceSwitch
 from evacap_cli.model.packing import pack
 from evacap_cli.model.tag_encoder import (
     MIN_PROBABILITY,

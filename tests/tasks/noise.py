@@ -10,7 +10,7 @@ import torch
 from evacap_cli.data.store import Sample, Store, write_store
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel, Checkpoint, DecoderConfig, EncoderConfig, ModelConfig, Tokenizer
-from evacap_cli.model.fusion import EvidenceSwitch
+from evacap_cli.model.evidence_switch import EvidenceSwitch
 
 from ..data.toys import Toy
 
