@@ -17,6 +17,7 @@ BINS = 24
 BAR, GAP = 16, 8
 ROW, SIDE = 40, 20  # height of a row of an interval chart, and its margin left and right
 LETTER = 6.4  # average width of a character of a label
+DIGIT = 7.6  # width of a digit of a label
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class _Plot:
         self.x_ticks = ticks(x_low, x_high, 6, whole_x)
         self.y_ticks = ticks(y_low, y_high, 4, whole)
         widest = max((len(f"{value:g}") for value in self.y_ticks), default=1)
-        self.left = max(LEFT, round(widest * LETTER) + 8 + (18 if y_label else 0))
+        self.left = max(LEFT, round(widest * DIGIT) + 8 + (18 if y_label else 0))
 
     def x(self, value: float) -> float:
         return self.left + (value - self.x_low) / (self.x_high - self.x_low) * (WIDE - self.left - RIGHT)
