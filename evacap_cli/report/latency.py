@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from evacap_cli.atomic import written_whole
 
 _COLUMNS = ("decode", "encode audio", "encode video", "fuse", "generate", "all")
+MANY_LINES = 8
+"""More have their legend beside the figure: it would cover them."""
 
 
 @dataclass
@@ -122,7 +124,8 @@ def draw_times(timed: Timings, path: Path) -> None:
     if not lines:
         return
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
-        figure = Figure(figsize=(5.5, 3.6), dpi=120, layout="constrained")
+        many = len(lines) > MANY_LINES
+        figure = Figure(figsize=(8.0, 4.4) if many else (5.5, 3.6), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         colors = {model: f"C{i}" for i, model in enumerate(dict.fromkeys(model for model, _ in lines))}
         for (model, decoding), rows in lines.items():
@@ -139,6 +142,9 @@ def draw_times(timed: Timings, path: Path) -> None:
         axes.set_xticks(sorted({row.frames for rows in lines.values() for row in rows}))
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=7)
+        if many:
+            figure.legend(fontsize=7, loc="outside right center")
+        else:
+            axes.legend(fontsize=7)
         with written_whole(path, sync=False) as temporary:
             figure.savefig(temporary, format=path.suffix.removeprefix("."))
