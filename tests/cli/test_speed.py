@@ -102,7 +102,7 @@ def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path
     [
         (("--frames", "1,x"), "not a list of whole numbers"),
         (("--frames", "-1"), "numbers of 0 or more"),
-        (("--decoding", "greedy"), "greedy: is none of cached, recompute"),
+        (("--decoding", "greedy"), "greedy: must be one of cached, recompute"),
         (("--audio-track", "2"), "--audio-track needs --end-to-end"),
         (("--audio-track", "0", "--end-to-end", "."), "--audio-track '0' must be a number, from 1 on"),
         (("--words", "0"), "--words 0: must be 1 or more"),
