@@ -89,7 +89,7 @@ def test_rerun_keeps_clips_and_extends(made: Path) -> None:
 
 
 def test_other_options_are_refused_unless_overwritten(tmp_path: Path, made: Path) -> None:
-    with pytest.raises(EvacapError, match="seed: 5 there, 6 asked"):
+    with pytest.raises(EvacapError, match="seed: 5 there, 6 requested"):
         synthesize(made, 2, 6)
     (tmp_path / "captions.csv").write_text("mine")
     with pytest.raises(EvacapError, match=r"captions\.csv"):
@@ -143,7 +143,7 @@ def test_command(tmp_path: Path) -> None:
     [
         (["--clips", "0"], "--clips: 0"),
         (["--recordings", "nowhere"], "recordings: nowhere"),
-        (["--recordings", ".", "--folds", "one"], "--folds: 'one'"),
+        (["--recordings", ".", "--folds", "one"], "--folds one: not a list"),
         (["--folds", "1"], "--recordings"),
         (["--matched", "-1"], "kinds"),
     ],
