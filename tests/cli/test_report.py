@@ -42,8 +42,8 @@ def test_caption_makes_a_page_of_its_table(evacap: Evacap, tiny: Path, films: Pa
     assert shown[6] == [good["caption"]]
     assert shown[7][:2] == [float(good["score"]), float(good["gate"])]
     assert all(0 <= value <= 1 for curve in shown[10] for value in curve)
-    assert shown[11] == 1  # its pictures are in the page
-    assert (failed[4], failed[5], failed[11]) == ("failed", bad["error"], 0)
+    assert shown[12] == 1  # its pictures are in the page
+    assert (failed[4], failed[5], failed[12]) == ("failed", bad["error"], 0)
     text = page.read_text("utf-8")
     assert "evacap " in text
     assert '<dt>beam</dt><dd dir="auto">4</dd>' in text  # of the journal
@@ -73,7 +73,7 @@ def test_report_of_a_table_without_its_files(evacap: Evacap, tmp_path: Path) -> 
     result = evacap("report", table, "--json", "-q")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["report"] == str(tmp_path / "t.html")
-    ((name, href, *_, pictures),) = rows_of(tmp_path / "t.html")
+    ((name, href, *_, pictures, _),) = rows_of(tmp_path / "t.html")
     assert (name, href, pictures) == ("gone.mp4", "", 0)
 
 
