@@ -38,7 +38,7 @@ PADDING = (
 )
 STRIDE = 0.5  # seconds of sound processed at once
 TOGETHER = 60.0  # seconds of sound that share one set of mixing weights ...
-MOST_HELD = 1 << 26  # ... up to this many samples: 256 MiB
+MAX_HELD_SAMPLES = 1 << 26  # ... up to this many samples: 256 MiB
 LONGEST_GAP = 60.0  # seconds: longest accepted gap if the file does not state its length
 RATES = range(100, 1_000_001)  # Hz; other rates are not plausible and would need unbounded memory
 SEARCHED = (
@@ -128,7 +128,7 @@ def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.nd
 
 def _mixed(blocks: Iterable[Block], start: float, end: float | None) -> Iterator[Block]:
     """Mixes each block down to one channel, (S, 1). Blocks with the same number of channels share the weights of the
-    sound from `start` to `end`, or of each `TOGETHER` seconds of it. Holds at most `MOST_HELD` samples.
+    sound from `start` to `end`, or of each `TOGETHER` seconds of it. Holds at most `MAX_HELD_SAMPLES` samples.
     """
     held: list[Block] = []
     limit, size = math.inf if end is None else end, 0
@@ -144,7 +144,7 @@ def _mixed(blocks: Iterable[Block], start: float, end: float | None) -> Iterator
         held.clear()
 
     for block in blocks:
-        full = size > MOST_HELD or (held and block.time >= held[0].time + TOGETHER)
+        full = size > MAX_HELD_SAMPLES or (held and block.time >= held[0].time + TOGETHER)
         if full or (held and _end(held[-1]) < start - PREROLL):
             yield from mixed()
             size = 0

@@ -27,7 +27,7 @@ GOES_ON = (
     3.0  # seconds: if another track continues longer than this after a jump, the jump is damage, not a joint
 )
 SHORT = 0.5  # seconds: a shorter run between two jumps is damage
-MOST_JUMPS = 1000  # in a file; with more, the timestamps cannot be corrected
+MAX_JUMPS = 1000  # in a file; with more, the timestamps cannot be corrected
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Timeline:
         else:
             time, start = decoded * base, shown * base
         jumps = run is not None and not run.reached - BACK <= time <= run.reached + AHEAD
-        if run is not None and jumps and len(self._jumps) < MOST_JUMPS:
+        if run is not None and jumps and len(self._jumps) < MAX_JUMPS:
             others = [(other, other.reached) for at, other in self._now.items() if at != index]
             self._jumps.append(_Jump(self.reached, run, others))
             run = None
@@ -165,7 +165,7 @@ class Timeline:
     def _joints(self) -> list[int]:
         """Returns the first byte of each piece, in ascending order."""
         joints, explained = [0], set[int]()
-        for jump in self._jumps if len(self._jumps) < MOST_JUMPS else []:
+        for jump in self._jumps if len(self._jumps) < MAX_JUMPS else []:
             if id(jump.ended) not in explained and jump.is_joint and jump.first > joints[-1]:
                 joints.append(jump.first)
                 explained.update(id(run) for run, _ in jump.others)  # their own jump follows shortly

@@ -32,7 +32,7 @@ def follow_frames(
     None among them is passed through. A segment that starts after the end of the picture has no frames. Holds the
     frames of overlapping segments.
     """
-    looker = _Looker(media, transform)
+    collector = _FrameCollector(media, transform)
     waiting: deque[_Segment] = deque()
     for times in segments:
         if times is None:
@@ -40,12 +40,12 @@ def follow_frames(
             continue
         waiting.append(_Segment(times))
         while len(waiting) > 1 and waiting[0].times[-1] < times[0]:
-            yield looker.look(waiting)
+            yield collector.look(waiting)
     while waiting:
-        yield looker.look(waiting)
+        yield collector.look(waiting)
 
 
-class _Looker:
+class _FrameCollector:
     def __init__(self, media: Media, transform: Transform) -> None:
         self.transform = transform
         self.error = ""

@@ -15,7 +15,7 @@ from evacap_cli.media.pyav_reader import Cursor, read_with_pyav, shown_shape, sh
 READERS = ("decord", "pyav")
 LONGEST_FOR_DECORD = 600.0  # seconds
 LARGEST_FOR_DECORD = 3840 * 2160  # pixels
-MOST_FOR_DECORD = 1_000_000  # frames that the file claims: decord allocates memory for them
+MAX_DECORD_FRAMES = 1_000_000  # frames that the file claims: decord allocates memory for them
 
 
 def read_frames(
@@ -106,7 +106,7 @@ def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
     said = media.container.duration or 0  # decord relies on it, right or wrong
     if not 0 < said / 1e6 <= LONGEST_FOR_DECORD:
         raise RuntimeError("not used, the length of the file is unknown or large")
-    if stream.frames > MOST_FOR_DECORD:
+    if stream.frames > MAX_DECORD_FRAMES:
         raise RuntimeError(f"not used, the file claims {stream.frames} frames")
     if stream.codec_context and stream.codec_context.width * stream.codec_context.height > LARGEST_FOR_DECORD:
         raise RuntimeError("not used, the picture is large")

@@ -8,8 +8,8 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-MOST_PLANES = 8  # with this many planes or more, PyAV reads past the plane list and crashes
-LEAST = 10 ** (-5.5 / 10)
+CRASHING_PLANES = 8  # with this many planes or more, PyAV reads past the plane list and crashes
+MIN_POWER_SHARE = 10 ** (-5.5 / 10)
 """Least power of the mean, relative to the loudest channel: -5.5 dB. Averaging uncorrelated stereo channels loses 3 dB,
 a channel and a silent one 6 dB, channels in antiphase everything."""
 
@@ -23,7 +23,7 @@ def channels_of(frame: AudioFrame) -> np.ndarray:
     signal of one omnidirectional microphone (RFC 8486).
     """
     channels = frame.layout.nb_channels
-    if frame.format.is_planar and channels >= MOST_PLANES:
+    if frame.format.is_planar and channels >= CRASHING_PLANES:
         (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
     samples = frame.to_ndarray()
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
@@ -84,7 +84,7 @@ def find_weights(stretches: Iterable[np.ndarray]) -> np.ndarray | None:
     powers, count = np.diag(covariance), len(mean)
     loudest = float(powers.max())
     silent = loudest <= ROUNDING * float(products.max()) / number
-    if silent or float(covariance.sum()) / count**2 >= LEAST * loudest:
+    if silent or float(covariance.sum()) / count**2 >= MIN_POWER_SHARE * loudest:
         return None
     signs = np.zeros(count)
     for channel in np.argsort(-powers, kind="stable"):
@@ -100,6 +100,6 @@ def loudness(samples: np.ndarray) -> np.ndarray:
     mono = mix(samples, None)
     if samples.shape[1] > 1:
         powers = samples.var(axis=0, dtype=np.float64)
-        if float(mono.var(dtype=np.float64)) < LEAST * float(powers.max()):
+        if float(mono.var(dtype=np.float64)) < MIN_POWER_SHARE * float(powers.max()):
             mono = samples[:, int(powers.argmax())]
     return np.square(mono, dtype=np.float64)

@@ -27,7 +27,7 @@ _AUDIO = """
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO.split())
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in _AUDIO.split())
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES
-MOST_TRIED = 30  # packets that `holds_sound` decodes
+MAX_PROBED_PACKETS = 30  # packets that `holds_sound` decodes
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def holds_sound(path: str | Path) -> bool:
         check_readable(path)
         with open_container(path) as container:
             sounds = [stream for stream in container.streams.audio if stream.codec_context]
-            for packet in itertools.islice(container.demux(sounds), MOST_TRIED) if sounds else ():
+            for packet in itertools.islice(container.demux(sounds), MAX_PROBED_PACKETS) if sounds else ():
                 try:
                     good += any(isinstance(f, AudioFrame) and f.samples > 0 for f in packet.decode())
                 except READ_ERRORS:

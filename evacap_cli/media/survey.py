@@ -31,7 +31,7 @@ SOUGHT = EXACT | {"asf", "flv", "mpegts", "mpeg", "nut", "mxf", "mp3"}
 PARSED = ("opus", "vorbis")  # codecs whose packets in Ogg state their duration
 ENDING = 1.0  # seconds before the stated end that must contain packets; also the tolerance of the end
 UNREAD = 0.05  # share of a file after its last packet that is too large for an index
-MOST_AT_END = 5000  # packets in the last second
+MAX_END_PACKETS = 5000  # packets in the last second
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _reaches_end(container: InputContainer, stream: Stream, end: float) -> bool:
             count += 1
             if packet.size and packet.pts is not None and not packet.is_corrupt:
                 time = float((packet.pts + (packet.duration or 0)) * stream.time_base)
-                if time < reached - BACK or count > MOST_AT_END:
+                if time < reached - BACK or count > MAX_END_PACKETS:
                     return False
                 reached = max(reached, time)
         return abs(reached - end) <= ENDING

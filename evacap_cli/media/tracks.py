@@ -20,7 +20,7 @@ from evacap_cli.media.limits import READ_ERRORS
 Open = Callable[[], AbstractContextManager[InputContainer]]
 QUIETEST = 2.0**-15  # of full scale: a peak below one 16-bit step counts as silence
 NAMED = 12  # tracks that a message lists at most
-MOST_TRIED = 16  # tracks that are decoded at most: a file can claim thousands
+MAX_TRIED_TRACKS = 16  # tracks that are decoded at most: a file can claim thousands
 
 _NOT_THE_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 _NOT_THE_SOUND = (
@@ -96,7 +96,7 @@ def choose_audio(container: InputContainer, track: str | None, reopen: Open) -> 
 def _with_sound(order: Sequence[AudioStream], reopen: Open) -> tuple[AudioStream, dict[AudioStream, str]]:
     """Returns the first track with sound, and why the tracks before it were skipped."""
     passed: dict[AudioStream, str] = {}
-    for stream in order[:MOST_TRIED]:
+    for stream in order[:MAX_TRIED_TRACKS]:
         with reopen() as container:
             peak = _peak(container, stream.index)
         if peak is not None and peak >= QUIETEST:

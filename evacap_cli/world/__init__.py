@@ -13,7 +13,7 @@ from evacap_cli.world.events import RECORDED, SYNTHETIC, Event
 from evacap_cli.world.objects import BACKGROUNDS, OBJECTS
 from evacap_cli.world.picture import render_frame
 from evacap_cli.world.recordings import OPEN_LICENSES, RecordingBank
-from evacap_cli.world.script import SECONDS, ClipScript, Seen, Sound
+from evacap_cli.world.script import SECONDS, ClipScript, Sound, VisibleObject
 from evacap_cli.world.world import World
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "ClipScript",
     "Event",
     "RecordingBank",
-    "Seen",
     "Sound",
+    "VisibleObject",
     "World",
     "render_audio",
     "render_frame",

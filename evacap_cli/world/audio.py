@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evacap_cli.errors import UsageError
-from evacap_cli.world.dsp import SAMPLE_RATE, Take, Wave, band, fade, fast_length, shaped, white
+from evacap_cli.world.dsp import SAMPLE_RATE, VoiceInput, Wave, band, fade, fast_length, shaped, white
 from evacap_cli.world.events import RECORDED
 from evacap_cli.world.recordings import RecordingBank, stretch_to
 from evacap_cli.world.script import SECONDS, ClipScript, Sound
@@ -40,7 +40,7 @@ def _voice(sound: Sound, bank: RecordingBank | None) -> Wave:
         )
         return fade(x, 0.03, 0.1)
     hits = tuple(h - sound.start for h in sound.hits)
-    return fade(VOICES[sound.sound](Take(seconds, hits, sound.pitch, g)), 0.004, 0.03)
+    return fade(VOICES[sound.sound](VoiceInput(seconds, hits, sound.pitch, g)), 0.004, 0.03)
 
 
 def render_audio(script: ClipScript, recordings: RecordingBank | str | Path | None = None) -> Wave:

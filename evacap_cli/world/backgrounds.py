@@ -6,7 +6,7 @@ from math import sin
 
 from PIL import Image, ImageDraw
 
-from evacap_cli.world.pen import BRIGHT, Color, Look, Pen, shade
+from evacap_cli.world.pen import BRIGHT, Appearance, Color, Pen, shade
 
 WALLS: tuple[Color, ...] = (
     (214, 198, 170),
@@ -27,7 +27,7 @@ GRASS: tuple[Color, ...] = ((118, 168, 84), (146, 172, 92), (96, 150, 90), (170,
 # the unit is half the frame height: x in [-1.34, 1.34], y in [-1, 1]
 
 
-def _sky(p: Pen, look: Look, horizon: float, palette: tuple[Color, ...] = SKIES) -> None:
+def _sky(p: Pen, look: Appearance, horizon: float, palette: tuple[Color, ...] = SKIES) -> None:
     top = look.color(palette)
     bands = 10
     for k in range(bands):
@@ -35,13 +35,13 @@ def _sky(p: Pen, look: Look, horizon: float, palette: tuple[Color, ...] = SKIES)
         p.rect(-1.4, y0, 1.4, y0 + (horizon + 1) / bands + 0.02, shade(top, 1 + 0.35 * k / bands), None)
 
 
-def _hills(p: Pen, look: Look, y: float, tone: Color) -> None:
+def _hills(p: Pen, look: Appearance, y: float, tone: Color) -> None:
     a, b = look.between(0, 6), look.between(1.5, 3.0)
     points = [(-1.4 + 0.14 * k, y - 0.1 - 0.1 * sin(a + b * 0.14 * k * 1.3)) for k in range(21)]
     p.poly([*points, (1.4, y + 0.1), (-1.4, y + 0.1)], tone, None)
 
 
-def _house(p: Pen, look: Look, x: float, y: float, w: float, h: float) -> None:
+def _house(p: Pen, look: Appearance, x: float, y: float, w: float, h: float) -> None:
     wall = look.color(WALLS)
     p.rect(x, y - h, x + w, y, shade(wall, 0.88), (90, 84, 84), 0.012)
     columns = max(2, int(w / 0.16))
@@ -52,7 +52,7 @@ def _house(p: Pen, look: Look, x: float, y: float, w: float, h: float) -> None:
             p.rect(gx, gy, gx + 0.5 * w / columns, gy + 0.5 * h / rows, (120, 140, 160), None)
 
 
-def street(p: Pen, look: Look) -> None:
+def street(p: Pen, look: Appearance) -> None:
     _sky(p, look, 0.3)
     x = -1.4
     while x < 1.4:
@@ -65,7 +65,7 @@ def street(p: Pen, look: Look) -> None:
         p.rect(-1.3 + 0.5 * k, 0.76, -1.05 + 0.5 * k, 0.8, (236, 230, 200), None)
 
 
-def city(p: Pen, look: Look) -> None:
+def city(p: Pen, look: Appearance) -> None:
     _sky(p, look, 0.3)
     x = -1.4
     while x < 1.4:
@@ -88,7 +88,7 @@ def city(p: Pen, look: Look) -> None:
     p.rect(-1.4, 0.4, 1.4, 0.46, (170, 168, 166), None)
 
 
-def meadow(p: Pen, look: Look) -> None:
+def meadow(p: Pen, look: Appearance) -> None:
     _sky(p, look, 0.2)
     green = look.color(GRASS)
     _hills(p, look, 0.16, shade(green, 1.25))
@@ -101,7 +101,7 @@ def meadow(p: Pen, look: Look) -> None:
     p.rect(-1.4, 0.09, 1.4, 0.12, (196, 180, 150), None)
 
 
-def park(p: Pen, look: Look) -> None:
+def park(p: Pen, look: Appearance) -> None:
     _sky(p, look, 0.2)
     green = look.color(GRASS)
     for _ in range(7):
@@ -114,7 +114,7 @@ def park(p: Pen, look: Look) -> None:
         p.circle(x, y, 0.022, look.color(), None)
 
 
-def forest(p: Pen, look: Look) -> None:
+def forest(p: Pen, look: Appearance) -> None:
     p.rect(-1.4, -1.0, 1.4, 1.0, look.color(((150, 184, 150), (170, 190, 160), (130, 160, 146))), None)
     for _ in range(13):
         x, w = look.between(-1.4, 1.4), look.between(0.05, 0.12)
@@ -126,7 +126,7 @@ def forest(p: Pen, look: Look) -> None:
     p.rect(-1.4, 0.36, 1.4, 1.0, look.color(((112, 104, 66), (96, 122, 70))), None)
 
 
-def night(p: Pen, look: Look) -> None:
+def night(p: Pen, look: Appearance) -> None:
     _sky(p, look, 0.3, ((24, 30, 66), (34, 34, 60), (20, 40, 70)))
     for _ in range(24):
         p.circle(look.between(-1.35, 1.35), look.between(-0.98, 0.1), 0.011, (240, 240, 220), None)
@@ -135,7 +135,7 @@ def night(p: Pen, look: Look) -> None:
     p.rect(-1.4, 0.3, 1.4, 1.0, (58, 72, 70), None)
 
 
-def beach(p: Pen, look: Look) -> None:
+def beach(p: Pen, look: Appearance) -> None:
     _sky(p, look, 0.0)
     p.rect(-1.4, 0.0, 1.4, 0.36, look.color(((70, 150, 200), (60, 130, 180))), None)
     p.rect(-1.4, 0.34, 1.4, 1.0, look.color(((236, 214, 160), (228, 204, 150))), None)
@@ -143,7 +143,7 @@ def beach(p: Pen, look: Look) -> None:
         p.ellipse(look.between(-1.3, 1.3), look.between(0.44, 0.96), 0.03, 0.014, (206, 180, 130), None)
 
 
-def lake(p: Pen, look: Look) -> None:
+def lake(p: Pen, look: Appearance) -> None:
     _sky(p, look, 0.0)
     _hills(p, look, 0.02, look.color(((96, 136, 110), (120, 140, 150))))
     water = look.color(((84, 146, 186), (96, 156, 176)))
@@ -153,13 +153,13 @@ def lake(p: Pen, look: Look) -> None:
         p.line([(x, y), (x + 0.16, y)], shade(water, 1.25), 0.014)
 
 
-def _window(p: Pen, look: Look, x: float, y: float) -> None:
+def _window(p: Pen, look: Appearance, x: float, y: float) -> None:
     p.rect(x, y, x + 0.44, y + 0.56, look.color(SKIES), (244, 240, 232), 0.05)
     p.line([(x + 0.22, y), (x + 0.22, y + 0.56)], (244, 240, 232), 0.03)
     p.line([(x, y + 0.28), (x + 0.44, y + 0.28)], (244, 240, 232), 0.03)
 
 
-def room(p: Pen, look: Look) -> None:
+def room(p: Pen, look: Appearance) -> None:
     wall = look.color(WALLS)
     p.rect(-1.4, -1.0, 1.4, 0.5, wall, None)
     if look.whole(0, 1):
@@ -173,7 +173,7 @@ def room(p: Pen, look: Look) -> None:
         p.line([(-1.4, 0.6 + 0.11 * k), (1.4, 0.6 + 0.11 * k)], shade(floor, 0.86), 0.012)
 
 
-def kitchen(p: Pen, look: Look) -> None:
+def kitchen(p: Pen, look: Appearance) -> None:
     tile = look.color(((224, 230, 232), (214, 226, 214), (236, 226, 206)))
     p.rect(-1.4, -1.0, 1.4, 0.5, tile, None)
     for k in range(15):
@@ -188,7 +188,7 @@ def kitchen(p: Pen, look: Look) -> None:
     p.rect(-1.4, 0.6, 1.4, 1.0, board, None)
 
 
-def office(p: Pen, look: Look) -> None:
+def office(p: Pen, look: Appearance) -> None:
     wall = look.color(WALLS)
     p.rect(-1.4, -1.0, 1.4, 0.56, wall, None)
     x = look.dice.pick((-1.3, 0.7))
@@ -207,7 +207,7 @@ def office(p: Pen, look: Look) -> None:
     p.rect(-1.4, 0.56, 1.4, 1.0, look.color(((170, 130, 90), (196, 176, 150), (120, 120, 128))), None)
 
 
-def plain(p: Pen, look: Look) -> None:
+def plain(p: Pen, look: Appearance) -> None:
     tone = look.color((*WALLS, *SKIES, (120, 124, 132)))
     for k in range(10):
         p.rect(-1.4, -1.0 + 0.2 * k, 1.4, -0.79 + 0.2 * k, shade(tone, 1.1 - 0.02 * k), None)
@@ -234,6 +234,6 @@ def draw_background(name: str, seed: int, width: int, height: int) -> Image.Imag
     image = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(image)
     scale = max(width / 2.68, height / 2)
-    look = Look(seed)
+    look = Appearance(seed)
     PLACES[name](Pen(draw, width / 2, height / 2, scale, flip=seed % 2 == 1), look)
     return image

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evacap_cli.world.events import Event, Wording
-from evacap_cli.world.rng import Dice
+from evacap_cli.world.rng import RandomSource
 from evacap_cli.world.script import SECONDS, Sound
 
 TIMES = {1: "once", 2: "twice", 3: "three times", 4: "four times", 5: "five times"}
@@ -25,12 +25,12 @@ class Part:
     sound: Sound
 
 
-def _wording(dice: Dice, part: Part) -> Wording:
+def _wording(dice: RandomSource, part: Part) -> Wording:
     options = part.event.seen if part.sound.visible else part.event.words_unseen
     return options[0] if dice.chance(0.4) else dice.pick(options)
 
 
-def _tail(dice: Dice, part: Part, alone: bool) -> str:
+def _tail(dice: RandomSource, part: Part, alone: bool) -> str:
     """Count, loudness and distance: at most two of them, and only audible ones."""
     words = []
     sound = part.sound
@@ -45,21 +45,21 @@ def _tail(dice: Dice, part: Part, alone: bool) -> str:
     return "".join(f" {w}" for w in words)
 
 
-def _clause(dice: Dice, part: Part, alone: bool = False) -> str:
+def _clause(dice: RandomSource, part: Part, alone: bool = False) -> str:
     subject, verb, _ = _wording(dice, part)
     return f"{subject} {verb}{_tail(dice, part, alone)}"
 
 
-def _noun(dice: Dice, part: Part, alone: bool = False) -> str:
+def _noun(dice: RandomSource, part: Part, alone: bool = False) -> str:
     subject, _, ing = _wording(dice, part)
     return f"{subject} {ing}{_tail(dice, part, alone)}"
 
 
-def _one(dice: Dice, a: Part) -> str:
+def _one(dice: RandomSource, a: Part) -> str:
     return _clause(dice, a, True) if dice.chance(0.65) else _noun(dice, a, True)
 
 
-def _then(dice: Dice, a: Part, b: Part) -> str:
+def _then(dice: RandomSource, a: Part, b: Part) -> str:
     kind = dice.whole(0, 6)
     if kind <= 1:
         return f"{_clause(dice, a)} followed by {_noun(dice, b)}"
@@ -74,7 +74,7 @@ def _then(dice: Dice, a: Part, b: Part) -> str:
     return f"after {_noun(dice, a)}, {_clause(dice, b)}"
 
 
-def _together(dice: Dice, a: Part, b: Part) -> str:
+def _together(dice: RandomSource, a: Part, b: Part) -> str:
     if dice.chance(0.35):
         a, b = b, a
     kind = dice.whole(0, 6)
@@ -91,7 +91,7 @@ def _together(dice: Dice, a: Part, b: Part) -> str:
     return f"{_noun(dice, a)} with {_noun(dice, b)}"
 
 
-def _three_in_turn(dice: Dice, a: Part, b: Part, c: Part) -> str:
+def _three_in_turn(dice: RandomSource, a: Part, b: Part, c: Part) -> str:
     if dice.chance(0.5):
         return f"{_clause(dice, a)}, then {_clause(dice, b)} followed by {_noun(dice, c)}"
     if dice.chance(0.5):
@@ -99,7 +99,7 @@ def _three_in_turn(dice: Dice, a: Part, b: Part, c: Part) -> str:
     return f"{_noun(dice, a)} followed by {_noun(dice, b)} and {_noun(dice, c)}"
 
 
-def _turns_over(dice: Dice, a: Part, b: Part, ground: Part) -> str:
+def _turns_over(dice: RandomSource, a: Part, b: Part, ground: Part) -> str:
     kind = dice.whole(0, 3)
     if kind == 0:
         return f"{_clause(dice, ground)} while {_then(dice, a, b)}"
@@ -110,7 +110,7 @@ def _turns_over(dice: Dice, a: Part, b: Part, ground: Part) -> str:
     return f"{_clause(dice, ground)} as {_clause(dice, a)} and then {_clause(dice, b)}"
 
 
-def _three_together(dice: Dice, a: Part, b: Part, c: Part) -> str:
+def _three_together(dice: RandomSource, a: Part, b: Part, c: Part) -> str:
     a, b, c = dice.shuffled((a, b, c))
     if dice.chance(0.5):
         return f"{_clause(dice, a)} while {_clause(dice, b)} and {_clause(dice, c)}"
@@ -129,7 +129,7 @@ WRITERS: dict[str, Callable[..., str]] = {
 }
 
 
-def write_captions(dice: Dice, layout: str, parts: Sequence[Part], count: int = 5) -> tuple[str, ...]:
+def write_captions(dice: RandomSource, layout: str, parts: Sequence[Part], count: int = 5) -> tuple[str, ...]:
     """`count` different sentences about `parts` in a layout (a key of WRITERS). The first is used for training."""
     write = WRITERS[layout]
     found: dict[str, None] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evacap_cli.world.pen import INK, RED, WHITE, Act, Look, Pen, shade
+from evacap_cli.world.pen import INK, RED, WHITE, Appearance, Motion, Pen, shade
 
 
 def _eye(p: Pen, x: float, y: float, r: float = 0.07) -> None:
@@ -10,7 +10,7 @@ def _eye(p: Pen, x: float, y: float, r: float = 0.07) -> None:
     p.circle(x + r * 0.25, y, r * 0.5, INK, None)
 
 
-def bird(p: Pen, look: Look, act: Act) -> None:
+def bird(p: Pen, look: Appearance, act: Motion) -> None:
     feathers = look.color(((60, 120, 200), (214, 70, 50), (240, 190, 50), (70, 150, 90), (150, 100, 60)))
     p.line([(-1.0, 0.62), (1.0, 0.5)], (104, 72, 44), 0.11)
     for x in (-0.7, 0.72):
@@ -37,7 +37,7 @@ def bird(p: Pen, look: Look, act: Act) -> None:
         q.line([(x, 0.46), (x, 0.6)], beak, 0.05)
 
 
-def bee(p: Pen, look: Look, act: Act) -> None:
+def bee(p: Pen, look: Appearance, act: Motion) -> None:
     q = p.moved(0.14 * act.swing(0.55), 0.12 * act.swing(0.9, 0.3), turn=0.12 * act.swing(0.7))
     flap = 0.35 * act.swing(4.3)
     for x, turn in ((-0.16, -0.5 - flap), (0.1, 0.1 + flap)):
@@ -63,7 +63,7 @@ def bee(p: Pen, look: Look, act: Act) -> None:
             )
 
 
-def cat(p: Pen, look: Look, act: Act) -> None:
+def cat(p: Pen, look: Appearance, act: Motion) -> None:
     fur = look.color(((230, 150, 70), (120, 120, 126), (60, 56, 60), (222, 200, 170)))
     opened = max(0.0, 1 - abs(act.age - 0.4) / 0.45) if act.on else 0.0
     p.line([(0.5, 0.84), (0.92, 0.7), (0.86 + 0.08 * act.swing(0.8), 0.26), (0.98, 0.1)], fur, 0.16)
@@ -90,7 +90,7 @@ def cat(p: Pen, look: Look, act: Act) -> None:
         q.line([(-0.14, 0.05), (0, 0.0), (0.14, 0.05)], INK, 0.035)
 
 
-def cow(p: Pen, look: Look, act: Act) -> None:
+def cow(p: Pen, look: Appearance, act: Motion) -> None:
     hide, spot = look.color(((244, 240, 234), (230, 220, 204))), look.color(((40, 36, 38), (120, 70, 40)))
     opened = max(0.0, 1 - abs(act.age - 0.8) / 0.9) if act.on else 0.0
     for x in (-0.66, -0.42, 0.12, 0.34):
@@ -118,7 +118,7 @@ def cow(p: Pen, look: Look, act: Act) -> None:
         _eye(q, s * 0.15, -0.04, 0.07)
 
 
-def frog(p: Pen, look: Look, act: Act) -> None:
+def frog(p: Pen, look: Appearance, act: Motion) -> None:
     skin = look.color(((84, 170, 70), (110, 150, 60), (60, 150, 100)))
     croak = act.on and act.age < 0.42
     p.ellipse(0, 0.78, 0.98, 0.2, (40, 120, 80))
@@ -142,7 +142,7 @@ def frog(p: Pen, look: Look, act: Act) -> None:
         p.moved(0, 0, 1).waves(-0.66, -0.1, act, 190)
 
 
-def owl(p: Pen, look: Look, act: Act) -> None:
+def owl(p: Pen, look: Appearance, act: Motion) -> None:
     feathers = look.color(((140, 100, 60), (170, 150, 130), (110, 84, 70)))
     p.line([(-1.0, 0.82), (1.0, 0.76)], (90, 62, 40), 0.13)
     hoot = act.on and act.age < 1.0
@@ -172,7 +172,7 @@ def owl(p: Pen, look: Look, act: Act) -> None:
         q.poly([(-0.08, -0.3), (0.08, -0.3), (0, -0.1)], (70, 60, 50))
 
 
-def duck(p: Pen, look: Look, act: Act) -> None:
+def duck(p: Pen, look: Appearance, act: Motion) -> None:
     feathers = look.color(((246, 214, 60), (246, 244, 236), (150, 110, 70)))
     green = look.whole(0, 1)
     head = (40, 120, 80) if green else feathers
@@ -209,7 +209,7 @@ def duck(p: Pen, look: Look, act: Act) -> None:
         q.poly([(0.66, -0.38), (1.04, -0.3), (1.02, -0.2), (0.66, -0.2)], bill)
 
 
-def dog(p: Pen, look: Look, act: Act) -> None:
+def dog(p: Pen, look: Appearance, act: Motion) -> None:
     fur = look.color(((170, 112, 60), (226, 190, 130), (90, 70, 56), (240, 236, 228), (60, 56, 58)))
     ear = shade(fur, 0.6)
     bark = act.on and (abs(act.swing(1.3)) > 0.35 if act.age > 50 else act.age < 0.35)
@@ -237,7 +237,7 @@ def dog(p: Pen, look: Look, act: Act) -> None:
     p.line([(0.14, -0.04), (0.44, 0.04)], RED, 0.08)
 
 
-def rooster(p: Pen, look: Look, act: Act) -> None:
+def rooster(p: Pen, look: Appearance, act: Motion) -> None:
     body = look.color(((180, 80, 30), (150, 50, 30), (240, 236, 226), (60, 50, 46)))
     crow = act.on and act.swing(0.45) > -0.5
     for k, tone in enumerate(((30, 90, 70), (40, 60, 110), (120, 40, 40), (30, 90, 70))):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import cos, pi, sin
 
 from evacap_cli.world.draw_people import man_face
-from evacap_cli.world.pen import INK, RED, SKIN, WHITE, Act, Look, Pen, shade
+from evacap_cli.world.pen import INK, RED, SKIN, WHITE, Appearance, Motion, Pen, shade
 
 STEEL = (190, 196, 204)
 WOOD = ((150, 98, 54), (176, 124, 74), (112, 70, 42))
 
 
-def television(p: Pen, look: Look, act: Act) -> None:
+def television(p: Pen, look: Appearance, act: Motion) -> None:
     frame = look.color(((44, 44, 50), (96, 66, 42), (150, 150, 156)))
     p.line([(-0.02, -0.66), (-0.36, -1.0)], (120, 122, 128), 0.04)
     p.line([(0.02, -0.66), (0.36, -1.0)], (120, 122, 128), 0.04)
@@ -33,7 +33,7 @@ def television(p: Pen, look: Look, act: Act) -> None:
         p.line([(0.7, 0.1 + 0.1 * k), (0.9, 0.1 + 0.1 * k)], INK, 0.035)
 
 
-def radio(p: Pen, look: Look, act: Act) -> None:
+def radio(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color()
     p.line([(0.66, -0.4), (0.96, -0.98)], (150, 152, 160), 0.05)
     p.arc(0, -0.4, 0.5, 190, 350, INK, 0.07)
@@ -55,7 +55,7 @@ def radio(p: Pen, look: Look, act: Act) -> None:
         p.waves(-0.48, -0.4, act, 255)
 
 
-def telephone(p: Pen, look: Look, act: Act) -> None:
+def telephone(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color(((190, 36, 36), (40, 42, 48), (46, 120, 90), (226, 206, 160)))
     ring = act.on and act.age < 1.65
     jump = 0.035 * sin(act.t * 61) if ring else 0.0
@@ -92,7 +92,7 @@ def telephone(p: Pen, look: Look, act: Act) -> None:
         p.waves(0.0, -0.62, act, 270)
 
 
-def alarm_clock(p: Pen, look: Look, act: Act) -> None:
+def alarm_clock(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color()
     ring = act.on and act.age < 0.75
     q = p.moved(0, 0, turn=0.07 * (1 if int(act.t * 19) % 2 else -1) if ring else 0.0)
@@ -115,7 +115,7 @@ def alarm_clock(p: Pen, look: Look, act: Act) -> None:
             p.waves(s * 0.72, -0.7, act, -35 if s > 0 else 215, (250, 220, 60))
 
 
-def microwave(p: Pen, look: Look, act: Act) -> None:
+def microwave(p: Pen, look: Appearance, act: Motion) -> None:
     case = look.color(((226, 228, 230), (64, 66, 72), (190, 194, 200)))
     beep = act.on and act.age < 0.75
     p.rect(-1.0, -0.6, 1.0, 0.6, case, round_=0.06)
@@ -137,7 +137,7 @@ def microwave(p: Pen, look: Look, act: Act) -> None:
         p.waves(0.74, -0.6, act, 270, (250, 220, 60))
 
 
-def vacuum_cleaner(p: Pen, look: Look, act: Act) -> None:
+def vacuum_cleaner(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color()
     push = 0.2 * act.swing(0.45)
     p.line([(-0.62, 0.2), (-0.5, -0.5), (0.1, -0.84), (0.44 + push, -0.52)], (70, 72, 80), 0.11)
@@ -167,7 +167,7 @@ def vacuum_cleaner(p: Pen, look: Look, act: Act) -> None:
             p.line([(x, 0.36 + 0.1 * k), (x - 0.1, 0.34 + 0.1 * k)], WHITE, 0.035)
 
 
-def hair_dryer(p: Pen, look: Look, act: Act) -> None:
+def hair_dryer(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color(((226, 70, 130), (150, 80, 180), (40, 42, 50), (60, 150, 170)))
     q = p.moved(0.0, 0.0, turn=0.08 * act.swing(0.8))
     q.line([(-0.26, 0.86), (-0.1, 0.98), (0.2, 0.94)], INK, 0.05)
@@ -187,7 +187,7 @@ def hair_dryer(p: Pen, look: Look, act: Act) -> None:
             q.line(points, (255, 170, 90), 0.04)
 
 
-def kettle(p: Pen, look: Look, act: Act) -> None:
+def kettle(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color(((190, 196, 204), (200, 50, 46), (50, 110, 170), (60, 140, 110)))
     p.rect(-0.66, 0.82, 0.66, 0.94, (60, 60, 66))
     for k in range(6):
@@ -218,7 +218,7 @@ def kettle(p: Pen, look: Look, act: Act) -> None:
             )
 
 
-def faucet(p: Pen, look: Look, act: Act) -> None:
+def faucet(p: Pen, look: Appearance, act: Motion) -> None:
     metal = look.color((STEEL, (206, 176, 110)))
     p.poly([(-0.98, 0.5), (0.98, 0.5), (0.7, 0.96), (-0.7, 0.96)], (240, 242, 244))
     p.ellipse(0, 0.5, 0.98, 0.12, (206, 212, 218))
@@ -255,7 +255,7 @@ def faucet(p: Pen, look: Look, act: Act) -> None:
             )
 
 
-def door(p: Pen, look: Look, act: Act) -> None:
+def door(p: Pen, look: Appearance, act: Motion) -> None:
     paint, skin, sleeve = look.color((*WOOD, (60, 90, 130), (150, 50, 44))), look.color(SKIN), look.color()
     p.rect(-0.62, -1.0, 0.5, 0.98, (230, 224, 210))
     p.rect(-0.52, -0.92, 0.4, 0.98, paint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import pi, sin
 
-from evacap_cli.world.pen import INK, WHITE, Act, Color, Look, Pen, shade
+from evacap_cli.world.pen import INK, WHITE, Appearance, Color, Motion, Pen, shade
 
 WATER: Color = (86, 160, 222)
 FOAM: Color = (226, 242, 252)
@@ -25,7 +25,7 @@ def _cloud(p: Pen, y: float, tone: Color) -> None:
         p.circle(x, y + dy, r, shade(tone, 1.08), None)
 
 
-def rain(p: Pen, look: Look, act: Act) -> None:
+def rain(p: Pen, look: Appearance, act: Motion) -> None:
     tone = look.color(((150, 158, 172), (126, 134, 150)))
     slant = look.between(-0.12, 0.04)
     if act.on:
@@ -39,7 +39,7 @@ def rain(p: Pen, look: Look, act: Act) -> None:
     _cloud(p, -0.58, tone)
 
 
-def storm_cloud(p: Pen, look: Look, act: Act) -> None:
+def storm_cloud(p: Pen, look: Appearance, act: Motion) -> None:
     tone = look.color(((72, 74, 90), (60, 62, 74), (84, 80, 96)))
     flash = act.pulse(0.7)
     if flash > 0.1:
@@ -52,7 +52,7 @@ def storm_cloud(p: Pen, look: Look, act: Act) -> None:
     _cloud(p, -0.52, tone)
 
 
-def tree(p: Pen, look: Look, act: Act) -> None:
+def tree(p: Pen, look: Appearance, act: Motion) -> None:
     green = look.color(((70, 140, 60), (96, 150, 50), (180, 120, 40), (60, 120, 80)))
     gust = (0.6 + 0.4 * sin(1.7 * act.t)) if act.on else 0.0
     lean = 0.55 * gust
@@ -97,7 +97,7 @@ def tree(p: Pen, look: Look, act: Act) -> None:
             p.ellipse(0.2 + 0.85 * age, -0.4 + 0.24 * k * 0.9 + 0.14 * sin(9 * age + k), 0.06, 0.035, green)
 
 
-def waterfall(p: Pen, look: Look, act: Act) -> None:
+def waterfall(p: Pen, look: Appearance, act: Motion) -> None:
     rock, grass = look.color(STONE), look.color(((84, 140, 70), (100, 150, 60)))
     p.poly([(-1.0, -0.8), (-0.3, -0.92), (0.34, -0.9), (1.0, -0.76), (1.0, 0.7), (-1.0, 0.7)], rock)
     for x, y, r in ((-0.74, -0.3, 0.16), (0.72, -0.2, 0.18), (-0.7, 0.3, 0.2), (0.76, 0.34, 0.16)):
@@ -117,7 +117,7 @@ def waterfall(p: Pen, look: Look, act: Act) -> None:
         p.circle(-0.5 + 0.125 * k, 0.64 + 0.05 * (k % 2), r, FOAM, None)
 
 
-def fountain(p: Pen, look: Look, act: Act) -> None:
+def fountain(p: Pen, look: Appearance, act: Motion) -> None:
     stone = look.color(((206, 200, 190), (170, 168, 172), (196, 176, 150)))
     if act.on:
         for s in (-1, 1):
@@ -143,7 +143,7 @@ def fountain(p: Pen, look: Look, act: Act) -> None:
     p.line([(-0.98, 0.57), (0.98, 0.57)], shade(stone, 0.7), 0.05)
 
 
-def campfire(p: Pen, look: Look, act: Act) -> None:
+def campfire(p: Pen, look: Appearance, act: Motion) -> None:
     wood = look.color(((110, 70, 40), (90, 58, 36)))
     for x in (-0.72, -0.4, 0.0, 0.4, 0.72):
         p.ellipse(x, 0.86, 0.2, 0.13, (130, 126, 124))
@@ -166,7 +166,7 @@ def campfire(p: Pen, look: Look, act: Act) -> None:
             p.circle(-0.4 + 0.12 * k + 0.1 * sin(6 * age + k), -0.3 - 0.66 * age, 0.035, (255, 190, 70), None)
 
 
-def sea(p: Pen, look: Look, act: Act) -> None:
+def sea(p: Pen, look: Appearance, act: Motion) -> None:
     sand = look.color(((236, 210, 150), (226, 196, 140)))
     p.rect(-1.0, -0.7, 1.0, 0.96, (60, 130, 190))
     p.rect(-1.0, 0.62, 1.0, 0.96, sand, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sin
 
-from evacap_cli.world.pen import BRIGHT, HAIR, INK, SKIN, WHITE, Act, Color, Look, Pen, shade
+from evacap_cli.world.pen import BRIGHT, HAIR, INK, SKIN, WHITE, Appearance, Color, Motion, Pen, shade
 
 MOUTH: Color = (130, 30, 36)
 
@@ -28,7 +28,7 @@ def _mouth(p: Pen, y: float, wide: float, opened: float, lips: Color = MOUTH) ->
             p.rect(-wide * 0.4, y - 0.02 - 0.06 * opened, wide * 0.4, y + 0.01, WHITE, None)
 
 
-def man_face(p: Pen, look: Look, act: Act) -> None:
+def man_face(p: Pen, look: Appearance, act: Motion) -> None:
     """A man's head and shoulders, also used on the television."""
     skin, hair, shirt = look.color(SKIN), look.color(HAIR), look.color()
     style = look.whole(0, 2)
@@ -60,13 +60,13 @@ def man_face(p: Pen, look: Look, act: Act) -> None:
     _mouth(q, 0.2, 0.2, opened)
 
 
-def man(p: Pen, look: Look, act: Act) -> None:
+def man(p: Pen, look: Appearance, act: Motion) -> None:
     man_face(p, look, act)
     if act.on:
         p.waves(0.46, 0.18, act, 0)
 
 
-def woman(p: Pen, look: Look, act: Act) -> None:
+def woman(p: Pen, look: Appearance, act: Motion) -> None:
     skin, hair = look.color(SKIN), look.color(HAIR)
     dress = look.color(((214, 70, 120), (150, 80, 180), (226, 110, 90), (60, 150, 150), (230, 180, 80)))
     opened = act.talk(look.seed % 11)
@@ -90,7 +90,7 @@ def woman(p: Pen, look: Look, act: Act) -> None:
         p.waves(0.5, 0.18, act, 0)
 
 
-def child(p: Pen, look: Look, act: Act) -> None:
+def child(p: Pen, look: Appearance, act: Motion) -> None:
     skin, hair, shirt, shorts = look.color(SKIN), look.color(HAIR), look.color(), look.color(BRIGHT[1:])
     opened = act.talk(look.seed % 11)
     for x in (-0.16, 0.16):
@@ -131,7 +131,7 @@ def child(p: Pen, look: Look, act: Act) -> None:
         p.waves(0.5, -0.08, act, 0)
 
 
-def laughing_person(p: Pen, look: Look, act: Act) -> None:
+def laughing_person(p: Pen, look: Appearance, act: Motion) -> None:
     skin, hair, shirt = look.color(SKIN), look.color(HAIR), look.color()
     bounce = 0.05 * abs(act.swing(2.4))
     q = p.moved(0, -bounce, turn=0.1 * act.swing(0.8))
@@ -157,7 +157,7 @@ def laughing_person(p: Pen, look: Look, act: Act) -> None:
         q.arc(0, 0.1, 0.24, 30, 150, MOUTH, 0.05)
 
 
-def referee(p: Pen, look: Look, act: Act) -> None:
+def referee(p: Pen, look: Appearance, act: Motion) -> None:
     skin, hair = look.color(SKIN), look.color(HAIR)
     p.poly([(-0.6, 1.0), (-0.56, 0.5), (-0.3, 0.36), (0.3, 0.36), (0.56, 0.5), (0.6, 1.0)], WHITE)
     for k in range(5):
@@ -199,7 +199,7 @@ def referee(p: Pen, look: Look, act: Act) -> None:
         p.rect(-0.16, 0.58, 0.02, 0.66, (235, 190, 40), w=0.02)
 
 
-def walker(p: Pen, look: Look, act: Act) -> None:
+def walker(p: Pen, look: Appearance, act: Motion) -> None:
     skin, hair, shirt = look.color(SKIN), look.color(HAIR), look.color()
     trousers = look.color(((50, 60, 96), (70, 60, 50), (60, 66, 72)))
     side = 1.0 if act.stroke % 2 else -1.0
@@ -234,7 +234,7 @@ def walker(p: Pen, look: Look, act: Act) -> None:
             p.line([(step * 1.15 + 0.26, 0.92 + 0.05 * k), (step * 1.15 + 0.4, 0.9 + 0.08 * k)], WHITE, 0.04)
 
 
-def audience(p: Pen, look: Look, act: Act) -> None:
+def audience(p: Pen, look: Appearance, act: Motion) -> None:
     for row, count in ((0, 3), (1, 2)):
         for k in range(count):
             skin, hair, shirt = look.color(SKIN), look.color(HAIR), look.color()
@@ -268,7 +268,7 @@ def audience(p: Pen, look: Look, act: Act) -> None:
                     q.rays(0, 0.4, 0.4, 0.6, 7, (255, 240, 120), 0.07)
 
 
-def baby(p: Pen, look: Look, act: Act) -> None:
+def baby(p: Pen, look: Appearance, act: Motion) -> None:
     skin, suit = (
         look.color(SKIN),
         look.color(((150, 200, 236), (244, 176, 196), (250, 226, 140), (170, 220, 170))),
@@ -303,7 +303,7 @@ def baby(p: Pen, look: Look, act: Act) -> None:
         q.circle(0, 0.0, 0.06, (220, 110, 90))
 
 
-def sneezing_person(p: Pen, look: Look, act: Act) -> None:
+def sneezing_person(p: Pen, look: Appearance, act: Motion) -> None:
     skin, hair, shirt = look.color(SKIN), look.color(HAIR), look.color()
     jerk = abs(act.swing(0.6)) if act.on else 0.0
     p.poly([(-0.8, 1.0), (-0.66, 0.62), (-0.3, 0.46), (0.1, 0.46), (0.5, 0.62), (0.62, 1.0)], shirt)

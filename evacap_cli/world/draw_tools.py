@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import cos, pi, sin
 
 from evacap_cli.world.draw_home import STEEL, WOOD
-from evacap_cli.world.pen import BRIGHT, INK, RED, SKIN, WHITE, Act, Look, Pen, shade
+from evacap_cli.world.pen import BRIGHT, INK, RED, SKIN, WHITE, Appearance, Motion, Pen, shade
 
 
-def clock(p: Pen, look: Look, act: Act) -> None:
+def clock(p: Pen, look: Appearance, act: Motion) -> None:
     case = look.color(WOOD)
     p.poly([(-0.5, -0.62), (0, -1.0), (0.5, -0.62)], case)
     p.rect(-0.46, -0.66, 0.46, 0.96, case)
@@ -32,7 +32,7 @@ def clock(p: Pen, look: Look, act: Act) -> None:
     p.line([(0, -0.28), (0.3 * cos(a), -0.28 + 0.3 * sin(a))], RED, 0.025)
 
 
-def bell(p: Pen, look: Look, act: Act) -> None:
+def bell(p: Pen, look: Appearance, act: Motion) -> None:
     metal = look.color(((214, 166, 60), (190, 140, 70), (150, 150, 110)))
     beam = look.color(WOOD)
     p.rect(-0.98, -0.98, 0.98, -0.8, beam)
@@ -65,7 +65,7 @@ def bell(p: Pen, look: Look, act: Act) -> None:
         p.waves(-0.6, 0.34, act, 165, (250, 220, 60))
 
 
-def drum(p: Pen, look: Look, act: Act) -> None:
+def drum(p: Pen, look: Appearance, act: Motion) -> None:
     paint, skin = look.color(), look.color(SKIN)
     hit = act.pulse(0.09)
     p.rect(-0.7, 0.02, 0.7, 0.8, paint, None)
@@ -91,7 +91,7 @@ def drum(p: Pen, look: Look, act: Act) -> None:
             p.rays(s * 0.2, 0.0, 0.14, 0.3, 8, (255, 236, 120), 0.05)
 
 
-def guitar(p: Pen, look: Look, act: Act) -> None:
+def guitar(p: Pen, look: Appearance, act: Motion) -> None:
     body, skin, sleeve = (
         look.color(((206, 140, 64), (170, 90, 40), (120, 60, 36))),
         look.color(SKIN),
@@ -124,7 +124,7 @@ def guitar(p: Pen, look: Look, act: Act) -> None:
             p.line([(x + 0.07, ny), (x + 0.07, ny - 0.26), (x + 0.2, ny - 0.18)], INK, 0.04)
 
 
-def saw(p: Pen, look: Look, act: Act) -> None:
+def saw(p: Pen, look: Appearance, act: Motion) -> None:
     handle, skin = look.color(((200, 60, 40), (60, 100, 160), (190, 130, 60))), look.color(SKIN)
     wood = look.color(WOOD)
     for x in (-0.56, 0.5):
@@ -149,7 +149,7 @@ def saw(p: Pen, look: Look, act: Act) -> None:
             p.circle(-0.2 + 0.09 * (k - 4) * (0.5 + age), 0.5 + 0.44 * age, 0.03, (236, 204, 140), None)
 
 
-def chainsaw(p: Pen, look: Look, act: Act) -> None:
+def chainsaw(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color(((230, 110, 30), (206, 50, 40), (60, 130, 70)))
     p.rect(0.02, 0.34, 0.98, 0.9, (120, 80, 46), round_=0.1)
     p.ellipse(0.98, 0.62, 0.12, 0.28, (206, 164, 110))
@@ -190,7 +190,7 @@ def chainsaw(p: Pen, look: Look, act: Act) -> None:
             )
 
 
-def keyboard(p: Pen, look: Look, act: Act) -> None:
+def keyboard(p: Pen, look: Appearance, act: Motion) -> None:
     skin, case = look.color(SKIN), look.color(((60, 62, 70), (214, 216, 220), (120, 124, 132)))
     p.rect(-0.78, -0.95, 0.78, 0.06, (50, 52, 58), round_=0.06)
     p.rect(-0.68, -0.86, 0.68, -0.04, (206, 226, 240))
@@ -218,7 +218,7 @@ def keyboard(p: Pen, look: Look, act: Act) -> None:
                 p.line([(fx, y + 0.06), (fx, y - 0.14 + 0.06 * down * (k % 2))], skin, 0.075)
 
 
-def bucket(p: Pen, look: Look, act: Act) -> None:
+def bucket(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color((STEEL, *BRIGHT[:4]))
     fallen = min(1.0, act.age / 0.001) if act.on else 0.0
     p.line([(-0.9, -0.9), (0.14, -0.9), (0.14, -0.7)], INK, 0.2)
@@ -251,7 +251,7 @@ def bucket(p: Pen, look: Look, act: Act) -> None:
         )
 
 
-def sign(p: Pen, look: Look, act: Act) -> None:
+def sign(p: Pen, look: Appearance, act: Motion) -> None:
     """A loudspeaker on a coloured board, for categories without a drawing."""
     board, mark = look.color(), look.whole(3, 8)
     p.rect(-0.08, 0.5, 0.08, 1.0, (110, 84, 60))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from math import cos, pi, sin
 
-from evacap_cli.world.pen import INK, RED, WHITE, Act, Look, Pen, puffs, shade, wheel
+from evacap_cli.world.pen import INK, RED, WHITE, Appearance, Motion, Pen, puffs, shade, wheel
 
 GLASS = (176, 214, 232)
 LAMP = (250, 232, 140)
 
 
-def _shaken(p: Pen, act: Act, amount: float = 0.014) -> Pen:
+def _shaken(p: Pen, act: Motion, amount: float = 0.014) -> Pen:
     return p.moved(0, amount * act.swing(7.3))
 
 
-def car(p: Pen, look: Look, act: Act) -> None:
+def car(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color()
     p.ellipse(0, 0.5, 0.98, 0.07, (70, 70, 74), None)
     puffs(p, -0.97, 0.36, act)
@@ -31,7 +31,7 @@ def car(p: Pen, look: Look, act: Act) -> None:
         wheel(p, x, 0.36, 0.2)
 
 
-def boat(p: Pen, look: Look, act: Act) -> None:
+def boat(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color()
     q = p.moved(0, 0.03 * act.swing(0.7), turn=0.03 * act.swing(0.9, 0.2))
     q.line([(0.1, -0.2), (0.1, -0.85)], (120, 90, 60), 0.05)
@@ -55,7 +55,7 @@ def boat(p: Pen, look: Look, act: Act) -> None:
             p.circle(-0.92 - 0.1 * age, 0.52 - 0.12 * age, 0.05 + 0.03 * age, WHITE, None)
 
 
-def motorcycle(p: Pen, look: Look, act: Act) -> None:
+def motorcycle(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color()
     p.ellipse(0, 0.66, 0.95, 0.06, (70, 70, 74), None)
     puffs(p, -0.85, 0.38, act)
@@ -79,7 +79,7 @@ def motorcycle(p: Pen, look: Look, act: Act) -> None:
     q.line([(-0.1, 0.42), (-0.88, 0.44)], (190, 192, 198), 0.09)
 
 
-def _beacon(p: Pen, x: float, y: float, act: Act, colors: tuple[tuple[int, int, int], ...]) -> None:
+def _beacon(p: Pen, x: float, y: float, act: Motion, colors: tuple[tuple[int, int, int], ...]) -> None:
     lit = int(act.t * 3.01) % 2
     for k, color in enumerate(colors):
         cx = x + 0.14 * k
@@ -96,7 +96,7 @@ def _beacon(p: Pen, x: float, y: float, act: Act, colors: tuple[tuple[int, int, 
         )
 
 
-def ambulance(p: Pen, look: Look, act: Act) -> None:
+def ambulance(p: Pen, look: Appearance, act: Motion) -> None:
     stripe = look.color(((220, 60, 50), (230, 100, 40)))
     p.ellipse(0, 0.6, 1.0, 0.07, (70, 70, 74), None)
     q = _shaken(p, act)
@@ -112,7 +112,7 @@ def ambulance(p: Pen, look: Look, act: Act) -> None:
         wheel(p, x, 0.45, 0.19)
 
 
-def police_car(p: Pen, look: Look, act: Act) -> None:
+def police_car(p: Pen, look: Appearance, act: Motion) -> None:
     dark = look.color(((30, 44, 96), (24, 26, 34)))
     p.ellipse(0, 0.52, 1.0, 0.07, (70, 70, 74), None)
     q = _shaken(p, act)
@@ -130,7 +130,7 @@ def police_car(p: Pen, look: Look, act: Act) -> None:
         wheel(p, x, 0.38, 0.2)
 
 
-def fire_truck(p: Pen, look: Look, act: Act) -> None:
+def fire_truck(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color(((208, 36, 32), (188, 28, 30)))
     p.ellipse(0, 0.58, 1.02, 0.07, (70, 70, 74), None)
     q = _shaken(p, act)
@@ -151,7 +151,7 @@ def fire_truck(p: Pen, look: Look, act: Act) -> None:
         wheel(p, x, 0.42, 0.18)
 
 
-def truck(p: Pen, look: Look, act: Act) -> None:
+def truck(p: Pen, look: Appearance, act: Motion) -> None:
     paint, box = look.color(), look.color(((226, 222, 210), (196, 206, 216), (206, 190, 160)))
     p.ellipse(0, 0.62, 1.02, 0.07, (70, 70, 74), None)
     q = p.moved(0, 0.03 * act.swing(6) * act.pulse(0.5))
@@ -169,7 +169,7 @@ def truck(p: Pen, look: Look, act: Act) -> None:
         wheel(p, x, 0.46, 0.19)
 
 
-def train(p: Pen, look: Look, act: Act) -> None:
+def train(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color(((40, 44, 52), (30, 70, 52), (96, 34, 30)))
     trim = look.color(((208, 56, 44), (222, 176, 60)))
     p.line([(-1.05, 0.72), (1.05, 0.72)], (110, 100, 96), 0.05)
@@ -198,7 +198,7 @@ def train(p: Pen, look: Look, act: Act) -> None:
         p.waves(0.86, -0.3, act, -30)
 
 
-def helicopter(p: Pen, look: Look, act: Act) -> None:
+def helicopter(p: Pen, look: Appearance, act: Motion) -> None:
     paint = look.color()
     q = p.moved(0, 0.05 * act.swing(0.5), turn=0.03 * act.swing(0.37))
     q.poly([(-0.2, -0.1), (-0.95, -0.22), (-0.95, -0.12), (-0.2, 0.16)], paint)

@@ -13,7 +13,7 @@ Curve = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Take:
+class VoiceInput:
     """The input of a voice: `seconds` of sound with strokes at `hits` (seconds from the start).
 
     `pitch` is a factor around 1. `g` draws everything that the script does not define.

@@ -14,7 +14,7 @@ BACKGROUNDS = INDOOR + OUTDOOR + WATER + ("plain",)
 
 
 @dataclass(frozen=True)
-class Thing:
+class DrawableObject:
     """A drawn object. places: its backgrounds. sky: belongs in the upper half. silent: can be drawn at rest."""
 
     places: tuple[str, ...] = ANY
@@ -22,59 +22,59 @@ class Thing:
     silent: bool = True
 
 
-OBJECTS: dict[str, Thing] = {
-    "car": Thing((*ROAD, "park", "night")),
-    "boat": Thing(WATER),
-    "motorcycle": Thing((*ROAD, "park", "night")),
-    "ambulance": Thing((*ROAD, "night")),
-    "police car": Thing((*ROAD, "night")),
-    "fire truck": Thing((*ROAD, "night")),
-    "truck": Thing((*ROAD, "meadow")),
-    "train": Thing((*ROAD, "meadow", "night")),
-    "helicopter": Thing(OUTDOOR + WATER, sky=True),
-    "kettle": Thing(("kitchen", "room")),
-    "referee": Thing(("meadow", "park", "street")),
-    "faucet": Thing(("kitchen", "room")),
-    "waterfall": Thing(("forest", "meadow", "park"), silent=False),
-    "fountain": Thing(("park", "city", "street"), silent=False),
-    "bucket": Thing((*INDOOR, "park", "street")),
-    "man": Thing((*ANY, "beach")),
-    "woman": Thing((*ANY, "beach")),
-    "child": Thing((*ANY, "beach")),
-    "laughing person": Thing((*ANY, "beach")),
-    "television": Thing(INDOOR),
-    "radio": Thing((*INDOOR, "beach", "park")),
-    "alarm clock": Thing(INDOOR),
-    "microwave": Thing(("kitchen", "office")),
-    "vacuum cleaner": Thing(INDOOR),
-    "hair dryer": Thing(INDOOR),
-    "bell": Thing(("city", "street", "meadow", "room"), sky=True),
-    "telephone": Thing(INDOOR),
-    "bird": Thing((*NATURE, "street", "lake"), sky=True),
-    "drum": Thing((*INDOOR, "park", "street")),
-    "guitar": Thing((*INDOOR, "park", "beach")),
-    "rain": Thing(OUTDOOR + WATER, sky=True, silent=False),
-    "storm cloud": Thing(OUTDOOR + WATER, sky=True, silent=False),
-    "tree": Thing(("meadow", "park", "street", "beach")),
-    "keyboard": Thing(("office", "room")),
-    "walker": Thing((*OUTDOOR, "beach", "office", "room")),
-    "door": Thing(INDOOR),
-    "audience": Thing(("room", "park", "street")),
-    "bee": Thing(("meadow", "park", "forest", "room", "kitchen"), sky=True),
-    "clock": Thing(INDOOR, sky=True),
-    "cat": Thing((*INDOOR, "park", "street", "night")),
-    "cow": Thing(("meadow", "park")),
-    "frog": Thing(("lake", "forest", "park", "night")),
-    "owl": Thing(("forest", "night", "park"), sky=True),
-    "duck": Thing(("lake", "park", "meadow")),
-    "saw": Thing(("forest", "room", "park")),
-    "dog": Thing((*ANY, "beach")),
-    "baby": Thing((*INDOOR, "park")),
-    "chainsaw": Thing(("forest", "park", "meadow")),
-    "campfire": Thing(("forest", "night", "beach"), silent=False),
-    "sneezing person": Thing(ANY),
-    "rooster": Thing(("meadow", "park", "street")),
-    "sea": Thing(("beach", "plain"), silent=False),
+OBJECTS: dict[str, DrawableObject] = {
+    "car": DrawableObject((*ROAD, "park", "night")),
+    "boat": DrawableObject(WATER),
+    "motorcycle": DrawableObject((*ROAD, "park", "night")),
+    "ambulance": DrawableObject((*ROAD, "night")),
+    "police car": DrawableObject((*ROAD, "night")),
+    "fire truck": DrawableObject((*ROAD, "night")),
+    "truck": DrawableObject((*ROAD, "meadow")),
+    "train": DrawableObject((*ROAD, "meadow", "night")),
+    "helicopter": DrawableObject(OUTDOOR + WATER, sky=True),
+    "kettle": DrawableObject(("kitchen", "room")),
+    "referee": DrawableObject(("meadow", "park", "street")),
+    "faucet": DrawableObject(("kitchen", "room")),
+    "waterfall": DrawableObject(("forest", "meadow", "park"), silent=False),
+    "fountain": DrawableObject(("park", "city", "street"), silent=False),
+    "bucket": DrawableObject((*INDOOR, "park", "street")),
+    "man": DrawableObject((*ANY, "beach")),
+    "woman": DrawableObject((*ANY, "beach")),
+    "child": DrawableObject((*ANY, "beach")),
+    "laughing person": DrawableObject((*ANY, "beach")),
+    "television": DrawableObject(INDOOR),
+    "radio": DrawableObject((*INDOOR, "beach", "park")),
+    "alarm clock": DrawableObject(INDOOR),
+    "microwave": DrawableObject(("kitchen", "office")),
+    "vacuum cleaner": DrawableObject(INDOOR),
+    "hair dryer": DrawableObject(INDOOR),
+    "bell": DrawableObject(("city", "street", "meadow", "room"), sky=True),
+    "telephone": DrawableObject(INDOOR),
+    "bird": DrawableObject((*NATURE, "street", "lake"), sky=True),
+    "drum": DrawableObject((*INDOOR, "park", "street")),
+    "guitar": DrawableObject((*INDOOR, "park", "beach")),
+    "rain": DrawableObject(OUTDOOR + WATER, sky=True, silent=False),
+    "storm cloud": DrawableObject(OUTDOOR + WATER, sky=True, silent=False),
+    "tree": DrawableObject(("meadow", "park", "street", "beach")),
+    "keyboard": DrawableObject(("office", "room")),
+    "walker": DrawableObject((*OUTDOOR, "beach", "office", "room")),
+    "door": DrawableObject(INDOOR),
+    "audience": DrawableObject(("room", "park", "street")),
+    "bee": DrawableObject(("meadow", "park", "forest", "room", "kitchen"), sky=True),
+    "clock": DrawableObject(INDOOR, sky=True),
+    "cat": DrawableObject((*INDOOR, "park", "street", "night")),
+    "cow": DrawableObject(("meadow", "park")),
+    "frog": DrawableObject(("lake", "forest", "park", "night")),
+    "owl": DrawableObject(("forest", "night", "park"), sky=True),
+    "duck": DrawableObject(("lake", "park", "meadow")),
+    "saw": DrawableObject(("forest", "room", "park")),
+    "dog": DrawableObject((*ANY, "beach")),
+    "baby": DrawableObject((*INDOOR, "park")),
+    "chainsaw": DrawableObject(("forest", "park", "meadow")),
+    "campfire": DrawableObject(("forest", "night", "beach"), silent=False),
+    "sneezing person": DrawableObject(ANY),
+    "rooster": DrawableObject(("meadow", "park", "street")),
+    "sea": DrawableObject(("beach", "plain"), silent=False),
 }
 
 
@@ -83,6 +83,6 @@ def together(a: str, b: str) -> bool:
     return not set(thing(a).places).isdisjoint(thing(b).places)
 
 
-def thing(name: str) -> Thing:
+def thing(name: str) -> DrawableObject:
     """The entry of an object. The signs of unknown categories fit all backgrounds."""
-    return OBJECTS.get(name, Thing())
+    return OBJECTS.get(name, DrawableObject())

@@ -8,7 +8,7 @@ from math import cos, exp, pi, sin
 
 from PIL import ImageDraw
 
-from evacap_cli.world.rng import Dice
+from evacap_cli.world.rng import RandomSource
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
@@ -33,7 +33,7 @@ def shade(color: Color, factor: float) -> Color:
 
 
 @dataclass(frozen=True)
-class Act:
+class Motion:
     """The state of an object at one time: `on` while it sounds, `age` seconds since stroke number `stroke`."""
 
     t: float
@@ -171,7 +171,7 @@ class Pen:
             self.line([(x + near * cos(v), y + near * sin(v)), (x + far * cos(v), y + far * sin(v))], fill, w)
 
     def waves(
-        self, x: float, y: float, act: Act, direction: float = 0.0, fill: Color = (250, 250, 250)
+        self, x: float, y: float, act: Motion, direction: float = 0.0, fill: Color = (250, 250, 250)
     ) -> None:
         """Arcs that move away from a sounding part; `direction` in degrees."""
         if not act.on:
@@ -182,12 +182,12 @@ class Pen:
             self.arc(x, y, r, direction - 38, direction + 38, fill, 0.03)
 
 
-class Look:
+class Appearance:
     """The random appearance of one object, constant within a clip."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.dice = Dice("look", seed)
+        self.dice = RandomSource("look", seed)
 
     def color(self, palette: Sequence[Color] = BRIGHT) -> Color:
         base = self.dice.pick(palette)
@@ -201,7 +201,7 @@ class Look:
         return self.dice.between(low, high)
 
 
-def puffs(p: Pen, x: float, y: float, act: Act, way: float = -1.0) -> None:
+def puffs(p: Pen, x: float, y: float, act: Motion, way: float = -1.0) -> None:
     """Exhaust smoke drifting from (x, y)."""
     if not act.on:
         return

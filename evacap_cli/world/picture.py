@@ -16,8 +16,8 @@ from evacap_cli.world.draw_nature import NATURE
 from evacap_cli.world.draw_people import PEOPLE
 from evacap_cli.world.draw_tools import TOOLS, sign
 from evacap_cli.world.draw_vehicles import VEHICLES
-from evacap_cli.world.pen import Act, Look, Pen
-from evacap_cli.world.script import ClipScript, Seen
+from evacap_cli.world.pen import Appearance, Motion, Pen
+from evacap_cli.world.script import ClipScript, VisibleObject
 
 DRAWINGS = {**VEHICLES, **PEOPLE, **ANIMALS, **HOME, **TOOLS, **NATURE}
 OVERSAMPLE = 2  # anti-aliasing: frames are drawn at this factor and averaged
@@ -28,18 +28,18 @@ def _background(name: str, seed: int, width: int, height: int) -> Image.Image:
     return draw_background(name, seed, width, height)
 
 
-def act_at(seen: Seen, t: float) -> Act:
+def act_at(seen: VisibleObject, t: float) -> Motion:
     """The state of an object at `t` seconds."""
     if seen.role == "silent" or not seen.start <= t <= seen.end:
-        return Act(t, False)
+        return Motion(t, False)
     k = bisect_right(seen.hits, t) - 1
-    return Act(t, True, t - seen.hits[k] if k >= 0 else 99.0, k)
+    return Motion(t, True, t - seen.hits[k] if k >= 0 else 99.0, k)
 
 
-def draw_object(draw: ImageDraw.ImageDraw, seen: Seen, act: Act, scale: float = 1.0) -> None:
+def draw_object(draw: ImageDraw.ImageDraw, seen: VisibleObject, act: Motion, scale: float = 1.0) -> None:
     """Draws one object. `scale`: canvas pixels per pixel of a 320 x 240 frame."""
     pen = Pen(draw, seen.x * scale, seen.y * scale, seen.size * scale, seen.flip)
-    DRAWINGS.get(seen.object, sign)(pen, Look(seen.seed), act)
+    DRAWINGS.get(seen.object, sign)(pen, Appearance(seen.seed), act)
 
 
 def render_frame(script: ClipScript, t: float, width: int = 320, height: int = 240) -> np.ndarray:

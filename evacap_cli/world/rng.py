@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Dice:
+class RandomSource:
     """Random choices based only on `random.Random(text).random()`.
 
     Python guarantees stable results across versions only for seeding by text (SHA-512) and `random()`, not for

@@ -30,7 +30,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleObject:
     """One drawn object, centred at (x, y) with half size `size`, in pixels of a 320 x 240 frame."""
 
     object: str
@@ -55,7 +55,7 @@ class ClipScript:
     index: int
     kind: str
     sounds: tuple[Sound, ...]
-    seen: tuple[Seen, ...]
+    seen: tuple[VisibleObject, ...]
     background: str
     background_seed: int
     room: float  # reverberation time in seconds
@@ -81,6 +81,6 @@ class ClipScript:
         """The inverse of `to_dict`, also after conversion to JSON and back."""
         fields = dict(data)
         fields["sounds"] = tuple(Sound(**{**s, "hits": tuple(s["hits"])}) for s in data["sounds"])
-        fields["seen"] = tuple(Seen(**{**s, "hits": tuple(s["hits"])}) for s in data["seen"])
+        fields["seen"] = tuple(VisibleObject(**{**s, "hits": tuple(s["hits"])}) for s in data["seen"])
         fields["captions"] = tuple(data["captions"])
         return cls(**fields)

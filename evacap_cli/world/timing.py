@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evacap_cli.world.events import Event
-from evacap_cli.world.rng import Dice
+from evacap_cli.world.rng import RandomSource
 from evacap_cli.world.script import SECONDS
 
 OVERLAPPING = ("together", "turns over", "three together")
@@ -22,7 +22,7 @@ class Span:
     count: int = 0
 
 
-def _slots(dice: Dice, layout: str) -> list[tuple[float, float]]:
+def _slots(dice: RandomSource, layout: str) -> list[tuple[float, float]]:
     whole = (dice.between(0.0, 0.8), dice.between(9.2, SECONDS))
     if layout == "one":
         if dice.chance(0.5):
@@ -43,7 +43,7 @@ def _slots(dice: Dice, layout: str) -> list[tuple[float, float]]:
     return [(dice.between(0.0, 1.0), dice.between(9.0, SECONDS)) for _ in range(3)]
 
 
-def _span(dice: Dice, event: Event, slot: tuple[float, float]) -> Span:
+def _span(dice: RandomSource, event: Event, slot: tuple[float, float]) -> Span:
     low, high = slot
     if event.timing == "sustained":
         if event.brief[1]:
@@ -70,7 +70,7 @@ def _span(dice: Dice, event: Event, slot: tuple[float, float]) -> Span:
     return Span(rounded[0], round(end, 3), rounded, len(hits) if event.timing == "counted" else 0)
 
 
-def choose_layout(dice: Dice, events: Sequence[Event]) -> tuple[str, list[Event]]:
+def choose_layout(dice: RandomSource, events: Sequence[Event]) -> tuple[str, list[Event]]:
     """Chooses a layout for the events. Returns it with the events in its order (background last)."""
     lasting = [e for e in events if e.timing != "counted" and not e.brief[1]]
     if len(events) == 1:
@@ -85,6 +85,6 @@ def choose_layout(dice: Dice, events: Sequence[Event]) -> tuple[str, list[Event]
     return "three turns", list(events)
 
 
-def spans(dice: Dice, layout: str, events: Sequence[Event]) -> list[Span]:
+def spans(dice: RandomSource, layout: str, events: Sequence[Event]) -> list[Span]:
     """The span of each event."""
     return [_span(dice, e, s) for e, s in zip(events, _slots(dice, layout), strict=True)]

@@ -1,4 +1,4 @@
-"""The registry of synthetic voices: acoustic class -> function from a `Take` to a wave."""
+"""The registry of synthetic voices: acoustic class -> function from a `VoiceInput` to a wave."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from evacap_cli.world import voices_living as living
 from evacap_cli.world import voices_machines as machines
 from evacap_cli.world import voices_nature as nature
-from evacap_cli.world.dsp import Take, Wave
+from evacap_cli.world.dsp import VoiceInput, Wave
 
-VOICES: dict[str, Callable[[Take], Wave]] = {
+VOICES: dict[str, Callable[[VoiceInput], Wave]] = {
     "engine idling": machines.engine_idle,
     "engine revving": machines.engine_rev,
     "siren": machines.siren,

@@ -1,4 +1,4 @@
-"""Voices of people and animals. Each maps a `Take` to a float32 wave of arbitrary level."""
+"""Voices of people and animals. Each maps a `VoiceInput` to a float32 wave of arbitrary level."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from evacap_cli.world.dsp import (
     SAMPLE_RATE,
-    Take,
+    VoiceInput,
     Wave,
     add,
     band,
@@ -46,7 +46,7 @@ def _vowel(vowel: tuple[int, ...], tract: float) -> list[tuple[float, float, flo
     ]
 
 
-def _speech(take: Take, pitch: float, tract: float) -> Wave:
+def _speech(take: VoiceInput, pitch: float, tract: float) -> Wave:
     """Syllables with vowels, consonants, phrases and pauses; `pitch` Hz, `tract` scales the formants."""
     out = np.zeros(take.n, np.float32)
     rate = take.uniform(3.6, 5.4)
@@ -78,19 +78,19 @@ def _speech(take: Take, pitch: float, tract: float) -> Wave:
     return out
 
 
-def man(take: Take) -> Wave:
+def man(take: VoiceInput) -> Wave:
     return _speech(take, 108 * take.pitch, 1.0)
 
 
-def woman(take: Take) -> Wave:
+def woman(take: VoiceInput) -> Wave:
     return _speech(take, 208 * take.pitch, 1.17)
 
 
-def child(take: Take) -> Wave:
+def child(take: VoiceInput) -> Wave:
     return _speech(take, 330 * take.pitch, 1.42)
 
 
-def laughter(take: Take) -> Wave:
+def laughter(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     t = 0.05
     while t < take.seconds - 0.2:
@@ -110,7 +110,7 @@ def laughter(take: Take) -> Wave:
     return out
 
 
-def applause(take: Take) -> Wave:
+def applause(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     claps = np.zeros(n, np.float32)
     where = g.integers(0, n, int(take.seconds * 150))
@@ -123,7 +123,7 @@ def applause(take: Take) -> Wave:
     return fade(far * swell, 0.5, 0.6)
 
 
-def bird(take: Take) -> Wave:
+def bird(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     motifs = []
     for _ in range(3):
@@ -146,7 +146,7 @@ def bird(take: Take) -> Wave:
     return out
 
 
-def insect(take: Take) -> Wave:
+def insect(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     drift = wobble(g, n, 1.2)
     freq = 215 * take.pitch * (1 + 0.09 * drift + 0.02 * wobble(g, n, 9))
@@ -155,7 +155,7 @@ def insect(take: Take) -> Wave:
     return fade(shaped(x, peaks((450, 300, 0.7), (1900, 900, 1.0), (4000, 1200, 0.5))) * near, 0.2, 0.2)
 
 
-def cat(take: Take) -> Wave:
+def cat(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     for hit in take.hits:
         s = take.uniform(0.55, 0.95)
@@ -172,7 +172,7 @@ def cat(take: Take) -> Wave:
     return out
 
 
-def cow(take: Take) -> Wave:
+def cow(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     for hit in take.hits:
         s = take.uniform(1.2, 1.8)
@@ -188,7 +188,7 @@ def cow(take: Take) -> Wave:
     return out
 
 
-def frog(take: Take) -> Wave:
+def frog(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     for hit in take.hits:
         n = int(take.uniform(0.28, 0.4) * SAMPLE_RATE)
@@ -199,7 +199,7 @@ def frog(take: Take) -> Wave:
     return out
 
 
-def owl(take: Take) -> Wave:
+def owl(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     for hit in take.hits:
         for offset, s in ((0.0, 0.22), (0.38, 0.6)):
@@ -210,7 +210,7 @@ def owl(take: Take) -> Wave:
     return out
 
 
-def duck(take: Take) -> Wave:
+def duck(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     for hit in take.hits:
         n = int(take.uniform(0.15, 0.22) * SAMPLE_RATE)
@@ -226,7 +226,7 @@ def duck(take: Take) -> Wave:
     return out
 
 
-def footsteps(take: Take) -> Wave:
+def footsteps(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     n = int(0.22 * SAMPLE_RATE)
     floor = take.uniform(700, 1500)
@@ -239,7 +239,7 @@ def footsteps(take: Take) -> Wave:
     return out
 
 
-def knocking(take: Take) -> Wave:
+def knocking(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     n = int(0.18 * SAMPLE_RATE)
     for hit in take.hits:

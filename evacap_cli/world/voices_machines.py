@@ -1,4 +1,4 @@
-"""Voices of engines, signals and other machines. Each maps a `Take` to a float32 wave of arbitrary level."""
+"""Voices of engines, signals and other machines. Each maps a `VoiceInput` to a float32 wave of arbitrary level."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from evacap_cli.world.dsp import (
     SAMPLE_RATE,
-    Take,
+    VoiceInput,
     Wave,
     add,
     band,
@@ -26,7 +26,7 @@ from evacap_cli.world.dsp import (
 )
 
 
-def _firing(take: Take, rate: Wave, sharp: float) -> Wave:
+def _firing(take: VoiceInput, rate: Wave, sharp: float) -> Wave:
     """The exhaust of an engine: bursts of noise and a low tone, `rate` per second."""
     n = take.n
     cycles = phase_of(rate, n)
@@ -38,13 +38,13 @@ def _firing(take: Take, rate: Wave, sharp: float) -> Wave:
     return 1.2 * (puff - puff.mean()) + 2.2 * rough
 
 
-def engine_idle(take: Take) -> Wave:
+def engine_idle(take: VoiceInput) -> Wave:
     rate = 25.0 * take.pitch * (1 + 0.03 * wobble(take.g, take.n, 1.5))
     body = peaks((85, 35, 1.0), (210, 60, 0.7), (480, 140, 0.35), (1300, 500, 0.08), floor=0.02)
     return fade(shaped(_firing(take, rate, 7.0), body), 0.3, 0.3)
 
 
-def engine_rev(take: Take) -> Wave:
+def engine_rev(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     low, points = 38 * take.pitch, [(0.0, 38 * take.pitch)]
     t = take.uniform(0.1, 0.4)
@@ -62,7 +62,7 @@ def engine_rev(take: Take) -> Wave:
     )
 
 
-def siren(take: Take) -> Wave:
+def siren(take: VoiceInput) -> Wave:
     n = take.n
     t = seconds_axis(n)
     low, high = 560 * take.pitch, 1350 * take.pitch
@@ -83,7 +83,7 @@ def siren(take: Take) -> Wave:
     return fade(shaped(x, band(350, 4200, 1)), 0.4, 0.4)
 
 
-def telephone(take: Take) -> Wave:
+def telephone(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     bell = bool(take.g.random() < 0.6)
     low, high = 1050 * take.pitch, 1330 * take.pitch
@@ -102,7 +102,7 @@ def telephone(take: Take) -> Wave:
     return out
 
 
-def beeping(take: Take) -> Wave:
+def beeping(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     freq = take.uniform(1500, 2900) * take.pitch
     count = int(take.g.integers(2, 5))
@@ -114,7 +114,7 @@ def beeping(take: Take) -> Wave:
     return out
 
 
-def whistling(take: Take) -> Wave:
+def whistling(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     freq = 2350 * take.pitch * (1 + 0.012 * wobble(g, n, 5.0))
     freq = freq * glide([(0, 0.86), (0.25, 1.0), (take.seconds, 1.01)], n)
@@ -127,7 +127,7 @@ def whistling(take: Take) -> Wave:
     return fade(tone + 0.22 * breath, 0.08, 0.12)
 
 
-def helicopter(take: Take) -> Wave:
+def helicopter(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     rate = 12.5 * take.pitch * (1 + 0.02 * wobble(g, n, 0.5))
     beat = phase_of(rate, n) % 1.0
@@ -139,7 +139,7 @@ def helicopter(take: Take) -> Wave:
     return fade(low * (0.15 + chop) * 1.2 + 0.35 * high * (0.25 + chop) + 0.04 * whine, 0.6, 0.6)
 
 
-def truck_horn(take: Take) -> Wave:
+def truck_horn(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     root = 340 * take.pitch
     for i, hit in enumerate(take.hits):
@@ -150,7 +150,7 @@ def truck_horn(take: Take) -> Wave:
     return shaped(out, peaks((500, 400, 1.0), (1500, 800, 0.7), (2800, 900, 0.4)))
 
 
-def train_horn(take: Take) -> Wave:
+def train_horn(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     root = 262 * take.pitch
     for i, hit in enumerate(take.hits):
@@ -164,7 +164,7 @@ def train_horn(take: Take) -> Wave:
     return shaped(out, peaks((380, 260, 1.0), (900, 500, 0.7), (2100, 900, 0.25)))
 
 
-def motor(take: Take) -> Wave:
+def motor(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     spin = 205 * take.pitch * glide([(0, 0.55), (0.7, 1.0), (take.seconds, 1.0)], n)
     tone = oscillator(spin, n, [g.uniform(0.4, 1.0) / k**0.5 for k in range(1, 26)])
@@ -174,7 +174,7 @@ def motor(take: Take) -> Wave:
     )
 
 
-def sawing(take: Take) -> Wave:
+def sawing(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     teeth = take.uniform(70, 110) * take.pitch
     for i, hit in enumerate(take.hits):
@@ -190,7 +190,7 @@ def sawing(take: Take) -> Wave:
     return out
 
 
-def ticking(take: Take) -> Wave:
+def ticking(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     tick, tock = 3400 * take.pitch, 2500 * take.pitch
     n = int(0.05 * SAMPLE_RATE)
@@ -202,7 +202,7 @@ def ticking(take: Take) -> Wave:
     return out
 
 
-def typing(take: Take) -> Wave:
+def typing(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     n = int(0.06 * SAMPLE_RATE)
     for hit in take.hits:
@@ -213,7 +213,7 @@ def typing(take: Take) -> Wave:
     return out
 
 
-def bell(take: Take) -> Wave:
+def bell(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     root = 330 * take.pitch
     partials = [(0.5, 0.5, 2.4), (1, 0.9, 1.9), (1.19, 0.6, 1.5), (1.5, 0.35, 1.2), (2, 1.0, 1.3)]
@@ -228,7 +228,7 @@ def bell(take: Take) -> Wave:
     return fade(out, 0.0, 0.7)
 
 
-def drum(take: Take) -> Wave:
+def drum(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     root = 105 * take.pitch
     n = int(0.4 * SAMPLE_RATE)
@@ -241,7 +241,7 @@ def drum(take: Take) -> Wave:
     return out
 
 
-def guitar(take: Take) -> Wave:
+def guitar(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     scale = (0, 3, 5, 7, 10, 12, 15)
     n = int(1.4 * SAMPLE_RATE)

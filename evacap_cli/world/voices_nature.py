@@ -1,4 +1,4 @@
-"""Voices of water and weather. Each maps a `Take` to a float32 wave of arbitrary level."""
+"""Voices of water and weather. Each maps a `VoiceInput` to a float32 wave of arbitrary level."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from evacap_cli.world.dsp import (
     SAMPLE_RATE,
-    Take,
+    VoiceInput,
     Wave,
     add,
     band,
@@ -22,7 +22,7 @@ from evacap_cli.world.dsp import (
 )
 
 
-def running_water(take: Take) -> Wave:
+def running_water(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     out = 0.5 * band_noise(g, n, 350 * take.pitch, 2600 * take.pitch, 1)
     out *= 1 + 0.25 * wobble(g, n, 9)
@@ -38,7 +38,7 @@ def running_water(take: Take) -> Wave:
     return fade(out, 0.25, 0.3)
 
 
-def dripping(take: Take) -> Wave:
+def dripping(take: VoiceInput) -> Wave:
     out = np.zeros(take.n, np.float32)
     for hit in take.hits:
         n = int(0.12 * SAMPLE_RATE)
@@ -51,7 +51,7 @@ def dripping(take: Take) -> Wave:
     return out
 
 
-def wind(take: Take) -> Wave:
+def wind(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     gust = wobble(g, n, 0.6)
     low = shaped(white(g, n), peaks((140 * take.pitch, 110, 1.0)))
@@ -62,7 +62,7 @@ def wind(take: Take) -> Wave:
     return fade(out.astype(np.float32), 0.6, 0.6)
 
 
-def thunder(take: Take) -> Wave:
+def thunder(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     out = np.zeros(n, np.float32)
     for hit in take.hits:
@@ -78,7 +78,7 @@ def thunder(take: Take) -> Wave:
     return out
 
 
-def rain(take: Take) -> Wave:
+def rain(take: VoiceInput) -> Wave:
     n, g = take.n, take.g
     steady = shaped(white(g, n), tilt(-1.0, 900)) * 0.5
     drops = np.zeros(n, np.float32)

@@ -15,8 +15,8 @@ from evacap_cli.world.events import RECORDED, SYNTHETIC, Catalogue, Event
 from evacap_cli.world.objects import OBJECTS, thing, together
 from evacap_cli.world.picture import render_frame
 from evacap_cli.world.recordings import RecordingBank
-from evacap_cli.world.rng import Dice
-from evacap_cli.world.script import KINDS, ClipScript, Seen, Sound
+from evacap_cli.world.rng import RandomSource
+from evacap_cli.world.script import KINDS, ClipScript, Sound, VisibleObject
 from evacap_cli.world.timing import OVERLAPPING, Span, choose_layout, spans
 
 LEVELS = {
@@ -97,7 +97,7 @@ class World:
 
     # --- what sounds
 
-    def _choose_events(self, dice: Dice, count: int) -> list[Event]:
+    def _choose_events(self, dice: RandomSource, count: int) -> list[Event]:
         chosen: list[Event] = []
         for _ in range(50):
             if len(chosen) == count:
@@ -110,7 +110,7 @@ class World:
                 chosen.append(e)
         return chosen
 
-    def _loudness(self, dice: Dice, events: Sequence[Event], layout: str) -> list[str]:
+    def _loudness(self, dice: RandomSource, events: Sequence[Event], layout: str) -> list[str]:
         words = [dice.weighted(tuple(LEVELS), (0.6, 0.14, 0.11, 0.15)) for _ in events]
         words = ["faint" if w == "distant" and not e.far else w for w, e in zip(words, events, strict=True)]
         # at most one event per clip stands out, and no noise is so faint that other events mask it
@@ -120,7 +120,7 @@ class World:
             words[special] = "normal"
         return words
 
-    def _sound(self, dice: Dice, event: Event, span: Span, loudness: str, visible: bool) -> Sound:
+    def _sound(self, dice: RandomSource, event: Event, span: Span, loudness: str, visible: bool) -> Sound:
         files = (
             self.recordings.categories.get(event.recorded, ()) if self.recordings and event.recorded else ()
         )
@@ -150,8 +150,8 @@ class World:
         return [o for o in OBJECTS if not (self._kin[o] & kin) and (thing(o).silent or not still)]
 
     def _seen(
-        self, dice: Dice, actors: Sequence[tuple[str, str, str, Span]], distant: bool
-    ) -> tuple[Seen, ...]:
+        self, dice: RandomSource, actors: Sequence[tuple[str, str, str, Span]], distant: bool
+    ) -> tuple[VisibleObject, ...]:
         """Positions of 1 to 3 objects (object, role, event, span) in the central square without overlap."""
         count = len(actors)
         shrink = 0.85 if distant else 1.0
@@ -183,7 +183,7 @@ class World:
         for k, (name, role, event, span) in enumerate(actors):
             x, y, size = places[order[k]]
             out.append(
-                Seen(
+                VisibleObject(
                     object=name,
                     role=role,
                     event=event,
@@ -199,7 +199,7 @@ class World:
             )
         return tuple(out)
 
-    def _background(self, dice: Dice, heard: Sequence[Event], names: Sequence[str]) -> str:
+    def _background(self, dice: RandomSource, heard: Sequence[Event], names: Sequence[str]) -> str:
         sources = list(names) or [heard[0].object]
         shared = [p for p in thing(sources[0]).places if all(p in thing(s).places for s in sources[1:])]
         if dice.chance(0.08):
@@ -210,7 +210,10 @@ class World:
 
     def script(self, i: int) -> ClipScript:
         """The script of clip `i` (>= 0)."""
-        plan, scene = Dice("evacap", self.seed, i, "plan"), Dice("evacap", self.seed, i, "scene")
+        plan, scene = (
+            RandomSource("evacap", self.seed, i, "plan"),
+            RandomSource("evacap", self.seed, i, "scene"),
+        )
         kind = plan.weighted(KINDS, self.kind_weights)
         count = plan.weighted((1, 2, 3), self.count_weights)
         if kind == "off-screen" and count == 1 and plan.chance(0.7):
@@ -255,10 +258,10 @@ class World:
             floor=plan.between(-66.0, -52.0),
         )
         return replace(
-            script, captions=write_captions(Dice("evacap", self.seed, i, "captions"), layout, parts)
+            script, captions=write_captions(RandomSource("evacap", self.seed, i, "captions"), layout, parts)
         )
 
-    def _dubbed(self, dice: Dice, heard: Sequence[Event]) -> list[tuple[str, str, str, Span]]:
+    def _dubbed(self, dice: RandomSource, heard: Sequence[Event]) -> list[tuple[str, str, str, Span]]:
         """One or two unrelated objects that move as if they sounded, or stand still."""
         actors: list[tuple[str, str, str, Span]] = []
         names = set(self._strangers(heard, still=False))

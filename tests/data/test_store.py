@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from evacap_cli.data.store import Store
 from evacap_cli.data.store.index import shard_path
-from evacap_cli.data.store.reading import MOST_OPEN
+from evacap_cli.data.store.reading import MAX_OPEN_SHARDS
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features.settings import FeatureSettings
 
@@ -139,8 +139,8 @@ def test_open_files_are_few(tmp_path: Path) -> None:
     for rows in (range(100), reversed(range(100))):
         for row in rows:
             store.fbank([row])
-            assert open_below(tmp_path) <= MOST_OPEN
-    assert open_below(tmp_path) == MOST_OPEN
+            assert open_below(tmp_path) <= MAX_OPEN_SHARDS
+    assert open_below(tmp_path) == MAX_OPEN_SHARDS
     wrong: list[int] = []
 
     def read(seed: int, store: Store) -> None:
@@ -154,7 +154,7 @@ def test_open_files_are_few(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert open_below(tmp_path) <= MOST_OPEN
+    assert open_below(tmp_path) <= MAX_OPEN_SHARDS
     del store, threads, thread
     assert open_below(tmp_path) == 0
 

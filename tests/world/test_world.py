@@ -15,7 +15,7 @@ import pytest
 
 from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.world import OBJECTS, RECORDED, SYNTHETIC, ClipScript, RecordingBank, World, render_audio
-from evacap_cli.world.dsp import Take
+from evacap_cli.world.dsp import VoiceInput
 from evacap_cli.world.objects import BACKGROUNDS
 from evacap_cli.world.picture import DRAWINGS, act_at, render_frame
 from evacap_cli.world.voices import VOICES
@@ -179,13 +179,13 @@ def test_hidden_member_of_a_family_is_named_by_its_sound_alone() -> None:
 
 @pytest.mark.parametrize("sound", sorted(VOICES))
 def test_voice(sound: str) -> None:
-    take = Take(3.0, (0.1, 0.8, 1.5), 1.0, np.random.default_rng(1))
+    take = VoiceInput(3.0, (0.1, 0.8, 1.5), 1.0, np.random.default_rng(1))
     wave = VOICES[sound](take)
     assert wave.dtype == np.float32
     assert wave.shape == (48_000,)
     assert np.isfinite(wave).all()
     assert np.abs(wave).max() > 0.01
-    again = VOICES[sound](Take(3.0, (0.1, 0.8, 1.5), 1.0, np.random.default_rng(1)))
+    again = VOICES[sound](VoiceInput(3.0, (0.1, 0.8, 1.5), 1.0, np.random.default_rng(1)))
     np.testing.assert_array_equal(wave, again)
 
 

@@ -21,7 +21,7 @@ from evacap_cli.data.store.members import array_of, picture_of
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features.settings import FeatureSettings
 
-MOST_OPEN = 64  # open shards per process
+MAX_OPEN_SHARDS = 64  # open shards per process
 AUDIO_SETTINGS = (
     "sample_rate", "seconds", "mel_bins", "audio_frames", "window", "fbank_mean", "fbank_std", "spectrogram", "padding"
 )  # fmt: skip
@@ -195,7 +195,7 @@ class _Files:
         with self._lock:
             file = self._open.pop(path, None) or _File(path)
             self._open[path] = file
-            while len(self._open) > MOST_OPEN:
+            while len(self._open) > MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)  # closed when the last thread has finished reading
         return file.read(offset, size)
 
