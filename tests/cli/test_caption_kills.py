@@ -26,7 +26,6 @@ from ..media.clips import write
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 ROOT = Path(__file__).parents[2]
 CLIPS = 36
-WORDS = 4  # of a caption: how long it is does not matter here
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
@@ -44,8 +43,6 @@ def start(
         out,
         "--model",
         tiny,
-        "--max-words",
-        WORDS,
         "--workers",
         1,
         *more,
@@ -94,7 +91,7 @@ def test_killed_again_and_again_it_loses_nothing_and_does_nothing_twice(
     folder: Path, tiny: Path, tmp_path: Path
 ) -> None:
     out, kills = tmp_path / "o.csv", 12
-    command = [sys.executable, "-m", "tests.tasks.captioning.kills", folder, out, tiny, 7, kills, WORDS]
+    command = [sys.executable, "-m", "tests.tasks.captioning.kills", folder, out, tiny, 7, kills]
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, env=ENVIRONMENT
     )
@@ -108,7 +105,7 @@ def test_killed_again_and_again_it_loses_nothing_and_does_nothing_twice(
         Captioner.load(tiny, device="cpu"),
         find_sources([folder]),
         OutputOptions(out),
-        CaptionOptions(workers=0, max_words=WORDS),
+        CaptionOptions(workers=0),
     )
     assert names(out) == [f"{i:03d}.mp4" for i in range(CLIPS)]
     inputs = [line for line in lines(Path(f"{out}.journal")) if b'"rows"' in line]

@@ -1,4 +1,4 @@
-"""A run that is killed over and over: python -m tests.tasks.captioning.kills FOLDER OUT MODEL SEED KILLS WORDS
+"""A run that is killed over and over: python -m tests.tasks.captioning.kills FOLDER OUT MODEL SEED KILLS
 
 Each is a fork of this process, so that none has to import all anew, killed at a random moment of its work: some time
 after a number of inputs is done. Prints the journal's whole lines after each kill as JSON.
@@ -27,7 +27,7 @@ def lines(journal: Path) -> list[str]:
     return [line for line in text.splitlines(True) if line.endswith("\n")]
 
 
-def main(folder: Path, out: Path, model: Path, seed: int, kills: int, words: int) -> list[list[str]]:
+def main(folder: Path, out: Path, model: Path, seed: int, kills: int) -> list[list[str]]:
     captioner, chance, journal = (
         Captioner.load(model, device="cpu"),
         random.Random(seed),
@@ -39,7 +39,7 @@ def main(folder: Path, out: Path, model: Path, seed: int, kills: int, words: int
         child = os.fork()
         if not child:
             try:
-                options = CaptionOptions(workers=0, batch_size=3, max_words=words)
+                options = CaptionOptions(workers=0, batch_size=3)
                 caption_files(captioner, find_sources([folder]), OutputOptions(out), options)
             finally:
                 os._exit(0)
