@@ -28,7 +28,7 @@ def test_what_a_terminal_would_obey_is_shown(text: str, expected: str) -> None:
     assert expected.isprintable()
 
 
-def test_what_is_said_keeps_its_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
     say("error: \x1b[2J\u202e\rb.mp4\n  cure: none")
     assert capsys.readouterr() == ("", "error: \\x1b[2J\\u202e\\rb.mp4\n  cure: none\n")
 

@@ -75,7 +75,7 @@ def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evaca
     assert "missing: gone.mp4: no such file" in made.stderr
 
 
-def test_which_track_is_heard_and_how_much_was_there_is_said(tmp_path: Path, evacap: Evacap) -> None:
+def test_notes_name_the_track_and_truncation(tmp_path: Path, evacap: Evacap) -> None:
     with_tracks(tmp_path / "two.mkv", (0.0, "eng", DEFAULT), (900.0, "ger", 0))
     data = write(tmp_path / "cut.mp4", 3.0, options={"movflags": "faststart"}).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
@@ -93,7 +93,7 @@ def test_which_track_is_heard_and_how_much_was_there_is_said(tmp_path: Path, eva
 
 
 @pytest.mark.slow
-def test_wrong_usage_is_told_in_a_sentence(media: Path, tmp_path: Path, evacap: Evacap) -> None:
+def test_wrong_usage_gives_a_short_error(media: Path, tmp_path: Path, evacap: Evacap) -> None:
     path, out = manifest(tmp_path / "m.csv", "a.mp4"), tmp_path / "s"
     assert evacap("prepare", path, "-o", out, "--media", media, *TINY).exit_code == 0
     known = (path, "-o", out, "--media", media)

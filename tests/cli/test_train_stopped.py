@@ -45,7 +45,7 @@ def ignore_interrupts() -> None:
 @pytest.mark.parametrize(
     ("sent", "prepare"), [(signal.SIGTERM, ignore_interrupts), (signal.SIGINT, None)], ids=["term", "int"]
 )
-def test_told_to_end_it_saves_and_goes_on(
+def test_interrupted_run_saves_and_resumes(
     evacap: Evacap, manifest: Path, tmp_path: Path, sent: signal.Signals, prepare: Callable[[], None] | None
 ) -> None:
     """The signal goes to the reading processes, too, as from a terminal or a job's end; none prints a traceback."""
@@ -80,7 +80,7 @@ def test_told_to_end_it_saves_and_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent to a process group")
-def test_two_processes_told_to_end_save_once_and_go_on(manifest: Path, tmp_path: Path) -> None:
+def test_two_interrupted_processes_save_once_and_resume(manifest: Path, tmp_path: Path) -> None:
     """Of a job's end every process hears, torchrun's own too, which passes it on. Only the first process speaks."""
     out, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
 

@@ -296,7 +296,7 @@ def test_one_file(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     assert "use the suffix .safetensors" in result.stderr
 
 
-def test_a_place_that_cannot_be_written_is_said_first(
+def test_unwritable_output_is_reported_first(
     evacap: Evacap, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = saved(tmp_path)

@@ -15,7 +15,7 @@ def test_precision_auto_is_exact_on_a_cpu() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_precision_that_is_slow_here_is_said_to_be(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_precision_is_reported(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evacap_cli.tasks.devices.can_pack", lambda dtype: False)
     note = precision_note(precision, CPU)
     assert f"no fast {precision} products" in note
@@ -34,7 +34,7 @@ def test_a_precision_that_cannot_be_had_is_fp32(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_of_fp32_there_is_nothing_to_say(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp32_has_no_note(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evacap_cli.tasks.devices.can_pack", lambda dtype: False)
     assert precision_note(precision, CPU) == ""
 

@@ -113,7 +113,7 @@ def test_code_in_a_file_is_not_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cut", "page", "empty", "folder", "nonesuch", "list", "words", "lfs"])
-def test_what_is_no_file_of_weights_is_said(kind: str, evacap: Evacap, tmp_path: Path) -> None:
+def test_invalid_weight_file_is_refused(kind: str, evacap: Evacap, tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     if kind == "cut":
         path.write_bytes(saved(path, published()).read_bytes()[:-2000])
@@ -188,7 +188,7 @@ def test_one_frames_tokens_stay_what_they_were(vocab: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_everything_that_does_not_fit_is_told_at_once(vocab: Path, tmp_path: Path) -> None:
+def test_all_misfits_are_reported_at_once(vocab: Path, tmp_path: Path) -> None:
     state = published()
     del state["av_encoder.norm.weight"], state["textual.transformer.encoder.layer.1.attention.self.key.bias"]
     state |= {f"surprise.{i}": torch.zeros(1) for i in range(14)}
@@ -257,7 +257,7 @@ def test_a_part_written_holds_what_came_from_the_file(evacap: Evacap, tmp_path: 
     assert out.read_bytes() == before
 
 
-def test_a_file_without_a_picture_tower_becomes_a_model_that_listens(vocab: Path, tmp_path: Path) -> None:
+def test_file_without_picture_tower_gives_an_audio_only_model(vocab: Path, tmp_path: Path) -> None:
     state = {k: v for k, v in published().items() if not re.search(r"blocks_v|_embed_v|modality_v|_v\.", k)}
     import_avcap(saved(tmp_path / "a.pth", state), tmp_path / "a", vocab, overrides=SMALL)
     assert load_checkpoint(tmp_path / "a").model.config.fusion == "audio-only"

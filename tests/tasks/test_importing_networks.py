@@ -235,7 +235,7 @@ def test_without_out_it_says_whether_a_file_fits(evacap: Evacap, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_everything_that_does_not_fit_is_told_at_once(kind: str, model: CaptionModel, tmp_path: Path) -> None:
+def test_all_misfits_are_reported_at_once(kind: str, model: CaptionModel, tmp_path: Path) -> None:
     state = tensorflow() if kind == "yamnet" else wheel(eye().state_dict())
     names = {
         "yamnet": ("layer_with_weights-7/beta", "layer_with_weights-10/depthwise_kernel",
@@ -311,7 +311,7 @@ def test_code_in_a_file_is_not_run(kind: str, suffix: str, evacap: Evacap, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".pth", ".safetensors"])
 @pytest.mark.parametrize("kind", ["cut", "page", "empty", "nonesuch", "nothing", "others"])
-def test_what_is_no_file_of_weights_is_said(kind: str, suffix: str, evacap: Evacap, tmp_path: Path) -> None:
+def test_invalid_weight_file_is_refused(kind: str, suffix: str, evacap: Evacap, tmp_path: Path) -> None:
     path = tmp_path / f"file{suffix}"
     small = {"layer_with_weights-0/kernel": torch.zeros(3, 3, 1, 32)} if kind == "cut" else {}
     small = {"conv.weight": torch.zeros(4)} if kind == "others" else small

@@ -139,7 +139,7 @@ def test_a_probability_from_a_checkpoint(plain: Checkpoint) -> None:
 
 
 @pytest.mark.slow
-def test_no_number_where_there_is_nothing_to_tell(plain: Checkpoint) -> None:
+def test_no_probability_without_calibration_or_picture(plain: Checkpoint) -> None:
     own = calibrated(plain, fit(*drawn(100)))
     assert probability(own, 0.3, 0.8) is not None
     for gate, entropy in ((0.0, None), (0.0, 0.5), (None, None), (0.3, None), (0.3, float("nan"))):

@@ -10,7 +10,7 @@ from evacap_cli.tasks.pairing import Pairing, donor_cycle
 
 
 @pytest.mark.parametrize(("clips", "seed"), [(2, 0), (3, 1), (7, 4), (100, 0), (100, 98)])
-def test_nobody_is_its_own_donor_and_everybody_gives_once(clips: int, seed: int) -> None:
+def test_no_clip_is_its_own_donor_and_each_donates_once(clips: int, seed: int) -> None:
     pairing = Pairing.draw(clips, seed)
     assert (pairing.donor != np.arange(clips)).all()
     assert sorted(pairing.donor) == sorted(pairing.order) == list(range(clips))
@@ -46,7 +46,7 @@ def test_a_seed_is_a_pairing() -> None:
 
 
 @pytest.mark.parametrize(("clips", "seed"), [(5, 4), (5, -1)])
-def test_a_seed_that_there_is_not(clips: int, seed: int) -> None:
+def test_seed_out_of_range_is_refused(clips: int, seed: int) -> None:
     with pytest.raises(UsageError, match=r"5 clips allow the seeds 0 to 3"):
         Pairing.draw(clips, seed)
 

@@ -124,7 +124,7 @@ def test_pictures_that_show_nothing_are_shut_out(store: Store) -> None:
         assert said.score == pytest.approx(dropped.score, abs=1e-5)
 
 
-def test_what_was_said_is_reordered_as_a_whole(store: Store) -> None:
+def test_captions_and_scores_are_reordered_together(store: Store) -> None:
     rows = np.array([6, 0, 5, 1, WITHOUT_PICTURE, 2, 3])
     for fusion in ("evidence", "entropy-gate", "concat"):
         said = StoreCaptioner(checkpoint(fusion), store, InferenceOptions(beam=1, max_words=4)).caption()

@@ -1,6 +1,6 @@
 """A reproduction from what a user names: checked, planned, carried out step by step, and written.
 
-A step that is done has a marker in its folder. The same command goes on with the first step that has none.
+A finished step has a marker in its folder. The same command resumes at the first step without one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.evaluation import Show, check_output
 from evacap_cli.tasks.reproducing.comparison import Comparison, compared, mismatch_signs
 from evacap_cli.tasks.reproducing.plan import SCALES, TABLES, Step, hours, plan
-from evacap_cli.tasks.reproducing.steps import SETS, Machine, Places, carry_out
+from evacap_cli.tasks.reproducing.steps import SETS, Machine, ReproductionPaths, carry_out
 from evacap_cli.tasks.reproducing.writing import write_all
 from evacap_cli.tasks.speed import environment
 
@@ -71,8 +71,9 @@ class Reproduction:
         self.out, self.options, self.scale = out, options, scale
         self.seeds = options.seeds or scale.seeds
         stores = options.data or tuple(out / "clips" / f"{name}.store" for name in SETS)
-        self.places = Places(out, (stores[0], stores[1], stores[2]), options.init_encoder, options.init_decoder,
-                             options.vocab)  # fmt: skip
+        self.places = ReproductionPaths(
+            out, (stores[0], stores[1], stores[2]), options.init_encoder, options.init_decoder, options.vocab
+        )
         counts = scale.clips or tuple(len(Store(store)) for store in stores)
         self.clips = (counts[0], counts[1], counts[2])
         self.steps = self._plan(options.only)

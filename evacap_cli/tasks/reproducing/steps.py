@@ -40,7 +40,7 @@ START = "evacap-no-gate"
 
 
 @dataclass(frozen=True)
-class Places:
+class ReproductionPaths:
     """Where everything is. stores: of train, val and test. inits: files of published weights for full-size models."""
 
     out: Path
@@ -66,12 +66,12 @@ class Machine:
     java: str | None = None
 
 
-def carry_out(step: Step, scale: Scale, places: Places, machine: Machine, show: Show) -> None:
+def carry_out(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
     """Does a step; what an interrupted one left is used. Raises EvacapError."""
     _KINDS[step.kind](step, scale, places, machine, show)
 
 
-def _make_clips(step: Step, scale: Scale, places: Places, machine: Machine, show: Show) -> None:
+def _make_clips(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
     assert scale.clips is not None
     features = FeatureSettings.from_dict(read_config(scale.preset(SYSTEMS["evacap"])).features.to_dict())
     for place, (name, clips, store) in enumerate(zip(SETS, scale.clips, places.stores, strict=True)):
@@ -84,7 +84,9 @@ def _make_clips(step: Step, scale: Scale, places: Places, machine: Machine, show
                 progress=_progress(show, f"{name}, features"))  # fmt: skip
 
 
-def training_command(step: Step, scale: Scale, places: Places) -> tuple[str, list[str], RunOptions]:
+def training_command(
+    step: Step, scale: Scale, places: ReproductionPaths
+) -> tuple[str, list[str], RunOptions]:
     """Preset, overrides and options of a training step."""
     train_store, val, _ = places.stores
     options = RunOptions(train_store, val, init_encoder=places.init_encoder, init_decoder=places.init_decoder,
@@ -100,7 +102,7 @@ def training_command(step: Step, scale: Scale, places: Places) -> tuple[str, lis
     return scale.preset(system), list(scale.settings(system, step.seed)), options
 
 
-def _train(step: Step, scale: Scale, places: Places, machine: Machine, show: Show) -> None:
+def _train(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
     preset, overrides, options = training_command(step, scale, places)
     options, folder = (
         replace(options, workers=machine.workers or 0, device=machine.device),
@@ -145,7 +147,7 @@ def _options(scale: Scale, machine: Machine) -> EvaluateOptions:
     )
 
 
-def _evaluate(step: Step, scale: Scale, places: Places, machine: Machine, show: Show) -> None:
+def _evaluate(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
     checkpoint = places.checkpoint(f"train-{step.system}-{step.seed}", scale.checkpoint)
     found = evaluate([str(checkpoint)], places.stores[2], _options(scale, machine), show)
     folder = places.folder(step.name)
@@ -155,7 +157,7 @@ def _evaluate(step: Step, scale: Scale, places: Places, machine: Machine, show: 
         np.savez(file, names=np.array(list(drawn)), values=np.stack(list(drawn.values())))
 
 
-def _robustness(step: Step, scale: Scale, places: Places, machine: Machine, show: Show) -> None:
+def _robustness(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
     checkpoint = places.checkpoint(f"train-{step.system}-{step.seed}", scale.checkpoint)
     options = SweepOptions(SHARES, seeds=scale.donors, evaluate=_options(scale, machine))
     made = sweep([str(checkpoint)], Store(places.stores[2]), options, show)
@@ -164,7 +166,7 @@ def _robustness(step: Step, scale: Scale, places: Places, machine: Machine, show
     write_sweep(made, places.folder(step.name), page)
 
 
-def _speed(step: Step, scale: Scale, places: Places, machine: Machine, show: Show) -> None:
+def _speed(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
     names = [scale.preset(SYSTEMS[key]) for key in TIMED]
     timed = measure(names, replace(scale.speed, device=machine.device), show)
     write_times(timed, places.folder(step.name), markdown(*times_table(timed)))
@@ -174,6 +176,6 @@ def _progress(show: Show, what: str) -> Callable[[int, int], None]:
     return lambda done, total: show(what, done, total)
 
 
-_KINDS: dict[str, Callable[[Step, Scale, Places, Machine, Show], None]] = {
+_KINDS: dict[str, Callable[[Step, Scale, ReproductionPaths, Machine, Show], None]] = {
     "clips": _make_clips, "train": _train, "evaluate": _evaluate, "robustness": _robustness, "speed": _speed,
 }  # fmt: skip

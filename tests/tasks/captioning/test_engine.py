@@ -238,7 +238,7 @@ def test_out_of_memory_halves_the_batch_once_and_for_all(
     ]
 
 
-def test_out_of_memory_with_one_clip_costs_that_clip(
+def test_out_of_memory_with_one_clip_fails_that_clip(
     captioner: Captioner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(captioner.checkpoint.model, "generate", Tight(captioner, 0, torch.OutOfMemoryError))
@@ -249,7 +249,7 @@ def test_out_of_memory_with_one_clip_costs_that_clip(
 
 
 @pytest.mark.slow
-def test_a_clip_that_the_model_fails_on_costs_itself_alone(
+def test_if_the_model_fails_on_a_clip_only_that_clip_fails(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = clips_of([0.1, 0.2, 0.5, 0.3])

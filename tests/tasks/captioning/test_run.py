@@ -1,4 +1,4 @@
-"""Whole runs with an output: what goes on where it was, what is done once, and what costs its own clip alone."""
+"""Runs with an output: resumption, reuse of finished inputs, and failures of single clips."""
 
 from __future__ import annotations
 

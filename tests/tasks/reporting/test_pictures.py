@@ -44,7 +44,7 @@ def test_a_spectrogram_is_bright_where_it_is_loud() -> None:
     assert pixels[high // 2 + 8 :, : wide // 2 - 8].mean() > pixels[: high // 2 - 8].mean() + 100
 
 
-def test_what_cannot_be_read_is_counted_and_costs_nothing_else(clip: Path, tmp_path: Path) -> None:
+def test_unreadable_clips_are_counted_and_others_are_drawn(clip: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no film")
     jobs = [PictureJob(0, str(bad), 0.0, 2.0), PictureJob(1, str(clip), 0.0, 2.0)]

@@ -15,7 +15,7 @@ from evacap_cli.report.paper_results import TRAINED_SHUFFLED
 from evacap_cli.tasks.reproducing import run as module
 from evacap_cli.tasks.reproducing.plan import ROWS, SCALES, SHUFFLED, SYSTEMS, TABLES, plan
 from evacap_cli.tasks.reproducing.run import ReproduceOptions, Reproduction
-from evacap_cli.tasks.reproducing.steps import Places, torchrun, training_command
+from evacap_cli.tasks.reproducing.steps import ReproductionPaths, torchrun, training_command
 from evacap_cli.tasks.training.config import read_config
 
 DEMO = SCALES["demo"]
@@ -67,7 +67,7 @@ def test_a_table_needs_only_its_own_steps() -> None:
 
 
 def test_arms_start_alike_and_full_size_from_published_weights(tmp_path: Path) -> None:
-    places = Places(
+    places = ReproductionPaths(
         tmp_path, (tmp_path / "a", tmp_path / "b", tmp_path / "c"), (Path("cav.pth"),), Path("git.pt")
     )
     steps = {step.name: step for step in plan(DEMO, ("table1",), CLIPS, (0, 1))}
@@ -130,7 +130,7 @@ def test_done_steps_correct_the_estimate_of_their_kind(tmp_path: Path) -> None:
     assert "seeds 0, 1, 2" in notes[0]
 
 
-def test_a_full_disk_is_told_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = module.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     made = Reproduction(tmp_path / "out", ReproduceOptions())

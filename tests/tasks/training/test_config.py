@@ -65,7 +65,7 @@ def test_a_file_builds_on_a_preset_and_overrides_lie_over_it(tmp_path: Path) -> 
     assert config.model == read_config("evacap-tiny").model
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     wrong = {
         "model.encoder.width=100": "width",
         "model.fusion=magic": "magic",

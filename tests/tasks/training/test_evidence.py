@@ -70,7 +70,7 @@ def test_the_switch_learns_what_belongs_together(tokenizer: Tokenizer, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "overrides"), [("evidence", {"match": 0.0}), ("cross-attention", {})])
-def test_without_comparison_nothing_is_said_of_it(
+def test_without_evidence_nothing_about_it_is_logged(
     fusion: str, overrides: dict[str, float], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = small_model(tokenizer, fusion)

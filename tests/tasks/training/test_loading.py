@@ -62,7 +62,7 @@ def test_fewer_clips_than_a_batch_make_a_smaller_one() -> None:
         (40, 2, {"batch_size": 7}, "shared evenly by 2 processes"),
     ],
 )
-def test_what_cannot_be_shared_out_is_said(clips: int, world: int, overrides: dict, said: str) -> None:
+def test_uneven_batches_are_refused(clips: int, world: int, overrides: dict, said: str) -> None:
     with pytest.raises(EvacapError, match=said):
         Plan(clips, settings(**overrides), world)
 

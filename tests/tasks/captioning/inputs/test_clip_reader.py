@@ -197,7 +197,7 @@ def _broken(_: object) -> None:
     raise RuntimeError("no decoder for it")
 
 
-def test_a_frame_that_cannot_be_used_costs_its_segment_the_picture(
+def test_unusable_frame_removes_the_picture_of_its_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = film(tmp_path / "f.mp4", fps=1)
@@ -277,7 +277,7 @@ def test_files_that_change_while_they_are_read(tmp_path: Path, settings: ClipSet
 
 
 @pytest.mark.slow
-def test_a_film_is_opened_twice_whatever_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recording_of_any_length_is_opened_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     real = container.av.open
     monkeypatch.setattr(container.av, "open", lambda *args, **kw: opened.append(args) or real(*args, **kw))

@@ -208,7 +208,7 @@ def test_places_mirror_the_folder_and_keep_extensions(tree: Path) -> None:
     assert places("c/e/../e/*", "*/../b.mp4") == ["f.webm", "c/b.mp4", "empty/b.mp4"]
 
 
-def test_equal_places_are_told_apart_the_same_way_every_time(tree: Path) -> None:
+def test_equal_output_paths_are_made_unique_reproducibly(tree: Path) -> None:
     for folder in ("one", "two", "three"):
         for name in ("a.mp4", "sub/A.mp4", "sub/a.mp4"):
             (tree / folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def same(*inputs: str | Path) -> list[int | None]:
     return [source.same_as for source in find_sources(inputs)]
 
 
-def test_equal_contents_whatever_their_names(tmp_path: Path, noise: Noise) -> None:
+def test_equal_contents_are_found_under_any_name(tmp_path: Path, noise: Noise) -> None:
     big, small = noise(5 * EDGE_BYTES), noise(100)
     for name, content in [
         ("a.mp4", big),
@@ -112,7 +112,7 @@ def test_parts_are_alike_only_when_their_times_are(tmp_path: Path, reads: Counte
     assert not reads
 
 
-def test_failures_are_nobodys_copies(tmp_path: Path) -> None:
+def test_failed_inputs_are_not_duplicates(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / f"{name}.mp4").touch()
     assert same(tmp_path) == [None] * 3

@@ -75,7 +75,7 @@ def test_sizes_are_named(source: Source) -> None:
         read(source, grow)
 
 
-def test_half_a_file_is_said_to_have_changed_rather_than_to_be_damaged(source: Source) -> None:
+def test_half_a_file_is_reported_as_changed_not_damaged(source: Source) -> None:
     with pytest.raises(MediaError, match=CHANGED):
         read(source, grow, MediaError("not a media file"))
 

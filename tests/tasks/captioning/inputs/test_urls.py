@@ -287,7 +287,7 @@ def test_places_of_urls(url: str, place: str) -> None:
     assert find_sources([url])[0].relative == place
 
 
-def test_places_of_urls_are_told_apart() -> None:
+def test_output_paths_of_urls_are_unique() -> None:
     found = find_sources(["https://h/a?1", "https://h/a?2", "https://h/b.mp4?1", "https://h/b.mp4?2"])
     assert [source.relative for source in found] == ["h/a", "h/a~2", "h/b.mp4", "h/b~2.mp4"]
 
@@ -337,7 +337,7 @@ def test_without_urls_nothing_of_the_extra_is_imported(clip: Path) -> None:
     assert run_without("", str(clip), str(clip.parent)).stdout == "[]\n"
 
 
-def test_protocols_that_nobody_knows(clip: Path) -> None:
+def test_unknown_protocols_are_refused(clip: Path) -> None:
     with pytest.raises(UsageError, match=r"nonsense:// is not a known protocol") as caught:
         find_sources([clip, "nonsense://a.mp4"])
     assert "s3://" in caught.value.cure

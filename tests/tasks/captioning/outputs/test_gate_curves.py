@@ -210,7 +210,7 @@ def test_models_without_a_gate_are_refused_first(tmp_path: Path) -> None:
     assert not (tmp_path / "curves").exists()
 
 
-def test_a_picture_that_fails_costs_itself_alone(
+def test_failed_plot_does_not_stop_the_run(
     demo: Captioner, one: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:

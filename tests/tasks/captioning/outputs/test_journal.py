@@ -63,7 +63,7 @@ def again(folder: Path, sources: list[Source] = SOURCES, settings: dict[str, obj
         return done, [i for i in done if journal.failed(i)], journal
 
 
-def test_what_it_was_told_it_knows_again(tmp_path: Path) -> None:
+def test_appended_rows_are_read_again(tmp_path: Path) -> None:
     filled(tmp_path)
     assert again(tmp_path)[:2] == ([0, 1, 2, 3], [2])
     others = [source("/v/new.mp4"), SOURCES[1], source("/v/a.mp4", size=11), source("/v/a.mp4", mtime=6),
@@ -129,7 +129,7 @@ def test_cut_at_any_byte_it_knows_all_whole_lines(tmp_path: Path) -> None:
     assert again(tmp_path)[0] == [1, 2]
 
 
-def test_a_line_that_a_machine_spoiled_costs_itself_alone(tmp_path: Path) -> None:
+def test_damaged_line_loses_only_its_own_input(tmp_path: Path) -> None:
     path = filled(tmp_path)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b"\0" * 40 + b"\n", *lines[3:]]))

@@ -209,7 +209,7 @@ def test_excel_cells_are_text(tmp_path: Path) -> None:
     assert (row["heard"], row["seen"]) == ("'=1 .50", "dog .50")
 
 
-def test_a_stream_is_utf8_whatever_the_locale() -> None:
+def test_stream_is_utf8_in_any_locale() -> None:
     raw = io.BytesIO()
     with RowStream(io.TextIOWrapper(raw, encoding="ascii")) as table:
         table.write(ODD)
