@@ -1,0 +1,43 @@
+"""Files larger than 4 GiB, which take no room on the disk: all but two seconds of them is a hole."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evacap_cli.media import read_audio, survey_file
+
+from .clips import heard
+
+RATE, SIZE = 48_000, 5 * 2**30  # Hz, bytes of the samples
+SECONDS = SIZE / (4 * RATE)
+AT = 23_000  # seconds: behind the 4 GiB
+FORMAT = struct.pack("<HHIIHH", 1, 2, RATE, 4 * RATE, 4, 16)
+GUID = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+RIFF_GUID = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+HEADS = {
+    "a.wav": b"RF64" + b"\xff" * 4 + b"WAVEds64" + struct.pack("<IQQQI", 28, SIZE + 100, SIZE, SIZE // 4, 0)
+    + b"fmt " + struct.pack("<I", 16) + FORMAT + b"data" + b"\xff" * 4,
+    "a.w64": RIFF_GUID + struct.pack("<Q", SIZE + 104) + b"wave" + GUID + b"fmt " + GUID + struct.pack("<Q", 40)
+    + FORMAT + b"data" + GUID + struct.pack("<Q", SIZE + 24),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files with holes")
+@pytest.mark.parametrize("name", HEADS)
+def test_sound_behind_four_gibibytes(name: str, tmp_path: Path) -> None:
+    times = np.arange(2 * RATE) / RATE
+    tone = (12_000 * np.sin(2 * np.pi * 1000 * times)).astype("<i2")[:, None].repeat(2, axis=1)
+    with (tmp_path / name).open("wb") as file:
+        file.write(HEADS[name])
+        file.seek(4 * RATE * AT, 1)
+        file.write(tone.tobytes())
+        file.truncate(len(HEADS[name]) + SIZE)
+    seen = survey_file(tmp_path / name)
+    assert seen.seconds == pytest.approx(SECONDS, abs=0.1)
+    assert heard(read_audio(tmp_path / name, AT + 0.5, AT + 1.5)) == pytest.approx(1000, abs=2)
+    assert not read_audio(tmp_path / name, AT - 3, AT - 2).any()
