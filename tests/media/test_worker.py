@@ -111,7 +111,7 @@ def test_items_that_cannot_be_sent() -> None:
     with started() as worker:
         answer = run(worker, lambda: 1)
         assert answer.error is not None
-        assert "pickle" in answer.error
+        assert "local object" in answer.error  # "cannot pickle" or "cannot get" it, by the version of Python
         assert not answer.lost
         assert run(worker, good).value == (3, 1)
 
