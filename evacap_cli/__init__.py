@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evacap_cli.version import __version__
+
 if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.engine import Captioner
 
-__version__ = "0.1.0"
 __all__ = ["Captioner", "__version__"]
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from evacap_cli import __version__
 from evacap_cli.cli import weights
 from evacap_cli.cli.caption import caption
 from evacap_cli.cli.common import register
@@ -21,6 +20,7 @@ from evacap_cli.cli.score import score
 from evacap_cli.cli.speed import speed
 from evacap_cli.cli.synth import synth
 from evacap_cli.cli.train import train
+from evacap_cli.version import __version__
 
 app = typer.Typer(
     name="evacap",

@@ -15,8 +15,8 @@ from typing import IO, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from evacap_cli import __version__
 from evacap_cli.report.pages.model import Clip, ClipList, Page
+from evacap_cli.version import __version__
 
 ROWS, PICTURES = 500, 100  # clips in one piece of JSON with texts, and with pictures
 BUFFER = 64  # pieces of HTML per write

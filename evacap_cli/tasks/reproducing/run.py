@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from evacap_cli import __version__
 from evacap_cli.atomic import written_whole
 from evacap_cli.data.store import Store
 from evacap_cli.data.store.files import disk_errors
@@ -27,6 +26,7 @@ from evacap_cli.tasks.reproducing.plan import SCALES, TABLES, Step, hours, plan
 from evacap_cli.tasks.reproducing.steps import SETS, Machine, ReproductionPaths, carry_out
 from evacap_cli.tasks.reproducing.writing import write_all
 from evacap_cli.tasks.speed import environment
+from evacap_cli.version import __version__
 
 OPTIONS, DONE = "reproduce.json", "done.json"
 
