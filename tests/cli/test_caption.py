@@ -313,7 +313,7 @@ def test_the_old_table_stays_until_the_new_one_is_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("evacap_cli.data.store.files.make_whole", stop)
+        patch.setattr("evacap_cli.atomic.make_whole", stop)
         result = evacap(*args, "--overwrite")
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr

@@ -49,13 +49,13 @@ def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evaca
     path, out = manifest(tmp_path / "m.csv", *good), tmp_path / "s"
     made = evacap("prepare", path, "-o", out, "--media", media, *TINY)
     assert (made.exit_code, made.stdout) == (0, "")
-    assert "3 clips: 2 ok, 1 audio-only, 0 missing, 0 failed; 3 decoded now" in made.stderr
+    assert "3 clips: 2 ok, 1 audio-only, 0 missing, 0 failed; 3 new" in made.stderr
     assert f"{out}: 3 clips, 0.8 MB, 273 kB per clip" in made.stderr
 
     manifest(path, *good, *bad)
     made = evacap("prepare", path, "-o", out, "--media", media, *TINY, "--json")
     assert made.exit_code == 3
-    assert "8 clips: 2 ok, 1 audio-only, 1 missing, 4 failed; 4 decoded now" in made.stderr
+    assert "8 clips: 2 ok, 1 audio-only, 1 missing, 4 failed; 4 new" in made.stderr
     assert "1 failed: no audio track: mute.mp4" in made.stderr
     assert "1 missing: no such file: " in made.stderr
     told = json.loads(made.stdout)

@@ -107,7 +107,7 @@ def test_trains_without_shared_memory(
         "model.decoder.layers=1", "--data", tmp_path / "store", "-o", tmp_path / "run", "--workers", 2,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "no shared memory (/dev/shm) here" in result.stderr
+    assert "no shared memory (/dev/shm): " in result.stderr
     assert ("no fast bf16 products" in result.stderr) != can_pack(torch.bfloat16)
 
 

@@ -334,7 +334,7 @@ def test_invalid_weight_file_is_refused(kind: str, suffix: str, evacap: Evacap, 
 @pytest.mark.slow
 def test_a_file_of_the_other_network_and_other_towers_are_refused(tmp_path: Path) -> None:
     ear, eyes = (published(kind, tmp_path) for kind in KINDS)
-    with pytest.raises(EvacapError, match=r"EfficientNet-lite0's, wanted YAMNet"):
+    with pytest.raises(EvacapError, match=r"names are those of EfficientNet-lite0, not those of YAMNet"):
         import_network("yamnet", eyes, tmp_path / "out")
     with pytest.raises(EvacapError, match=r"YAMNet's, wanted EfficientNet-lite0"):
         import_network("efficientnet-lite0", ear, tmp_path / "out")
