@@ -135,7 +135,7 @@ def test_command(tmp_path: Path) -> None:
     assert "1 clips" in run.stderr
     again = CliRunner().invoke(app, ["synth", "-o", str(tmp_path / "w"), "--clips", "1", "--seed", "4"])
     assert again.exit_code == 1
-    assert "seed: 3 there, 4 asked" in again.stderr
+    assert "seed: 3 there, 4 requested" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def test_a_file_of_the_other_network_and_other_towers_are_refused(tmp_path: Path
     ear, eyes = (published(kind, tmp_path) for kind in KINDS)
     with pytest.raises(EvacapError, match=r"names are those of EfficientNet-lite0, not those of YAMNet"):
         import_network("yamnet", eyes, tmp_path / "out")
-    with pytest.raises(EvacapError, match=r"YAMNet's, wanted EfficientNet-lite0"):
+    with pytest.raises(EvacapError, match=r"names are those of YAMNet, not those of EfficientNet-lite0"):
         import_network("efficientnet-lite0", ear, tmp_path / "out")
     with pytest.raises(UsageError, match=r"audio-only uses no picture"):
         import_network("efficientnet-lite0", eyes, tmp_path / "out", "audio-tags")
