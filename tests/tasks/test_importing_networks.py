@@ -340,7 +340,7 @@ def test_a_file_of_the_other_network_and_other_towers_are_refused(tmp_path: Path
         import_network("efficientnet-lite0", ear, tmp_path / "out")
     with pytest.raises(UsageError, match=r"audio-only uses no picture"):
         import_network("efficientnet-lite0", eyes, tmp_path / "out", "audio-tags")
-    with pytest.raises(UsageError, match=r"for tag towers"):
+    with pytest.raises(UsageError, match=r"needs tag towers"):
         import_network("yamnet", ear, tmp_path / "out", "evacap-tiny")
     assert not (tmp_path / "out").exists()
 

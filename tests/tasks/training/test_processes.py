@@ -62,6 +62,8 @@ def test_two_processes_learn_as_one_with_the_same_batch(alone: Path, tmp_path: P
     assert len(one) == len(two) == 10
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
+        samples = [[sample["clip"] for sample in line.pop("samples", [])] for line in (a, b)]
+        assert samples[0] == samples[1]
         assert b == pytest.approx(a, rel=2e-4, abs=2e-5)
     assert [line["step"] for line in two if "validation_cider" in line] == [5, 10]
     for kept in ("last", "best"):
