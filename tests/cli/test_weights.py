@@ -112,7 +112,9 @@ def test_networks_of_tag_towers_are_counted(evacap: Evacap) -> None:
         for part, network in (("audio tower", "YAMNet"), ("picture tower", "efficientnet_lite0")):
             assert model["parameters"][part] > model["networks"][network]
     shown = evacap("weights", "info", "evidence-tags")
-    assert "pre-trained and frozen: YAMNet 3.7 M and efficientnet_lite0 4.7 M" in " ".join(shown.stdout.split())
+    assert "pre-trained and frozen: YAMNet 3.7 M and efficientnet_lite0 4.7 M" in " ".join(
+        shown.stdout.split()
+    )
 
 
 def test_files_of_published_networks_are_recognised(evacap: Evacap, tmp_path: Path) -> None:
