@@ -16,8 +16,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from evacap_cli.cache import check_compiler_cache
 from evacap_cli.errors import EvacapError, UsageError
-from evacap_cli.tasks.cache import check_compiler_cache
 
 INTERRUPTED, SOME_FAILED = 130, 3
 MEMORY_MESSAGES = (

@@ -21,6 +21,7 @@ from evacap_cli.cli.common import (
     shown,
     summary,
 )
+from evacap_cli.cli.fetch import fetch, fetch_vocab
 from evacap_cli.cli.progress import ProgressBar
 from evacap_cli.errors import UsageError
 
@@ -68,7 +69,7 @@ Allow = Annotated[
 
 @app.callback()
 def weights() -> None:
-    """Inspect, import, export and calibrate model weights."""
+    """Inspect, fetch, import, export and calibrate model weights."""
 
 
 @importing.callback()
@@ -336,22 +337,8 @@ def calibrate(
         )
 
 
-@register(app, "fetch-vocab", needs_arguments=False)
-def fetch_vocab(quiet: Quiet = False, json: Json = False, debug: Debug = False) -> None:
-    """Download the BERT vocabulary that AVCap and GIT use.
-
-    The file has 0.2 MB. It is verified by checksum and kept in the cache folder (~/.cache/evacap or EVACAP_CACHE).
-
-    Examples:
-    evacap weights fetch-vocab
-    """
-    from evacap_cli.tasks.vocabulary import fetch_vocabulary
-
-    path = fetch_vocabulary()
-    if json:
-        summary({"out": str(path)})
-    elif not quiet:
-        say(str(path))
+register(app, "fetch")(fetch)
+register(app, "fetch-vocab", needs_arguments=False)(fetch_vocab)
 
 
 def _import_part(

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evacap_cli.atomic import folder_written_whole, old_folder, written_whole
+from evacap_cli.cache import fetched_models
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.captioner import CaptionModel
 from evacap_cli.model.causal_lm import CausalLMDecoder
@@ -51,23 +52,34 @@ def packaged_models() -> list[str]:
 
 
 def resolve_model(model: str | Path) -> Path:
-    """A checkpoint's folder or file: a path, or the name of a packaged one. `UsageError` when there is none.
+    """A checkpoint's folder or file: a path, or the name of a packaged or fetched one. `UsageError` when there is none.
 
-    A folder that is called like a packaged model hides it only if it is a checkpoint.
+    A folder that is called like a packaged or fetched model hides it only if it is a checkpoint.
     """
-    path, packaged = Path(model), str(model) in packaged_models()
-    hides = not packaged or (path / CONFIG).is_file()
+    path, packaged, fetched = Path(model), str(model) in packaged_models(), _fetched(str(model))
+    hides = not (packaged or fetched) or (path / CONFIG).is_file()
     if (path.is_dir() and hides) or (path.is_file() and path.suffix == SUFFIX):
         return path
     if (old := old_folder(path)).is_dir():  # a save was killed between its two renames
         return old
     if packaged:
         return Path(str(resources.files("evacap_cli") / "assets" / "models" / str(model)))
+    if fetched:
+        return fetched
     known = ", ".join(packaged_models()) or "none"
     raise UsageError(
         f"--model {model}: no such checkpoint or packaged model",
-        f"give a checkpoint's folder, an exported {SUFFIX}, or one of: {known}",
+        f"give a checkpoint's folder, an exported {SUFFIX}, a model of `evacap weights fetch --list`, "
+        f"or one of: {known}",
     )
+
+
+def _fetched(name: str) -> Path | None:
+    """The checkpoint of this name that `evacap weights fetch` made, if there is one."""
+    path = fetched_models() / name
+    if path.parent != fetched_models():
+        return None
+    return next((p for p in (path, old_folder(path)) if (p / CONFIG).is_file()), None)
 
 
 def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",

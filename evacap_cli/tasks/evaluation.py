@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evacap_cli.atomic import written_whole
+from evacap_cli.cache import cache_folder
 from evacap_cli.data.store import Store
 from evacap_cli.errors import UsageError
 from evacap_cli.metrics.bootstrap import intervals
@@ -25,7 +26,6 @@ from evacap_cli.metrics.suite import Scores, Settings, score_captions
 from evacap_cli.model import Checkpoint, load_checkpoint, parameter_counts
 from evacap_cli.report.paper_results import printed_row
 from evacap_cli.report.tables import number
-from evacap_cli.tasks.cache import cache_folder
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.store_captioner import Captions, InferenceOptions, StoreCaptioner
 

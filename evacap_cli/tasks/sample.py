@@ -10,10 +10,10 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
+from evacap_cli.cache import cache_folder
 from evacap_cli.data.manifest import Entry
 from evacap_cli.data.store import Sample, Store, write_store
 from evacap_cli.features import FeatureSettings
-from evacap_cli.tasks.cache import cache_folder
 from evacap_cli.tasks.clips import ClipSettings, load_entry
 
 

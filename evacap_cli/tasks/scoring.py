@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evacap_cli.cache import cache_folder
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.metrics.bootstrap import DRAWS, LEVEL, Difference, compare, intervals
 from evacap_cli.metrics.caption_pairs import ODDITIES, Pairs, pair, read_candidates, read_references
@@ -18,7 +19,6 @@ from evacap_cli.metrics.spice import cache_file
 from evacap_cli.metrics.spice_cache import TupleCache
 from evacap_cli.metrics.statistics import Array
 from evacap_cli.metrics.suite import Scores, Settings, score_captions
-from evacap_cli.tasks.cache import cache_folder
 
 VALUES, PER_CLIP = "metrics.json", "per_clip.csv"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from evacap_cli.cache import check_compiler_cache
 from evacap_cli.model.packing import can_pack
-from evacap_cli.tasks.cache import check_compiler_cache
 
 from ..conftest import Evacap
 

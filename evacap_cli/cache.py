@@ -23,6 +23,11 @@ def cache_folder() -> Path:
     return base / "evacap"
 
 
+def fetched_models() -> Path:
+    """Returns the folder of the checkpoints that `evacap weights fetch` made. It may not exist."""
+    return cache_folder() / "models"
+
+
 def check_compiler_cache() -> str:
     """Makes PyTorch's compiler use its default folder, in the system's folder for temporary files, if
     TORCHINDUCTOR_CACHE_DIR cannot be written: the compiler raises an error as soon as it is imported, which timm and

@@ -1,0 +1,1 @@
+"""Downloads published weight files and imports them."""
