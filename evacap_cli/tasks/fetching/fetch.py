@@ -76,7 +76,12 @@ def fetch(
     if digest is None:
         log(f"{name}: downloading {entry.url}")
         digest = download(
-            entry.url, path, expected, lambda part: _check(entry, part), _by_hand(entry, path), progress(name)
+            entry.url,
+            path,
+            expected,
+            lambda part: _check(entry, part, expected),
+            _by_hand(entry, path),
+            progress(name),
         )
     _keep_digest(path, digest)
     model = _import(entry, path, digest, log) if entry.kind in PRESETS else None
@@ -105,7 +110,7 @@ def _present(
         return None
     digest = file_sha256(path)
     if expected is None:  # put there by hand
-        _check(entry, path)
+        _check(entry, path, expected)
     elif digest != expected:
         log(
             f"{path}: its SHA-256 is {digest}, not {expected} as of {origin}; it is downloaded again "
@@ -121,7 +126,7 @@ def _by_hand(entry: PublishedFile, path: Path) -> str:
     return f"download {address} in a browser, also on another machine, and copy the file to {path}, then fetch it again"
 
 
-def _check(entry: PublishedFile, path: Path) -> None:
+def _check(entry: PublishedFile, path: Path, sha256: str | None) -> None:
     """Raises EvacapError if a file is damaged, wants to run code, or is of another kind than its entry says."""
     if entry.kind == "vocabulary":
         text = path.read_bytes()
@@ -135,7 +140,7 @@ def _check(entry: PublishedFile, path: Path) -> None:
             f"{path}: has weights of {TITLES[found] if found else 'an unknown model'}, not of kind {entry.kind}",
             "correct `kind` or `url` in the table",
         )
-    if zipfile.is_zipfile(path):  # PyTorch does not compare the checksums of its archives
+    if sha256 is None and zipfile.is_zipfile(path):  # PyTorch does not compare the checksums of its archives
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise EvacapError(f"{path}: is damaged in {damaged}", "download it again")
