@@ -21,10 +21,10 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.model.beam import BeamSettings
 from evacap_cli.model.config import DecoderConfig
 from evacap_cli.model.decoder import KeysValues, TextDecoder
+from evacap_cli.model.hub import HUB
 from evacap_cli.model.tokenizer import Tokenizer
 
 BEFORE, AFTER = "USER: ", "\nASSISTANT:"
-HUB = "hf:"
 
 
 class CausalLMDecoder(TextDecoder):

@@ -22,6 +22,7 @@ from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.captioner import CaptionModel
 from evacap_cli.model.causal_lm import CausalLMDecoder
 from evacap_cli.model.config import ModelConfig
+from evacap_cli.model.hub import HUB, HubModel, download_checkpoint
 from evacap_cli.model.lexicon import Lexicon
 from evacap_cli.model.tag_encoder import TagEncoder
 from evacap_cli.model.tokenizer import Tokenizer
@@ -52,10 +53,13 @@ def packaged_models() -> list[str]:
 
 
 def resolve_model(model: str | Path) -> Path:
-    """A checkpoint's folder or file: a path, or the name of a packaged or fetched one. `UsageError` when there is none.
+    """A checkpoint's folder or file: a path, the name of a packaged or fetched one, or `hf:ORG/NAME[@REVISION]`, which
+    is downloaded. `UsageError` when there is none.
 
     A folder that is called like a packaged or fetched model hides it only if it is a checkpoint.
     """
+    if str(model).startswith(HUB):
+        return download_checkpoint(str(model), (CONFIG, TOKENIZER), WEIGHTS)
     path, packaged, fetched = Path(model), str(model) in packaged_models(), _fetched(str(model))
     hides = not (packaged or fetched) or (path / CONFIG).is_file()
     if (path.is_dir() and hides) or (path.is_file() and path.suffix == SUFFIX):
@@ -69,7 +73,7 @@ def resolve_model(model: str | Path) -> Path:
     known = ", ".join(packaged_models()) or "none"
     raise UsageError(
         f"--model {model}: no such checkpoint or packaged model",
-        f"give a checkpoint's folder, an exported {SUFFIX}, a model of `evacap weights fetch --list`, "
+        f"give a checkpoint's folder, an exported {SUFFIX}, {HUB}ORG/NAME, a model of `evacap weights fetch --list`, "
         f"or one of: {known}",
     )
 
@@ -110,9 +114,14 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
     if built.has_tag_towers:
         built.lexicon = Lexicon(tokenizer, built.config.lexicon)
         cast(TagEncoder, built.encoder).use_channels_last()
-    name = str(model) if str(model) in packaged_models() else path.stem if path.is_file() else path.name
-    return Checkpoint(name, path, built.to(device).eval(), tokenizer, config.get("features") or {},
+    return Checkpoint(_name(str(model), path), path, built.to(device).eval(), tokenizer, config.get("features") or {},
                       config.get("metadata") or {})  # fmt: skip
+
+
+def _name(model: str, path: Path) -> str:
+    if model.startswith(HUB):
+        return HubModel.parse(model).name
+    return model if model in packaged_models() else path.stem if path.is_file() else path.name
 
 
 def read_features(model: str | Path) -> dict[str, Any]:

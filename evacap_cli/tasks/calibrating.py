@@ -28,6 +28,7 @@ from evacap_cli.data.store.files import disk_errors
 from evacap_cli.errors import UsageError
 from evacap_cli.model import Checkpoint, load_checkpoint
 from evacap_cli.model.checkpoint import CARD, CONFIG, SUFFIX, WEIGHTS
+from evacap_cli.model.hub import HUB
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.mismatch import FOLDS, KEY, FittedCalibration, fit
 from evacap_cli.tasks.pairing import Pairing
@@ -57,7 +58,7 @@ def calibrate(
     or the output cannot be written, before any clip is read.
     """
     checkpoint = load_checkpoint(model)
-    target = _check_output(checkpoint, out, overwrite)
+    target = _check_output(model, checkpoint, out, overwrite)
     if not checkpoint.model.has_gate:
         raise UsageError(
             f"{model}: has no gate (its fusion is {checkpoint.model.config.fusion}), which calibration needs",
@@ -109,9 +110,11 @@ def _number(captions: Captions, name: str) -> np.ndarray:
     return np.full(len(captions.captions), np.nan) if values is None else values
 
 
-def _check_output(checkpoint: Checkpoint, out: Path | None, overwrite: bool) -> Path:
+def _check_output(model: str, checkpoint: Checkpoint, out: Path | None, overwrite: bool) -> Path:
     """Returns the path of the output. Raises UsageError if it cannot be written."""
     source = checkpoint.path
+    if out is None and model.startswith(HUB):
+        raise UsageError(f"{model}: the downloaded copy is not changed", "name a copy with -o")
     if out is None:
         paths = [source.parent] if source.is_file() else [source, source / CONFIG]
         if checkpoint.model.has_evidence:  # the folder is replaced as a whole

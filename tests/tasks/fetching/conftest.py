@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants, file_download
 
-from ...servers import FileServer, serving
+from ...servers import FileServer, closed_address, serving
 
 
 @pytest.fixture
@@ -35,7 +35,4 @@ def _small_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def closed_port() -> str:
-    """An address at which nobody answers."""
-    server = FileServer()
-    server.server_close()
-    return server.url
+    return closed_address()
