@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a test process a core; those that tests start inherit it
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
@@ -18,6 +20,7 @@ from evacap_cli.cli.app import app
 from evacap_cli.model import ModelConfig, Tokenizer, build_model, load_preset, save_checkpoint
 
 from .media.clips import write
+from .servers import FileServer, HubServer, serving
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would the processes that tests interrupt.
@@ -73,3 +76,29 @@ def evacap() -> Evacap:
         return CliRunner().invoke(app, [str(arg) for arg in args])
 
     return run
+
+
+@pytest.fixture
+def storage() -> Iterator[FileServer]:
+    """Where `hub` keeps large files."""
+    with serving(FileServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def hub(storage: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The Hub of this test, with a cache folder of its own, short blocks, and no waiting between attempts."""
+    from huggingface_hub import constants, file_download
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
+    no_waiting = SimpleNamespace(sleep=lambda _: None, time=time.time)
+    monkeypatch.setattr(file_download, "time", no_waiting)
+    monkeypatch.setattr(_http, "time", no_waiting)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serving(HubServer(storage)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +57,12 @@ class Answers(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
         else:
             self._send(self.server.files[path], path, headers.get("range") if self.server.ranges else None)
+
+    def do_PUT(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.requests.append(Request(self.command, self.path, headers))
+        self.server.files[self.path] = self.rfile.read(int(headers["content-length"]))
+        self.answer(200)
 
     def _send(self, data: bytes, path: str, ranged: str | None) -> None:
         start = int(ranged.removeprefix("bytes=").partition("-")[0]) if ranged else 0
@@ -117,7 +125,65 @@ class HubServer(FileServer):
 
 
 class HubAnswers(Answers):
+    """Reading and writing as huggingface_hub does it: see `HubServer`. Writing needs the token."""
+
     server: HubServer
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        self.server.requests.append(Request(self.command, self.path, headers))
+        if self.path == "/api/validate-yaml":
+            return self.say({"errors": [], "warnings": []})
+        if headers.get("authorization") != f"Bearer {self.server.token}":
+            return self.answer(403)
+        if self.path == "/api/repos/create":
+            asked = json.loads(data)
+            name = f"{asked['organization']}/{asked['name']}"
+            new = Repository({}, private=asked.get("visibility") == "private")
+            self.server.repositories.setdefault(name, new)
+            return self.say({"url": f"{self.server.url}/{name}", "id": name})
+        if "/preupload/" in self.path:
+            return self.say(
+                {
+                    "files": [
+                        {
+                            "path": file["path"],
+                            "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                            "shouldIgnore": False,
+                        }
+                        for file in json.loads(data)["files"]
+                    ]
+                }
+            )
+        if self.path.endswith("/objects/batch"):
+            found = [
+                {**file, "actions": {"upload": {"href": f"{self.server.storage.url}/{file['oid']}"}}}
+                for file in json.loads(data)["objects"]
+            ]
+            return self.say({"transfer": "basic", "objects": found})
+        self._commit(data)
+
+    def _commit(self, data: bytes) -> None:
+        name = self.path.removeprefix("/api/models/").partition("/commit/")[0]
+        files = self.server.repositories[name].files
+        for line in data.decode().splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.server.storage.files[f"/{value['oid']}"]
+        commit = self.server.repositories[name].commit
+        self.say({"commitUrl": f"{self.server.url}/{name}/commit/{commit}", "commitOid": commit})
+
+    def say(self, content: object) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}

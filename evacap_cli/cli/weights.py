@@ -23,6 +23,7 @@ from evacap_cli.cli.common import (
 )
 from evacap_cli.cli.fetch import fetch, fetch_vocab
 from evacap_cli.cli.progress import ProgressBar
+from evacap_cli.cli.push import push
 from evacap_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ Allow = Annotated[
 
 @app.callback()
 def weights() -> None:
-    """Inspect, fetch, import, export and calibrate model weights."""
+    """Inspect, fetch, import, export, push and calibrate model weights."""
 
 
 @importing.callback()
@@ -339,6 +340,7 @@ def calibrate(
 
 register(app, "fetch")(fetch)
 register(app, "fetch-vocab", needs_arguments=False)(fetch_vocab)
+register(app, "push")(push)
 
 
 def _import_part(

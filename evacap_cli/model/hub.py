@@ -108,7 +108,11 @@ def hub_errors(name: str, file: str = "") -> Iterator[None]:
         ) from error
     except errors.HfHubHTTPError as error:
         answer = f"{error.response.status_code} {error.response.reason_phrase}".strip()
-        raise EvacapError(f"{name}: the Hub answers {answer}", "try again later") from error
+        denied = error.response.status_code in (401, 403)
+        raise EvacapError(
+            f"{name}: the Hub answers {answer}",
+            "use a token with access to it: `hf auth login`, or HF_TOKEN" if denied else "try again later",
+        ) from error
     except (httpx.HTTPError, OSError, ValueError) as error:
         full = isinstance(error, OSError) and error.errno in (
             errno.ENOSPC,

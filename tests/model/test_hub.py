@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from huggingface_hub import constants, file_download
-from huggingface_hub.utils import _http
 
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import load_checkpoint
@@ -20,28 +15,9 @@ from evacap_cli.model.checkpoint import read_features
 from evacap_cli.model.hub import HubModel
 
 from ..conftest import Evacap
-from ..servers import FileServer, HubServer, closed_address, serving
+from ..servers import FileServer, HubServer, closed_address
 
 FILES = {"config.yaml", "model.safetensors", "tokenizer.json"}
-
-
-@pytest.fixture
-def storage() -> Iterator[FileServer]:
-    with serving(FileServer()) as server:
-        yield server
-
-
-@pytest.fixture
-def hub(storage: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
-    no_waiting = SimpleNamespace(sleep=lambda _: None, time=time.time)
-    monkeypatch.setattr(file_download, "time", no_waiting)
-    monkeypatch.setattr(_http, "time", no_waiting)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with serving(HubServer(storage)) as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        yield server
 
 
 @pytest.fixture

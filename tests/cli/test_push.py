@@ -1,0 +1,119 @@
+"""Checkpoints written to the Hub, a server of this machine, and read back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from evacap_cli.model import load_checkpoint
+
+from ..conftest import Evacap
+from ..servers import FileServer, HubServer, closed_address
+
+FILES = ["README.md", "config.yaml", "tokenizer.json", "model.safetensors"]
+
+
+@pytest.fixture
+def mine(tiny: Path, tmp_path: Path) -> Path:
+    """A checkpoint with a file that does not belong to it."""
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny, folder)
+    (folder / "training.pt").write_bytes(b"optimizer")
+    return folder
+
+
+def test_what_is_pushed_is_what_the_hub_gives_back(
+    hub: HubServer, storage: FileServer, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    result = evacap("weights", "push", mine, "org/name", "--private", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert list(told["files"]) == FILES
+    assert told["commit"].startswith(f"{hub.url}/org/name/commit/")
+    repository = hub.repositories["org/name"]
+    assert repository.private
+    assert sorted(repository.files) == sorted(FILES)
+    card = repository.files["README.md"].decode()
+    assert card.startswith("---\nlibrary_name: evacap\n")
+    assert (mine / "README.md").read_text().strip() in card
+    assert "evacap caption videos --model hf:org/name -o captions.csv" in card
+    assert not [r for r in storage.requests if "authorization" in r.headers]
+
+    found, own = load_checkpoint("hf:org/name"), load_checkpoint(mine)
+    for name, value in own.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value), name
+    assert evacap("weights", "push", mine, "hf:org/name").exit_code == 0  # also onto itself
+
+
+def test_a_dry_run_shows_the_files_and_sends_nothing(hub: HubServer, mine: Path, evacap: Evacap) -> None:
+    result = evacap("weights", "push", mine, "org/name", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    for text in (*FILES, "library_name: evacap", "audio_frames:", "nothing was sent"):
+        assert text in result.stderr
+    assert "training.pt" not in result.stderr
+    assert hub.requests == []
+    listed = evacap("weights", "push", mine, "org/name", "--dry-run", "--json")
+    assert (
+        json.loads(listed.stdout)["files"]["model.safetensors"] == (mine / "model.safetensors").stat().st_size
+    )
+
+
+def test_without_a_token_nothing_is_sent(hub: HubServer, mine: Path, evacap: Evacap) -> None:
+    result = evacap("weights", "push", mine, "org/name")
+    assert result.exit_code == 1
+    assert "needs a token" in result.stderr
+    assert "hf auth login" in result.stderr
+    assert hub.requests == []
+
+
+def test_a_token_that_may_not_write_is_said(
+    hub: HubServer, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    result = evacap("weights", "push", mine, "org/name")
+    assert result.exit_code == 1
+    assert "the Hub answers 403" in result.stderr
+    assert "hf_other" not in result.output
+    assert hub.repositories == {}
+
+
+def test_without_a_network_it_is_said(
+    hub: HubServer, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("HF_ENDPOINT", closed_address())
+    result = evacap("weights", "push", mine, "org/name")
+    assert result.exit_code == 1
+    assert "hf:org/name: the Hub: " in result.stderr
+    assert "should not happen" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "said"),
+    [
+        ("demo", "org/name", "demo: is published already"),
+        ("mine", "name", "is not the name of a model on the Hub"),
+        ("mine", "org/name@v1", "a revision cannot be written to"),
+        ("none", "org/name", "no such checkpoint"),
+    ],
+)
+def test_wrong_usage(
+    model: str, name: str, said: str, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mine.parent)
+    result = evacap("weights", "push", model, name)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_a_damaged_checkpoint_is_not_pushed(hub: HubServer, mine: Path, evacap: Evacap) -> None:
+    (mine / "model.safetensors").write_bytes(b"0" * 100)
+    result = evacap("weights", "push", mine, "org/name")
+    assert result.exit_code == 1
+    assert "damaged" in result.stderr
+    assert hub.requests == []
