@@ -112,6 +112,7 @@ class HubServer(FileServer):
     def __init__(self, storage: FileServer) -> None:
         super().__init__(HubAnswers)
         self.storage = storage
+        self.storage_url = storage.url.replace("127.0.0.1", "localhost")  # another host, as that of the Hub
         self.repositories: dict[str, Repository] = {}
         self.token = "hf_right"
 
@@ -158,7 +159,7 @@ class HubAnswers(Answers):
             )
         if self.path.endswith("/objects/batch"):
             found = [
-                {**file, "actions": {"upload": {"href": f"{self.server.storage.url}/{file['oid']}"}}}
+                {**file, "actions": {"upload": {"href": f"{self.server.storage_url}/{file['oid']}"}}}
                 for file in json.loads(data)["objects"]
             ]
             return self.say({"transfer": "basic", "objects": found})
@@ -205,7 +206,7 @@ class HubAnswers(Answers):
             return self.answer(
                 302,
                 {
-                    "Location": f"{self.server.storage.url}/{digest}",
+                    "Location": f"{self.server.storage_url}/{digest}",
                     "X-Repo-Commit": repository.commit,
                     "X-Linked-Etag": f'"{digest}"',
                     "X-Linked-Size": str(len(data)),
