@@ -189,7 +189,8 @@ def caption(
     model: Annotated[
         str,
         typer.Option(
-            help="Packaged model (demo, entropy-demo, avcap-demo, audio-demo) or checkpoint.",
+            help="Packaged model (demo, entropy-demo, avcap-demo, audio-demo), checkpoint, fetched model, or "
+            "hf:ORG/NAME.",
             rich_help_panel=MODEL,
         ),
     ] = "demo",

@@ -117,3 +117,13 @@ def test_a_damaged_checkpoint_is_not_pushed(hub: HubServer, mine: Path, evacap: 
     assert result.exit_code == 1
     assert "damaged" in result.stderr
     assert hub.requests == []
+
+
+def test_calibration_does_not_change_the_downloaded_copy(
+    hub: HubServer, mine: Path, evacap: Evacap, tmp_path: Path
+) -> None:
+    hub.add("org/name", mine)
+    result = evacap("weights", "calibrate", "hf:org/name", "--data", tmp_path / "none.store")
+    assert result.exit_code == 2
+    assert "hf:org/name: the downloaded copy is not changed" in result.stderr
+    assert "-o" in result.stderr

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 import yaml
 
-from evacap_cli.errors import EvacapError
+from evacap_cli.errors import EvacapError, UsageError
+from evacap_cli.model import resolve_model
 from evacap_cli.tasks.fetching.fetch import fetch
 from evacap_cli.tasks.fetching.table import PublishedFile
 
@@ -223,3 +225,18 @@ def test_the_list_says_what_is_here(
     assert files["bert-base-uncased"]["here"]
     assert not files["avcap"]["here"]
     assert files["git-base"]["url"] == f"{server.url}/git.pt"
+
+
+def test_only_a_checkpoint_hides_a_fetched_model_of_its_name(
+    cache: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny, cache / "models" / "avcap")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("avcap") == cache / "models" / "avcap"
+    (tmp_path / "avcap").mkdir()
+    assert resolve_model("avcap") == cache / "models" / "avcap"
+    (tmp_path / "avcap").rmdir()
+    shutil.copytree(tiny, tmp_path / "avcap")
+    assert resolve_model("avcap") == Path("avcap")
+    with pytest.raises(UsageError):
+        resolve_model("../models/avcap")
