@@ -1,115 +1,191 @@
-"""Cross-attention that also reports how spread its look is, without ever holding the attention matrix.
+"""Cross-attention and the entropy of its weights, without the attention matrix in memory.
 
-With scaled scores `s_ij` and weights `p_ij`, the entropy of row i is `logsumexp_j(s_ij) - sum_j p_ij s_ij`, and
-`sum_j p_ij s_ij` is `q_i . (P K)_i / sqrt(d_head)`: a second attention call with the keys as values gives it. Memory is
-linear in the number of keys, forward and backward.
+With scaled scores `s_ij` and weights `p_ij`, the entropy of row i is `H_i = lse_i - sum_j p_ij s_ij`, where `lse_i` is
+`logsumexp_j(s_ij)`. Fused attention kernels return `lse`, and `sum_j p_ij s_ij = q_i . (P K)_i / sqrt(d)` is attention
+with the keys as values. Memory is linear in the number of keys, forward and backward.
+
+The gradient needs no kernel of its own: `dH_i/ds_ij = -p_ij (s_ij - sum_j p_ij s_ij)` is the gradient of
+`-sum_j p_ij s_ij` with `s_ij` constant, because those of `lse_i` and of `s_ij` cancel.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
+from enum import Enum
+from functools import cache, partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
 
 _CHUNK = 32
-"""Queries handled at once where scores must be written out (backward, and devices without a log-sum-exp kernel)."""
+"""Queries per chunk where no fused kernel exists."""
+_ALIGNMENT = 8
+"""The fused CUDA kernels need head sizes that are multiples of this."""
+_MASK = 4096.0
+"""Factor of query and of key that makes a score of about -2e6 for a key that does not exist. A power of two is exact in
+every precision, and the score is small enough for float32 to resolve steps of 1, which keeps `exp(s - max)` finite in a
+block in which no key exists."""
+
+
+class AttentionPath(str, Enum):
+    """How attention with entropy is computed. The fused kernels are named by their operator in PyTorch."""
+
+    CPU = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    FLASH = "aten::_scaled_dot_product_flash_attention"
+    EFFICIENT = "aten::_scaled_dot_product_efficient_attention"
+    PLAIN = "plain operations"
 
 
 def entropy_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention and its normalised entropy.
 
     q: (B, h, T_q, d), k and v: (B, h, T_k, d), mask: bool (B, T_k), True for keys that exist; every row needs at
-    least one. Returns the output (B, h, T_q, d) and E (B, h, T_q) in float32 (float64 for float64 input), 0 for a
-    one-hot look and 1 for an even one; with a single key E is 0.
+    least one. Returns the output (B, h, T_q, d) and E (B, h, T_q) in float32 (float64 for float64 input): 0 if all
+    weight is on one key, 1 if all keys have equal weight. With a single key E is 0.
     """
-    # The entropy does not change when all keys move together; centred keys keep the subtraction above small, which
-    # is what half precision needs.
-    bias, count = None, torch.tensor(k.shape[2], device=k.device)
+    # The entropy does not change when all keys move together; centred keys keep the subtraction `lse - sum_j p_ij s_ij`
+    # small, which half precision needs.
     if mask is None:
         centre = k.mean(dim=2, keepdim=True)
     else:
-        bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, float("-inf"))
-        bias, count = bias[:, None, None, :], mask.sum(dim=1)[:, None, None]
+        count = mask.sum(dim=1)[:, None, None]
         real = torch.where(mask[:, None, :, None], k, 0.0)
         centre = real.mean(dim=2, keepdim=True) * (k.shape[2] / count[..., None]).to(k.dtype)
-    k = k - centre
-    output, entropy = _EntropyAttention.apply(q, k, v, bias)
+    path = attention_path(q.device, q.dtype, q.shape[-1])
+    # Autocast must not reduce the precision of the float32 sums.
+    with torch.autocast(q.device.type, enabled=False):
+        output, mean_key, lse = _KERNELS[path](q, k - centre, v, mask)
+        expected = (q.detach().to(lse.dtype) * mean_key.to(lse.dtype)).sum(-1) / math.sqrt(q.shape[-1])
+        entropy = lse.detach() - expected
+    if mask is None:
+        return output, (entropy / math.log(max(k.shape[2], 2))).clamp(0.0, 1.0) * (k.shape[2] > 1)
     normalised = (entropy / count.clamp(min=2).to(entropy.dtype).log()).clamp(0.0, 1.0)
     return output, normalised * (count > 1)
 
 
-class _EntropyAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, bias):  # type: ignore[no-untyped-def]
-        # The wide sums below are wide for a reason: autocast must not make half precision of them again.
-        with torch.autocast(q.device.type, enabled=False):
-            output, lse, expected = (_fused if q.device.type == "cpu" else _chunked)(q, k, v, bias)
-        entropy = lse - expected
-        ctx.save_for_backward(q, k, v, bias, output, lse, entropy)
-        return output, entropy
-
-    @staticmethod
-    def backward(ctx, grad_output, grad_entropy):  # type: ignore[no-untyped-def]
-        with torch.autocast(grad_output.device.type, enabled=False):
-            return *_gradients(*ctx.saved_tensors, grad_output, grad_entropy), None
+@cache
+def attention_path(device: torch.device, dtype: torch.dtype, head_size: int) -> AttentionPath:
+    """The path of `entropy_attention` for inputs of this kind. The first call for each kind logs it (level DEBUG)."""
+    path = _choose_path(device, dtype, head_size)
+    kind = f"{str(dtype).removeprefix('torch.')}, head size {head_size}"
+    logging.getLogger(__name__).debug("attention with entropy on %s, %s: %s", device, kind, path.value)
+    return path
 
 
-def _gradients(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, output: Tensor, lse: Tensor, entropy: Tensor,
-               grad_output: Tensor, grad_entropy: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Of q, k and v, a few queries at a time and in place: what is held at once is what makes the peak."""
-    wide, scale = lse.dtype, 1 / math.sqrt(q.shape[-1])
-    grad_q = torch.empty_like(q)
-    grad_k = torch.zeros(k.shape, dtype=wide, device=k.device)
-    grad_v = torch.zeros(v.shape, dtype=wide, device=v.device)
-    key, value = k.to(wide), v.to(wide)
-    for rows in _row_chunks(q.shape[2]):
-        query, upstream = q[:, :, rows].to(wide), grad_output[:, :, rows].to(wide)
-        log_p = _scores(query, key, bias, scale).sub_(lse[:, :, rows, None])
-        p = log_p.exp()
-        grad_v += p.transpose(-2, -1) @ upstream
-        grad_scores = upstream @ value.transpose(-2, -1)
-        grad_scores -= (upstream * output[:, :, rows].to(wide)).sum(-1, keepdim=True)
-        # dH/ds_ij = -p_ij (log p_ij + H_i); a weight of zero contributes nothing.
-        spread = log_p.masked_fill_(p == 0, 0.0).add_(entropy[:, :, rows, None])
-        grad_scores -= spread.mul_(grad_entropy[:, :, rows, None].to(wide))
-        grad_scores *= p.mul_(scale)
-        grad_q[:, :, rows] = (grad_scores @ key).to(q.dtype)
-        grad_k += grad_scores.transpose(-2, -1) @ query
-    return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
+def _choose_path(device: torch.device, dtype: torch.dtype, head_size: int) -> AttentionPath:
+    if device.type == "cpu":
+        return AttentionPath.CPU
+    if device.type != "cuda":  # MPS has no operator that returns the log-sum-exp
+        return AttentionPath.PLAIN
+    cuda = torch.backends.cuda
+
+    def example(width: int) -> Tensor:
+        return torch.empty(1, 1, _ALIGNMENT, width, dtype=dtype, device=device)
+
+    def parameters(*sizes: int) -> cuda.SDPAParams:
+        q_and_k, values = map(example, sizes)
+        return cuda.SDPAParams(q_and_k, q_and_k, values, None, 0.0, False, False)
+
+    # The sizes with a mask, which need more than those without
+    if cuda.can_use_flash_attention(parameters(*_joined_sizes(head_size, True, True))):
+        return AttentionPath.FLASH
+    if cuda.can_use_efficient_attention(parameters(*_joined_sizes(head_size, True, False))):
+        return AttentionPath.EFFICIENT
+    return AttentionPath.PLAIN
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, log-sum-exp and expected score by the CPU's fused kernel."""
+# The functions below return attention's output, the mean key `sum_j p_ij k_j` (both (B, h, T_q, d)) and `lse`
+# (B, h, T_q), in float32 or float64. Gradients reach q, k and v through the weights and through v; the keys that are
+# averaged are constants.
+
+
+def _cpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Two calls, because this kernel needs keys and values of equal size: one call with padded keys takes longer."""
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    if bias is not None:
-        bias = bias.expand(q.shape[0], 1, q.shape[2], k.shape[2])
+    dtype = q.dtype
+    if torch.is_grad_enabled() and dtype not in (torch.float32, torch.float64):
+        q, k, v = (
+            q.float(),
+            k.float(),
+            v.float(),
+        )  # without bf16 instructions, its half-precision backward takes 6 times as long
+    bias = None
+    if mask is not None:
+        bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float("-inf"))
+        bias = bias[:, None, None].expand(-1, 1, q.shape[2], -1)
     output, _ = kernel(q, k, v, attn_mask=bias)
-    mean_key, lse = kernel(q, k, k, attn_mask=bias)
+    mean_key, lse = kernel(q, k, k.detach(), attn_mask=bias)
+    return output.to(dtype), mean_key, lse
+
+
+def _joined(kernel: Callable[..., tuple[Tensor, Tensor]], square: bool, q: Tensor, k: Tensor, v: Tensor,
+            mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """One call of `kernel` with [V; K] as values. square: it needs keys and values of equal size.
+
+    A mask becomes one more component of queries and keys, because the flash kernel takes no mask.
+    """
+    size = q.shape[-1]
+    width, values_width = _joined_sizes(size, mask is not None, square)
+    scale = 1 / math.sqrt(size)
+    values = torch.cat((v, k.detach()), dim=-1)
+    if mask is not None:
+        q = torch.cat((q, q.new_full((*q.shape[:3], 1), _MASK)), dim=-1)
+        absent = torch.where(mask, 0.0, -_MASK).to(k.dtype)[:, None, :, None]
+        k = torch.cat((k, absent.expand(*k.shape[:3], 1)), dim=-1)
+    q, k, values = (
+        pad(x, (0, to - x.shape[-1])) for x, to in ((q, width), (k, width), (values, values_width))
+    )
+    output, lse = kernel(q, k, values, scale)
+    return output[..., :size], output[..., size : 2 * size], lse[:, :, : q.shape[2]]
+
+
+def _joined_sizes(head_size: int, masked: bool, square: bool) -> tuple[int, int]:
+    """Sizes of keys and of values for `_joined`."""
+    keys, values = (math.ceil(n / _ALIGNMENT) * _ALIGNMENT for n in (head_size + int(masked), 2 * head_size))
+    return (max(keys, values), max(keys, values)) if square else (keys, values)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)
+    return output, lse
+
+
+def _efficient(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Its log-sum-exp is padded to a multiple of 32 queries."""
+    output, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        q, k, v, None, compute_log_sumexp=True, scale=scale
+    )
+    return output, lse
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """For devices without a fused kernel: a few queries at a time, which the backward computes again."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    expected = (q.to(wide) * mean_key.to(wide)).sum(-1) / math.sqrt(q.shape[-1])
-    return output, lse.to(wide), expected
+    key, value, parts = k.to(wide), v.to(wide), []
+    values = torch.cat((value, key.detach()), dim=-1)
+    for queries in q.to(wide).split(_CHUNK, dim=2):
+        parts.append(
+            checkpoint(_attend, queries, key, values, mask, use_reentrant=False, preserve_rng_state=False)
+        )
+    output, lse = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
+    seen, mean_key = output.split(q.shape[-1], dim=-1)
+    return seen.to(q.dtype), mean_key, lse
 
 
-def _chunked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The same from plain operations, a few queries at a time: any device."""
-    wide, scale = torch.float64 if q.dtype == torch.float64 else torch.float32, 1 / math.sqrt(q.shape[-1])
-    parts = []
-    key, value = k.to(wide), v.to(wide)
-    for rows in _row_chunks(q.shape[2]):
-        scores = _scores(q[:, :, rows].to(wide), key, bias, scale)
-        lse = scores.logsumexp(-1)
-        p = (scores - lse[..., None]).exp()
-        expected = torch.where(p > 0, p * scores, 0.0).sum(-1)
-        parts.append(((p @ value).to(q.dtype), lse, expected))
-    output, lse, expected = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
-    return output, lse, expected
+def _attend(q: Tensor, k: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
+    return scores.softmax(-1) @ values, scores.detach().logsumexp(-1)
 
 
-def _scores(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    scores = (query @ key.transpose(-2, -1)).mul_(scale)
-    return scores if bias is None else scores.add_(bias.to(scores.dtype))
-
-
-def _row_chunks(rows: int) -> list[slice]:
-    return [slice(start, min(start + _CHUNK, rows)) for start in range(0, rows, _CHUNK)]
+_KERNELS: dict[AttentionPath, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {
+    AttentionPath.CPU: _cpu,
+    AttentionPath.FLASH: partial(_joined, _flash, True),
+    AttentionPath.EFFICIENT: partial(_joined, _efficient, False),
+    AttentionPath.PLAIN: _plain,
+}

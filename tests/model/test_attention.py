@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from evacap_cli.model import attention
-from evacap_cli.model.attention import entropy_attention
+from evacap_cli.model.attention import AttentionPath, entropy_attention
 
 from .samples import greatest_error, plain_attention
 
 Form = Callable[..., tuple[Tensor, Tensor]]
 Record = Callable[[str, object], None]
+
+
+def flash_on_cpu(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """In place of the CUDA kernel: the same shapes and results."""
+    assert q.shape[-1] % 8 == 0
+    assert q.shape[-1] == v.shape[-1]
+    output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)
+    return output, lse
+
+
+def efficient_on_cpu(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """In place of the CUDA kernel, whose log-sum-exp has unused rows up to a multiple of 32."""
+    assert q.shape[-1] % 8 == v.shape[-1] % 8 == 0
+    wide = q.dtype if q.dtype == torch.float64 else torch.float32
+    scores = q.to(wide) @ k.to(wide).transpose(-2, -1) * scale
+    rows = math.ceil(q.shape[2] / 32) * 32
+    lse = torch.nn.functional.pad(scores.detach().logsumexp(-1), (0, rows - q.shape[2]), value=float("nan"))
+    return (scores.softmax(-1) @ v.to(wide)).to(q.dtype), lse
+
+
+@pytest.fixture(params=AttentionPath, ids=lambda path: path.name)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AttentionPath:
+    """Makes `entropy_attention` take each path, with the CUDA kernels replaced."""
+    chosen: AttentionPath = request.param
+    monkeypatch.setattr(attention, "attention_path", lambda *_: chosen)
+    for name, kernel, square in (
+        (AttentionPath.FLASH, flash_on_cpu, True),
+        (AttentionPath.EFFICIENT, efficient_on_cpu, False),
+    ):
+        monkeypatch.setitem(attention._KERNELS, name, partial(attention._joined, kernel, square))
+    return chosen
+
+
+every_path = pytest.mark.usefixtures("path")
 
 
 def inputs(
@@ -40,6 +78,7 @@ def value_and_gradient(form: Form, q: Tensor, k: Tensor, v: Tensor, mask: Tensor
     return [output.detach(), entropy.detach(), *(x.grad for x in leaves if x.grad is not None)]
 
 
+@every_path
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("size", [0.1, 1.0, 4.0])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
@@ -57,6 +96,7 @@ def test_value_and_gradient_equal_the_plain_form(
     assert max(errors) < bound
 
 
+@every_path
 def test_value_and_gradient_at_full_width(record_property: Record) -> None:
     """As many keys as 18 frames have, 12 heads; a few queries, so that the plain form stays cheap."""
     g = torch.Generator().manual_seed(0)
@@ -68,6 +108,7 @@ def test_value_and_gradient_at_full_width(record_property: Record) -> None:
     assert max(errors) < 1e-4
 
 
+@every_path
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradcheck(masked: bool) -> None:
     """Both outputs against finite differences in float64."""
@@ -77,23 +118,82 @@ def test_gradcheck(masked: bool) -> None:
     assert torch.autograd.gradcheck(lambda q, k, v: entropy_attention(q, k, v, chosen), leaves)
 
 
+@every_path
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_devices_without_a_fused_kernel_get_the_same(
-    masked: bool, autocast: bool, monkeypatch: pytest.MonkeyPatch, record_property: Record
-) -> None:
-    """And autocast, which would do the plain operations in half precision, is kept out of them."""
+def test_autocast_does_not_reduce_the_precision(masked: bool, record_property: Record) -> None:
+    """Of the forward; the backward runs outside autocast, as PyTorch's documentation asks."""
     q, k, v, mask = inputs(torch.float32)
     chosen = mask if masked else None
-    fused = value_and_gradient(entropy_attention, q, k, v, chosen)
-    monkeypatch.setattr(attention, "_fused", attention._chunked)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        chunked = value_and_gradient(entropy_attention, q, k, v, chosen)
-    errors = [greatest_error(a, b) for a, b in zip(fused, chunked, strict=True)]
+
+    def under_autocast(*inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return entropy_attention(*inputs)
+
+    full = value_and_gradient(entropy_attention, q, k, v, chosen)
+    cast = value_and_gradient(under_autocast, q, k, v, chosen)
+    errors = [greatest_error(a, b) for a, b in zip(full, cast, strict=True)]
     record_property("max_abs_errors", errors)
-    assert max(errors) < 1e-5
+    assert max(errors) < 1e-6
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("path", [AttentionPath.FLASH, AttentionPath.EFFICIENT], ids=lambda path: path.name)
+def test_cuda_kernels_take_these_arguments(masked: bool, path: AttentionPath) -> None:
+    """PyTorch's own operators on the device `meta`, which checks arguments and shapes but computes nothing."""
+    dtype = torch.bfloat16 if path == AttentionPath.FLASH else torch.float32
+    leaves = [x.to("meta", dtype).requires_grad_() for x in inputs()[:3]]
+    mask = inputs()[3].to("meta") if masked else None
+    output, mean_key, lse = attention._KERNELS[path](*leaves, mask)
+    (output.sum() + mean_key.sum()).backward()
+    assert output.shape == mean_key.shape == (2, 3, 70, 8)
+    assert output.dtype == dtype
+    assert lse.shape == (2, 3, 70)
+    assert lse.dtype == torch.float32
+    assert [x.grad.shape for x in leaves if x.grad is not None] == [x.shape for x in leaves]
+
+
+@pytest.mark.parametrize(
+    ("usable", "expected"),
+    [
+        ({"flash", "efficient"}, AttentionPath.FLASH),
+        ({"efficient"}, AttentionPath.EFFICIENT),
+        (set(), AttentionPath.PLAIN),
+    ],
+)
+def test_a_gpu_takes_the_first_kernel_that_it_can(
+    usable: set[str], expected: AttentionPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch is asked about the sizes that the kernels get."""
+    asked = {}
+
+    def answer(name: str, parameters: torch.backends.cuda.SDPAParams) -> bool:
+        asked[name] = (parameters.query.shape[-1], parameters.value.shape[-1])
+        return name in usable
+
+    for name in ("flash", "efficient"):
+        monkeypatch.setattr(torch.backends.cuda, f"can_use_{name}_attention", partial(answer, name))
+    with FakeTensorMode():  # tensors of a GPU without one
+        assert attention._choose_path(torch.device("cuda"), torch.bfloat16, 64) == expected
+    assert asked["flash"] == (128, 128)
+    assert asked.get("efficient", (72, 128)) == (72, 128)
+
+
+def test_the_path_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    attention.attention_path.cache_clear()
+    q, k, v, _ = inputs(torch.float32)
+    with caplog.at_level(logging.DEBUG, "evacap_cli"):
+        entropy_attention(q, k, v)
+        entropy_attention(q, k, v)
+    assert caplog.messages == [
+        "attention with entropy on cpu, float32, head size 8: aten::_scaled_dot_product_flash_attention_for_cpu"
+    ]
+
+
+def test_devices_without_the_operator_take_plain_operations() -> None:
+    assert attention._choose_path(torch.device("mps"), torch.float32, 64) == AttentionPath.PLAIN
+
+
+@every_path
 def test_one_key_has_no_entropy() -> None:
     q, k, v, _ = inputs(torch.float32)
     output, entropy = entropy_attention(q, k[:, :, :1], v[:, :, :1])
@@ -104,6 +204,7 @@ def test_one_key_has_no_entropy() -> None:
     assert entropy_attention(q, k, v, only)[1].abs().max() == 0
 
 
+@every_path
 @pytest.mark.parametrize("masked", [False, True])
 def test_equal_scores_have_entropy_one(masked: bool, record_property: Record) -> None:
     q, k, v, mask = inputs(torch.float32)
@@ -115,6 +216,7 @@ def test_equal_scores_have_entropy_one(masked: bool, record_property: Record) ->
     assert error < 1e-6
 
 
+@every_path
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_one_hot_look_has_entropy_zero(masked: bool, dtype: torch.dtype, record_property: Record) -> None:
@@ -137,6 +239,7 @@ def test_a_one_hot_look_has_entropy_zero(masked: bool, dtype: torch.dtype, recor
     assert worst < 1e-3
 
 
+@every_path
 def test_huge_scores_give_numbers(record_property: Record) -> None:
     """Random directions, scores in the ten thousands: nearly every look is at one key."""
     q, k, v, mask = inputs(torch.float32)
@@ -149,6 +252,7 @@ def test_huge_scores_give_numbers(record_property: Record) -> None:
     assert error < 0.02
 
 
+@every_path
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [0.5, 2.0])
 @pytest.mark.parametrize("masked", [False, True])
@@ -167,6 +271,7 @@ def test_half_precision(dtype: torch.dtype, size: float, masked: bool, record_pr
         assert greatest_error(mine, plain) < 0.1 * max(1.0, plain.abs().max().item())
 
 
+@every_path
 def test_a_padded_clip_is_what_it_is_alone(record_property: Record) -> None:
     """Whatever stands in the padding, values and gradients."""
     q, k, v, _ = inputs(torch.float32)
