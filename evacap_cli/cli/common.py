@@ -6,12 +6,13 @@ import errno
 import functools
 import inspect
 import json
+import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -36,7 +37,12 @@ Json = Annotated[
     typer.Option("--json", help="Print a summary as one line of JSON on stdout.", rich_help_panel=OUTPUT),
 ]
 Debug = Annotated[
-    bool, typer.Option("--debug", help="Print the traceback of an error.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--debug",
+        help="Print the traceback of an error, and technical details such as the attention kernel.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Device = Annotated[
     str,
@@ -109,7 +115,7 @@ def guarded(command: F) -> F:
     def run(*args: Any, **kwargs: Any) -> Any:
         interrupts = _Interrupts()
         try:
-            with interrupts:
+            with interrupts, _log_shown(bool(kwargs.get("debug"))):
                 if (note := check_compiler_cache()) and not kwargs.get("quiet"):
                     say(note)
                 return command(*args, **kwargs)
@@ -128,6 +134,28 @@ def guarded(command: F) -> F:
         raise typer.Exit(code) from None
 
     return run  # type: ignore[return-value]
+
+
+class _SayHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"debug: {record.getMessage()}")
+
+
+@contextmanager
+def _log_shown(wanted: bool) -> Iterator[None]:
+    """Prints the messages that the package logs, as long as the context is open."""
+    if not wanted:
+        yield
+        return
+    logger, handler = logging.getLogger("evacap_cli"), _SayHandler()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _interrupted(interrupt: BaseException, debug: bool | None) -> int:

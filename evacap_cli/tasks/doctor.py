@@ -105,6 +105,38 @@ def _precision() -> str:
     return ", ".join(found)
 
 
+def _attention() -> str:
+    """Names the path of attention with entropy on each device, and compares a result of each with the CPU's."""
+    import torch
+
+    from evacap_cli.model.attention import attention_path, entropy_attention
+    from evacap_cli.tasks.devices import PRECISIONS, pick_device, pick_precision
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, n, 64, generator=generator) for n in (40, 50, 50))
+    mask = torch.arange(50) < torch.tensor([[50], [30]])
+    expected = entropy_attention(q, k, v, mask)
+    found = []
+    for device in dict.fromkeys((torch.device("cpu"), pick_device())):
+        paths: dict[str, list[str]] = {}
+        for name, autocast in PRECISIONS.items():
+            if pick_precision(name, device) != autocast:
+                continue
+            dtype = autocast or torch.float32
+            path = attention_path(device, dtype, q.shape[-1]).value
+            paths.setdefault(path, []).append(name)
+            inputs = (x.to(device, dtype) for x in (q, k, v))
+            values = [x.detach().float().cpu() for x in entropy_attention(*inputs, mask.to(device))]
+            error = max((a - b).abs().max().item() for a, b in zip(values, expected, strict=True))
+            if not error < (0.001 if autocast is None else 0.05):
+                raise EvacapError(
+                    f"{path} on {device} in {name} deviates by {error:.2g} from the CPU",
+                    "use --device cpu, or another version of PyTorch",
+                )
+        found.append(f"{device}: " + ", ".join(f"{path} ({', '.join(n)})" for path, n in paths.items()))
+    return "; ".join(found)
+
+
 def _reader(reader: str) -> Callable[[], str]:
     def check() -> str:
         from evacap_cli.media import read_audio, read_frames
@@ -206,6 +238,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "libraries": _libraries,
     "devices": _devices,
     "precision": _precision,
+    "attention": _attention,
     "decord": _reader("decord"),
     "PyAV": _reader("pyav"),
     "models": _models,

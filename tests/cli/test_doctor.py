@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
+from evacap_cli.model import attention
 from evacap_cli.tasks import doctor
 from evacap_cli.tasks.doctor import CheckWarning, run_check
 
@@ -39,6 +42,7 @@ def test_all_is_well_here(evacap: Evacap) -> None:
         "libraries",
         "devices",
         "precision",
+        "attention",
         "decord",
         "PyAV",
         "models",
@@ -59,6 +63,27 @@ def test_a_failure_ends_with_1_and_shows_its_cure(evacap: Evacap, monkeypatch: p
     assert "fine: 1.0" in result.stdout
     assert "cure: reinstall" in result.stdout
     assert "sound" in result.stderr
+
+
+def test_the_attention_kernel_is_named() -> None:
+    result = run_check("attention", doctor.CHECKS["attention"])
+    assert result.status == "ok"
+    assert "cpu: aten::_scaled_dot_product_flash_attention_for_cpu (fp32" in result.found
+
+
+def test_a_wrong_attention_kernel_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attention._KERNELS[attention.AttentionPath.CPU]
+
+    def wrong(q: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        output, mean_key, lse = right(q, *others)
+        return output, mean_key, lse + (1.0 if q.dtype == torch.bfloat16 else 0)
+
+    monkeypatch.setitem(attention._KERNELS, attention.AttentionPath.CPU, wrong)
+    monkeypatch.setattr("evacap_cli.tasks.devices.can_multiply", lambda dtype: True)
+    result = run_check("attention", doctor.CHECKS["attention"])
+    assert result.status == "fail"
+    assert "on cpu in bf16 deviates by" in result.found
+    assert "--device cpu" in result.cure
 
 
 def test_no_java_is_a_warning_with_a_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evacap_cli.model.attention import attention_path
 from evacap_cli.report.latency import TimingRow
 from evacap_cli.tasks.speed import _compare, _summarise
 
@@ -138,3 +139,27 @@ def test_audio_only_is_what_others_are_compared_with() -> None:
     assert [each.to_audio_only for each in rows] == [2, 4, 1]
     _compare(rows[:2])
     assert [each.to_audio_only for each in rows[:2]] == [1, 2]
+
+
+def test_debug_names_the_attention_kernel(evacap: Evacap, tmp_path: Path) -> None:
+    attention_path.cache_clear()
+    args = (
+        "speed",
+        "--model",
+        "evacap-tiny",
+        "--frames",
+        "1",
+        "--threads",
+        1,
+        *QUICK,
+        "-o",
+        tmp_path / "out",
+    )
+    result = evacap(*args, "--device", "cpu", "--debug")
+    assert result.exit_code == 0, result.output
+    kernel = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    assert [line for line in result.stderr.splitlines() if line.startswith("debug:")] == [
+        f"debug: attention with entropy on cpu, float32, head size 64: {kernel}"
+    ]
+    attention_path.cache_clear()
+    assert "debug:" not in evacap(*args, "--device", "cpu").stderr
