@@ -29,6 +29,7 @@ from evacap_cli.tasks.devices import pick_precision
 from evacap_cli.tasks.speed import TimedModel, environment, noise_clips
 
 BEAM, WORDS = 4, 20
+CPU = torch.device("cpu")
 
 
 class OldAttention(nn.Module):
@@ -47,8 +48,13 @@ class OldAttention(nn.Module):
         return self.proj((weights @ v).transpose(1, 2).flatten(2))
 
 
-def public_model(repository: Path, frames: int) -> Callable[[Tensor, Tensor], Any]:
-    """Returns a function of fbank and pixels that captions with the public code."""
+def public_model(
+    repository: Path, frames: int, device: torch.device = CPU, words: int = WORDS
+) -> Callable[[Tensor, Tensor], Any]:
+    """Returns a function of fbank and pixels that captions with the public code.
+
+    pixels: (B, 3, S, S) for one frame, else (B, 3, N, S, S).
+    """
     import timm.models.vision_transformer as vit
 
     vit.Attention = OldAttention  # type: ignore[misc]
@@ -58,21 +64,23 @@ def public_model(repository: Path, frames: int) -> Callable[[Tensor, Tensor], An
 
     torch.manual_seed(0)
     encoder = CAVMAEFT(label_dim=527, modality_specific_depth=11, num_frames=max(frames, 1), tr_pos=True)
-    words = SimpleNamespace(cls_token_id=101, sep_token_id=102)
-    model = get_avcap_model(words, encoder, {"mode": "captioning" if frames else "audio_captioning"}).eval()
-    model.decoder.max_steps = WORDS + 2
-    model.textual.output.bias.data[words.sep_token_id] = -1e9
+    ids = SimpleNamespace(cls_token_id=101, sep_token_id=102)
+    model = get_avcap_model(ids, encoder, {"mode": "captioning" if frames else "audio_captioning"})
+    model = model.to(device).eval()
+    model.decoder.max_steps = words + 2
+    model.textual.output.bias.data[ids.sep_token_id] = -1e9
 
     @torch.no_grad()
     def run(fbank: Tensor, pixels: Tensor) -> Any:
-        return model({"audio": fbank, "visual": pixels, "torch_id": torch.zeros(1)})["predictions"]
+        clip = {"audio": fbank, "visual": pixels, "torch_id": torch.zeros(1, device=device)}
+        return model(clip)["predictions"]
 
     return run
 
 
 def our_model(preset: str, frames: int, precision: str) -> Callable[[Tensor, Tensor | None], Any]:
-    autocast = pick_precision(precision, torch.device("cpu"))
-    model = TimedModel.open(preset).model(frames, torch.device("cpu"), autocast, False)
+    autocast = pick_precision(precision, CPU)
+    model = TimedModel.open(preset).model(frames, CPU, autocast, False)
 
     def run(fbank: Tensor, pixels: Tensor | None) -> Any:
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
@@ -92,7 +100,7 @@ def main() -> None:
     results = []
     for frames in map(int, args.frames.split(",")):
         features = FeatureSettings.from_dict(TimedModel.open("evacap-base").features)
-        fbank, pixels = noise_clips(features, max(frames, 1), 1, torch.device("cpu"))
+        fbank, pixels = noise_clips(features, max(frames, 1), 1, CPU)
         assert pixels is not None
         theirs = pixels[:, 0] if frames <= 1 else pixels.transpose(1, 2)
         runs: dict[str, Callable[[], Any]] = {}
@@ -122,7 +130,7 @@ def main() -> None:
         })  # fmt: skip
         print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     print(json.dumps({"beam": BEAM, "words": WORDS, "results": results,
-                      **environment(torch.device("cpu"), None)}, indent=1))  # fmt: skip
+                      **environment(CPU, None)}, indent=1))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -125,9 +125,12 @@ def _attention() -> str:
             dtype = autocast or torch.float32
             path = attention_path(device, dtype, q.shape[-1]).value
             paths.setdefault(path, []).append(name)
-            inputs = (x.to(device, dtype) for x in (q, k, v))
-            values = [x.detach().float().cpu() for x in entropy_attention(*inputs, mask.to(device))]
-            error = max((a - b).abs().max().item() for a, b in zip(values, expected, strict=True))
+            results = entropy_attention(
+                q.to(device, dtype), k.to(device, dtype), v.to(device, dtype), mask.to(device)
+            )
+            error = max(
+                (a.float().cpu() - b).abs().max().item() for a, b in zip(results, expected, strict=True)
+            )
             if not error < (0.001 if autocast is None else 0.05):
                 raise EvacapError(
                     f"{path} on {device} in {name} deviates by {error:.2g} from the CPU",

@@ -1,0 +1,88 @@
+"""`benchmarks/gpu.py`: every aim has a row, and a value that was not measured says so."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.benchmarks.scripts import scripts_of
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[Any]:
+    with scripts_of("") as script:
+        yield script("gpu")
+
+
+def test_every_aim_has_a_result(gpu: Any) -> None:
+    values = {"one clip": 12.0, "batch": 599.9, "picture tower": 0.7, "attention fp32": 3.1}
+    table = gpu.Results(values, {"public": "needs --avcap"}).table(dry=False)
+    results = {key: row[2:] for key, row in zip(gpu.AIMS, table, strict=True)}
+    assert results["one clip"] == ["12", "pass"]
+    assert results["batch"] == ["599.9", "miss"]
+    assert results["picture tower"] == ["0.7", "pass"]
+    assert results["attention fp32"] == ["3.1", "miss"]
+    assert results["public"] == ["", "not measured: needs --avcap"]
+    assert results["training"] == ["", "not measured: no measurement ran"]
+
+
+def test_a_dry_run_passes_nothing(gpu: Any) -> None:
+    table = gpu.Results(dict.fromkeys(gpu.AIMS, 1.0)).table(dry=True)
+    assert {row[3] for row in table} == {"dry run: small sizes, no result"}
+
+
+def test_a_measurement_that_fails_or_has_no_time_is_not_measured(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = gpu.Run(torch.device("cpu"), gpu.DRY, None)
+
+    def fails() -> None:
+        raise RuntimeError("out of memory")
+
+    def works() -> None:
+        run.results.values["public"] = 100.0
+
+    measurements = [
+        (("one clip",), 1, fails),
+        (("public",), 1, works),
+        (("batch", "picture tower"), 1000, fails),
+    ]
+    monkeypatch.setattr(run, "measurements", lambda: measurements)
+    results = run.measure(60)
+    assert results.values == {"public": 100.0}
+    assert results.reasons["one clip"] == "RuntimeError: out of memory"
+    assert results.reasons["batch"] == results.reasons["picture tower"] == "no time left"
+    assert "limit.py" in results.reasons["cpu"]
+
+
+def test_it_needs_a_gpu_or_a_dry_run(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "--dry-run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_measures_everything_but_what_needs_the_public_code(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--dry-run", "--device", "cpu", "--out", str(out)])
+    gpu.main()
+    results = json.loads(out.read_text())
+    assert results["dry run"] is True
+    missing = [row for row in results["results"] if not row[2]]
+    assert [row[3].partition(":")[0] for row in missing] == ["not measured", "not measured"]
+    assert "needs --avcap" in missing[0][3]
+    assert "limit.py" in missing[1][3]
+    path = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    assert results["other"]["attention fp32: ms"]["path"] == path
+    assert path in capsys.readouterr().out
