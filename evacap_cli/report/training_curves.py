@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from evacap_cli.atomic import written_whole
 
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("loss a word", {"caption": "training", "validation": "validation"}),
+    ("loss per word", {"caption": "training", "validation": "validation"}),
     ("CIDEr", {"validation_cider": "validation"}),
     ("learning rate", {"lr": ""}),
     ("mean gate", {"gate_matched": "own picture", "gate_shuffled": "another clip's picture"}),

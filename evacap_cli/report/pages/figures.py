@@ -82,8 +82,7 @@ def line_chart(
     if not lines:
         return None
     xs = [point[0] for line in lines for point in line.points]
-    ys = [y for line in lines for point in line.points for y in point[1:] if math.isfinite(y)]
-    low, high = min(ys), max(ys)
+    low, high = _y_range(lines)
     room = (high - low) * 0.06 or abs(high) * 0.05 or 0.5
     low = 0.0 if 0 <= low < (high - low) * 2 else low - room
     whole_x = all(x == int(x) for x in xs)
@@ -93,7 +92,11 @@ def line_chart(
     parts, legend, rows = [], [], []
     for i, line in enumerate(lines):
         name = f"s{(i if line.colour is None else line.colour) % COLOURS}"
-        between = [(x, a, b) for x, _, a, b in line.points if math.isfinite(a) and math.isfinite(b)]
+        between = [
+            (x, max(a, low), min(b, high))
+            for x, _, a, b in line.points
+            if math.isfinite(a) and math.isfinite(b)
+        ]
         if len(between) > 1:
             edge = [(x, b) for x, _, b in between] + [(x, a) for x, a, _ in reversed(between)]
             parts.append(f'<polygon class="{name} band" points="{plot.points(edge)}"/>')
@@ -130,7 +133,7 @@ def interval_chart(
         return SIDE + (value - low) / (high - low) * (WIDE - 2 * SIDE)
 
     drawn, rows = [], []
-    for value in ticks(low, high, 5):
+    for value in ticks(low, high, 6):
         drawn.append(f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{bottom}"/>')
         drawn.append(f'<text class="middle" x="{x(value):.1f}" y="{bottom + 15}">{value:g}</text>')
     drawn.append(f'<text class="middle" x="{WIDE / 2}" y="{bottom + 32}">{escape(label)}</text>')
@@ -258,6 +261,16 @@ def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float
     return [round(i * step, 12) + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def _y_range(lines: Sequence[Line]) -> tuple[float, float]:
+    """The range of all values and intervals. An interval is cut where it would make the differences between the values
+    invisible; the table of the figure has its ends."""
+    values = [y for line in lines for _, y, _, _ in line.points]
+    low, high = min(values), max(values)
+    most = max(high - low, abs(high), abs(low))
+    ends = [y for line in lines for point in line.points for y in point[2:] if math.isfinite(y)]
+    return max(min([low, *ends]), low - most), min(max([high, *ends]), high + most)
+
+
 def _cell(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else ""
 
@@ -269,7 +282,7 @@ def _text(text: str, x: float, y: float, room: float) -> str:
     if len(text) > fits:
         half = (fits - 1) // 2
         title, text = f"<title>{escape(text)}</title>", f"{text[:half]}…{text[-half:]}"
-    return f'<text x="{x:g}" y="{y:g}">{escape(text)}{title}</text>'
+    return f'<text class="name" x="{x:g}" y="{y:g}">{escape(text)}{title}</text>'
 
 
 def _svg(label: str, parts: Sequence[str], height: float) -> Markup:

@@ -43,7 +43,7 @@
     button.addEventListener("click", () => {
       const table = button.parentElement.parentElement.querySelector("table");
       const plain = (text) => (text !== "" && isFinite(text) ? Number(text) : text);
-      download(csv([...table.rows].map((row) => [...row.cells].map((c) => plain(c.textContent)))), button.dataset.name);
+      download(csv([...table.rows].map((row) => [...row.cells].map((c) => plain(c.title || c.textContent)))), button.dataset.name);
     });
   }
 
@@ -101,7 +101,7 @@
     const names = [];
     row[CURVES].forEach((values, which) => {
       if (!values.some((v) => v !== null)) return;
-      names.push(make("b", which ? "second" : "", which ? "entropy" : "gate"));
+      names.push(make("b", which ? "second" : "", which ? "entropy, 0 to 1" : "gate, 0 to 1"));
       const line = document.createElementNS(SVG, "polyline");
       const step = 260 / values.length;
       const points = values.flatMap((v, i) => v === null ? [] : [[i * step, v], [(i + 1) * step, v]]);

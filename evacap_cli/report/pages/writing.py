@@ -19,6 +19,7 @@ from evacap_cli.report.pages.model import Clip, ClipList, Page
 from evacap_cli.version import __version__
 
 ROWS, PICTURES = 500, 100  # clips in one piece of JSON with texts, and with pictures
+NAME = 56  # characters of a name that are shown in tables and legends
 BUFFER = 64  # pieces of HTML per write
 POLICY = (
     "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; img-src 'self' file: data:; "
@@ -45,6 +46,7 @@ def write_page(page: Page, file: IO[bytes]) -> None:
             head=None if page.clips is None else safe_json(_head(page.clips)),
             pieces=() if page.clips is None else _pieces(page.clips.clips()),
             version=__version__,
+            longest=NAME,
         )
     )
     stream.enable_buffering(BUFFER)
@@ -56,6 +58,11 @@ def safe_json(value: Any) -> Markup:
     """JSON that is safe in a script element, whatever its strings contain."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(UNSAFE))
+
+
+def shortened(text: str) -> str:
+    """A long name without its middle, as page.js shows it."""
+    return text if len(text) <= NAME else f"{text[: NAME // 2 - 1]}…{text[1 - NAME // 2 :]}"
 
 
 def _head(clips: ClipList) -> dict[str, Any]:
@@ -104,13 +111,15 @@ def _finite(value: float | None, digits: int) -> float | None:
 
 @cache
 def _templates() -> Environment:
-    return Environment(
+    made = Environment(
         loader=PackageLoader("evacap_cli.report.pages", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["shortened"] = shortened
+    return made
 
 
 def _part(name: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from evacap_cli.report.pages import Clip, ClipList, Column, Figure, Page
 from evacap_cli.report.pages.figures import histogram
-from evacap_cli.tasks.reporting.folders import word_change
+from evacap_cli.tasks.reporting.folders import counted, word_change
 from evacap_cli.tasks.reporting.pages import link, save_page, setting_facts, version_facts
 from evacap_cli.tasks.reporting.pictures import (
     PictureFiles,
@@ -103,7 +103,7 @@ def report_captions(
     ]
     page = Page(
         title=f"Captions: {table.name}",
-        lead=f"{survey.rows:,} {'clip' if survey.rows == 1 else 'clips'} from {table}",
+        lead=f"{counted(survey.rows, 'clip')} from {table}",
         counts=counts,
         facts=[*run.facts, *setting_facts(settings), ("table", str(table)), *version_facts()],
         figures=[figure for figure in made if figure is not None],

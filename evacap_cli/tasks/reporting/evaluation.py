@@ -12,7 +12,7 @@ from evacap_cli.report.pages import Clip, ClipList, Column, Page, Table
 from evacap_cli.report.pages.figures import Interval, interval_chart
 from evacap_cli.report.tables import number as cell
 from evacap_cli.tasks.evaluation import file_name
-from evacap_cli.tasks.reporting.folders import Facts, csv_rows, prefixes, word_change
+from evacap_cli.tasks.reporting.folders import Facts, counted, csv_rows, prefixes, word_change
 from evacap_cli.tasks.reporting.pages import version_facts
 from evacap_cli.tasks.reporting.robustness import HELP
 from evacap_cli.tasks.reporting.stored_clips import PageTarget, Result, StoredClips
@@ -51,9 +51,8 @@ def evaluation_page(folders: Sequence[Path], facts: Facts, target: PageTarget) -
         title="Evaluation"
         if len(folders) == 1
         else "Evaluation: " + " and ".join(p.rstrip(": ") for p in prefixes(folders)),
-        lead=f"{len(models)} {'model' if len(models) == 1 else 'models'}, {count} {'clip' if count == 1 else 'clips'}; "
+        lead=f"{counted(len(models), 'model')}, {counted(count, 'clip')}; "
         "the values of the paper are for the AudioCaps test set",
-        counts=[("models", str(len(models))), ("clips", str(count))],
         facts=[
             *facts,
             ("clip names", models[0]["id_hash"]),

@@ -19,6 +19,11 @@ def prefixes(folders: Sequence[Path]) -> list[str]:
     ]
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: `1 clip`, `1,200 clips`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)

@@ -13,7 +13,7 @@ from evacap_cli.metrics.mixture_scores import ModelSweep, SweepPoint
 from evacap_cli.report.pages import Clip, ClipList, Column, Figure, Page, Table
 from evacap_cli.report.pages.figures import COLOURS, Interval, Line, interval_chart, line_chart
 from evacap_cli.report.robustness_figure import SHOWN, axis_label, tables
-from evacap_cli.tasks.reporting.folders import Facts, csv_rows, prefixes, word_change
+from evacap_cli.tasks.reporting.folders import Facts, counted, csv_rows, prefixes, word_change
 from evacap_cli.tasks.reporting.pages import version_facts
 from evacap_cli.tasks.reporting.stored_clips import PageTarget, Result, StoredClips
 from evacap_cli.tasks.reporting.tables import number
@@ -75,12 +75,8 @@ def robustness_page(folders: Sequence[Path], facts: Facts, target: PageTarget) -
         title="Robustness"
         if len(folders) == 1
         else "Robustness: " + " and ".join(p.rstrip(": ") for p in prefixes(folders)),
-        lead=f"Captions of {first['clips']} clips by {label}, {len(first['pairings'])} seeds",
-        counts=[
-            ("models", str(len(models))),
-            ("clips", str(first["clips"])),
-            ("seeds", str(len(first["pairings"]))),
-        ],
+        lead=f"{counted(len(models), 'model')}, {counted(first['clips'], 'clip')}, perturbation {perturb}, "
+        f"{counted(len(first['pairings']), 'seed')}",
         facts=[*facts, *described, *version_facts()],
         figures=[figure for figure in figures if figure is not None],
         tables=[Table(title, header, rows) for title, header, rows in tables(models, perturb, graded)],
@@ -112,6 +108,8 @@ def _sweep_lines(model: ModelSweep, name: str, kept: bool, scale: float, colour:
             ends = intervals.get(name, (NAN, NAN))
             value, low, high = (number * (100 if kept else 1) for number in (values[name], *ends))
             points.append((point.at * scale, value, low, high))
+        elif kept and point.at == 0:  # the value that the others are a share of
+            points.append((0.0, 100.0, NAN, NAN))
     yield Line(model.name, points, colour=colour)
     if model.preset.endswith("-base"):  # the values of the paper would only stretch the axis of a small model
         paper = [(point.at, point.paper[name]) for point in model.points if name in point.paper]

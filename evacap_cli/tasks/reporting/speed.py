@@ -10,7 +10,7 @@ from pathlib import Path
 from evacap_cli.report.latency import TimingRow, Timings, times_table
 from evacap_cli.report.pages import Page, Table
 from evacap_cli.report.pages.figures import COLOURS, Line, line_chart, stacked_bars
-from evacap_cli.tasks.reporting.folders import Facts, prefixes
+from evacap_cli.tasks.reporting.folders import Facts, counted, prefixes
 from evacap_cli.tasks.reporting.pages import setting_facts
 from evacap_cli.tasks.reporting.stored_clips import PageTarget
 
@@ -45,7 +45,7 @@ def speed_page(folders: Sequence[Path], facts: Facts, target: PageTarget) -> Pag
         ratios.append(Line(f"{model}, paper", [(x, y, NAN, NAN) for x, y in sorted(paper.items())], dashed=True,
                            colour=models.index(model) % COLOURS))  # fmt: skip
     bars = [
-        (f"{row.model}, {row.frames} frames, {row.decoding}",
+        (f"{row.model}, {counted(row.frames, 'frame')}, {row.decoding}",
          [(stage, seconds) for stage, seconds in row.seconds.items() if stage != "all"])
         for row in rows
     ]  # fmt: skip

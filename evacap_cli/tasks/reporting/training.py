@@ -30,6 +30,19 @@ LINES = {
     }
 }
 """Panels with more lines than the figure `curves.png`."""
+NAMES = {
+    "caption": "training loss",
+    "validation": "validation loss",
+    "validation_cider": "CIDEr",
+    "lr": "learning rate",
+    "clips_per_second": "clips/s",
+    "gate_matched": "gate, own picture",
+    "gate_shuffled": "gate, another clip's picture",
+    "sample_gate": "gate of the samples, own picture",
+    "sample_gate_shuffled": "gate of the samples, another clip's picture",
+    "match": "cross-entropy, own pair or not",
+}
+"""Titles of the columns of `metrics.jsonl`; the other columns keep their names."""
 GATES = {
     "gate": ("gate", "mean gate of the clip"),
     "gate_shuffled": ("gate, other picture", "mean gate with the picture of another clip"),
@@ -113,7 +126,7 @@ def _evaluations(logs: Mapping[str, Log], many: bool) -> Table | None:
          *(f"{row[n]:.4g}" if _is_number(row.get(n)) else "" for n in columns)]
         for prefix, row in rows
     ]  # fmt: skip
-    return Table("Evaluations", ("step", *columns), cells) if cells else None
+    return Table("Evaluations", ("step", *(NAMES.get(n, n) for n in columns)), cells) if cells else None
 
 
 def _differences(configs: Mapping[str, Mapping[str, Any]]) -> Table | None:

@@ -48,6 +48,16 @@ def test_lines_stay_inside_the_figure() -> None:
     assert [name for name, _ in figure.legend] == [BAD, "paper"]
 
 
+def test_a_huge_interval_does_not_flatten_the_lines() -> None:
+    figure = line_chart("kept", "x", "y", [Line("a", [(0, 100, math.nan, math.nan), (1, 80, 0, 1e6)])])
+    assert figure is not None
+    assert figure.table is not None
+    assert figure.table.rows[1][-1] == "1e+06"
+    line = next(e for e in ElementTree.fromstring(str(figure.svg)) if e.tag == "polyline")
+    (_, first), (_, second) = (map(float, pair.split(",")) for pair in line.get("points", "").split())
+    assert second - first > 10  # pixels
+
+
 def test_bars_are_as_long_as_their_parts() -> None:
     figure = stacked_bars("time", "s", [("a", [("x", 1.0), ("y", 3.0)]), ("b", [("x", 2.0)])])
     assert figure is not None

@@ -67,3 +67,10 @@ def test_pictures_in_the_page_stand_apart_from_the_text() -> None:
     assert "data:" not in rows
     ((piece, pictures),) = re.findall(r'class="pictures p(\d+)">(.*?)</script>', text)
     assert (piece, json.loads(pictures)[50]) == ("1", list(shown))
+
+
+def test_long_names_are_shortened_and_kept_whole_in_the_title() -> None:
+    long = "a" * 40 + "b" * 40
+    text = html(Page("Names", tables=[Table("Table", ["name"], [[long], ["  short"]])]))
+    assert f'title="{long}">{"a" * 27}…{"b" * 27}</th>' in text
+    assert ">short</th>" in text

@@ -167,13 +167,16 @@ def test_speed_has_stages_and_the_paper(tmp_path: Path) -> None:
 
 def test_training_has_curves_samples_and_changed_settings(tmp_path: Path) -> None:
     page = training_page([run_folder(tmp_path / "run", {"lr": 0.125})], (), PageTarget(tmp_path / "p.html"))
-    assert [figure.title for figure in page.figures] == ["loss a word", "learning rate", "mean gate"]
+    assert [figure.title for figure in page.figures] == ["loss per word", "learning rate", "mean gate"]
     assert [name for name, _ in page.figures[2].legend] == [
         "training, own picture", "training, another clip's picture", "validation samples, own picture",
     ]  # fmt: skip
     assert ("metadata.training.lr", "0.125") in page.facts
     assert ("lowest validation loss", "2.500") in page.counts
     evaluations, differences = page.tables
+    assert evaluations.header == (
+        "step", "training loss", "learning rate", "validation loss", "gate of the samples, own picture",
+    )  # fmt: skip
     assert evaluations.rows == [["2", "3", "0.1", "3.5", "0.9"], ["4", "2", "0.1", "2.5", ""]]
     assert differences.rows == [["training.lr", str(read_config("evacap-tiny").training.lr), "0.125"]]
     assert page.clips is not None
