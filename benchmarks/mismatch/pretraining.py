@@ -117,7 +117,7 @@ def pretrain(
         torch.manual_seed(settings.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(step, settings)
-        rows = np.sort(rng.choice(len(data), settings.batch_size, replace=False))
+        rows = np.sort(rng.choice(len(data), min(settings.batch_size, len(data)), replace=False))
         draw = Augmentation((settings.seed, step), settings.freq_mask, settings.time_mask)
         fbank, pixels, _ = data.batch(rows.tolist(), draw).inputs(device, data.features)
         assert pixels is not None

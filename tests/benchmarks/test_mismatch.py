@@ -232,7 +232,7 @@ def test_all_of_it_from_nothing_to_the_tables_and_again(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    small = ("--clips", 70, "--scale", 0.005, "--seeds", 0, "--set", "test", "--arms", ",".join(ARMS))
+    small = ("--clips", 70, "--scale", 0.001, "--seeds", 0, "--set", "test", "--arms", ",".join(ARMS))
     script("run.py", *small)
     made = {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
     assert len(made) == len(ARMS) + 1, "the words', too"
