@@ -41,6 +41,9 @@ class Hypotheses:
     logprob: Tensor
     score: Tensor
 
+    def clone(self) -> Hypotheses:
+        return Hypotheses(self.tokens.clone(), self.length.clone(), self.logprob.clone(), self.score.clone())
+
     @classmethod
     def concatenate(cls, parts: Sequence[Hypotheses], rows: Sequence[Tensor]) -> Hypotheses:
         """Merges the hypotheses of parts of a batch. rows: the clips of each part, bool (B,)."""
@@ -54,83 +57,127 @@ class Hypotheses:
 class WordRules(Protocol):
     """Which words may come next."""
 
-    def forbidden(self, tokens: Tensor) -> Tensor:
-        """tokens so far, int64 (B, K, t) -> bool (B, K, V)."""
+    def forbidden(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """tokens: int64 (B, K, L), of which those after `position`, int64 (1,), are not chosen yet. bool (B, K, V)."""
         ...
 
 
-def beam_search(step: Callable[[Tensor, int], Tensor], reorder: Callable[[Tensor], None], batch: int,
-                settings: BeamSettings, device: torch.device,
-                rules: WordRules | None = None) -> Hypotheses:  # fmt: skip
+class Decoding(Protocol):
+    """What `BeamSearch` needs of a decoder."""
+
+    def step(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """Logits (B, K, V) of the words after `position`, int64 (1,). tokens: int64 (B, K, L), chosen up to there."""
+        ...
+
+    def reorder(self, parent: Tensor) -> None:
+        """Takes over what each new beam continues. parent: int64 (B, K)."""
+        ...
+
+
+class BeamSearch:
     """Finds each clip's best hypothesis.
 
-    `step(tokens, t)` takes all tokens so far (B, K, t + 1) and returns the next word's logits (B, K, vocab);
-    `reorder(parents)` tells the caller which beam (B, K) each new beam continues. The rules are those of the public
-    AVCap code: candidates are the best 2K continuations, an ended one counts if fewer than K open ones rank before it,
-    a clip is done when no open beam can still win, and at the last step whatever leads is taken.
+    The rules are those of the public AVCap code: candidates are the best 2K continuations, an ended one counts if fewer
+    than K open ones rank before it, a clip is done when no open beam can still win, and at the last step whatever leads
+    is taken.
+
+    Every tensor keeps its shape and place from word to word and no value is read by Python, so that `advance` can be
+    recorded once and repeated by the device (`graphs`), if `decoding` and `rules` keep to that, too.
     """
-    K, L, eos = settings.beams, settings.max_length, settings.eos
-    tokens = torch.full((batch, K, L), settings.pad, dtype=torch.long, device=device)
-    tokens[..., 0] = settings.bos
-    scores = torch.zeros(batch, K, device=device)
-    scores[:, 1:] = -1e9  # all beams start equal: only the first may branch
-    best = Hypotheses(
-        tokens[:, 0].clone(),
-        torch.ones(batch, dtype=torch.long, device=device),
-        torch.full((batch,), float("-inf"), device=device),
-        torch.full((batch,), float("-inf"), device=device),
-    )
-    done = torch.zeros(batch, dtype=torch.bool, device=device)
-    for t in range(L - 1):
-        logits = step(tokens[..., : t + 1], t).float()
-        if t + 1 < settings.min_length:
-            logits[..., eos] = float("-inf")
+
+    def __init__(self, decoding: Decoding, batch: int, settings: BeamSettings, device: torch.device,
+                 rules: WordRules | None = None) -> None:  # fmt: skip
+        B, K, L = batch, settings.beams, settings.max_length
+        self.decoding, self.settings, self.rules = decoding, settings, rules
+        self.tokens = torch.empty(B, K, L, dtype=torch.long, device=device)
+        self.scores = torch.empty(B, K, device=device)
+        self.done = torch.empty(B, dtype=torch.bool, device=device)
+        self.position = torch.empty(1, dtype=torch.long, device=device)
+        self.best = Hypotheses(
+            torch.empty(B, L, dtype=torch.long, device=device),
+            torch.empty(B, dtype=torch.long, device=device),
+            torch.empty(B, device=device),
+            torch.empty(B, device=device),
+        )
+        penalties = [((5 + length) / 6) ** settings.length_penalty for length in range(L)]
+        self.penalties = torch.tensor(penalties, device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Goes back to the first word. `decoding` and `rules` are to be reset by the caller."""
+        self.tokens.fill_(self.settings.pad)
+        self.tokens[..., 0] = self.settings.bos
+        self.scores.fill_(0.0)
+        self.scores[:, 1:] = -1e9  # all beams start equal: only the first may branch
+        self.done.fill_(False)
+        self.position.fill_(0)
+        self.best.tokens.copy_(self.tokens[:, 0])
+        self.best.length.fill_(1)
+        self.best.logprob.fill_(float("-inf"))
+        self.best.score.fill_(float("-inf"))
+
+    def run(self, advance: Callable[[], None] | None = None, check_every: int = 1) -> Hypotheses:
+        """The best hypotheses. advance: what takes one step, `self.advance` by default. check_every: after how many
+        words the search asks whether all clips are done, for which it waits for the device."""
+        advance = advance or self.advance
+        steps = self.settings.max_length - 1
+        for step in range(1, steps + 1):
+            advance()
+            if step < steps and step % check_every == 0 and bool(self.done.all()):
+                break
+        return self.best
+
+    def advance(self) -> None:
+        """One word for all beams of all clips. Clips that are done keep their hypothesis."""
+        K, L, eos = self.settings.beams, self.settings.max_length, self.settings.eos
+        following = self.position + 1
+        is_last = following == L - 1
+        logits = self.decoding.step(self.tokens, self.position).float()
+        if self.settings.min_length > 1:
+            too_short = following < self.settings.min_length
+            logits[..., eos] = logits[..., eos].masked_fill(too_short, float("-inf"))
         vocab = logits.shape[-1]
         chances = logits.log_softmax(-1)
-        if rules is not None:  # after the softmax: a caption that had to avoid its best words scores lower
-            chances = chances.masked_fill(rules.forbidden(tokens[..., : t + 1]), float("-inf"))
-        totals = (chances + scores[..., None]).flatten(1)
+        if (
+            self.rules is not None
+        ):  # after the softmax: a caption that had to avoid its best words scores lower
+            chances = chances.masked_fill(self.rules.forbidden(self.tokens, self.position), float("-inf"))
+        totals = (chances + self.scores[..., None]).flatten(1)
         ranked, index = totals.topk(min(2 * K, totals.shape[1]), dim=1)
         parent, word = index // vocab, index % vocab
         # Nothing open can beat what is finished, even at the greatest length.
-        done = done | (best.score >= ranked[:, 0] / _penalty(L - 1, settings))
-        ended = word == eos if t + 1 < L - 1 else torch.ones_like(word, dtype=torch.bool)
-        reachable = ended & ((~ended).cumsum(1) < K) & ~done[:, None]
-        _keep_best(best, reachable, ranked / _penalty(t + 1, settings), ranked, tokens, parent, t, eos)
-        if t + 1 == L - 1 or bool(done.all()):
-            break
+        self.done |= self.best.score >= ranked[:, 0] / self.penalties[-1]
+        ended = (word == eos) | is_last
+        reachable = ended & ((~ended).cumsum(1) < K) & ~self.done[:, None]
+        score = ranked / self.penalties.index_select(0, following)
+        self._keep_best(score.masked_fill(~reachable, float("-inf")), ranked, parent, following)
         open_first = ended.long().argsort(dim=1, stable=True)[:, :K]
         parent, word = parent.gather(1, open_first), word.gather(1, open_first)
-        scores = ranked.gather(1, open_first)
-        tokens = tokens.gather(1, parent[..., None].expand(-1, -1, L))
-        tokens[..., t + 1] = word
-        reorder(parent)
-    return best
+        self.scores.copy_(ranked.gather(1, open_first))
+        self.tokens.copy_(self.tokens.gather(1, parent[..., None].expand(-1, -1, L)))
+        self.tokens.index_copy_(2, following, word[..., None])
+        self.decoding.reorder(parent)
+        self.position.copy_(following)
 
-
-def _penalty(length: int, settings: BeamSettings) -> float:
-    return ((5 + length) / 6) ** settings.length_penalty
-
-
-def _keep_best(best: Hypotheses, allowed: Tensor, score: Tensor, total: Tensor, tokens: Tensor, parent: Tensor,
-               t: int, eos: int) -> None:  # fmt: skip
-    """Takes over each clip's best allowed candidate (B, 2K) where it beats what the clip has."""
-    top, place = score.masked_fill(~allowed, float("-inf")).max(dim=1)
-    better = top > best.score
-    beam = parent.gather(1, place[:, None])
-    candidate = tokens.gather(1, beam[..., None].expand(-1, -1, tokens.shape[2]))[:, 0]
-    candidate[:, t + 1] = eos
-    best.tokens = torch.where(better[:, None], candidate, best.tokens)
-    best.length = torch.where(better, t + 2, best.length)
-    best.logprob = torch.where(better, total.gather(1, place[:, None])[:, 0], best.logprob)
-    best.score = torch.where(better, top, best.score)
+    def _keep_best(self, score: Tensor, total: Tensor, parent: Tensor, following: Tensor) -> None:
+        """Takes over each clip's best candidate of (B, 2K) where it beats what the clip has."""
+        best = self.best
+        top, place = score.max(dim=1)
+        better = top > best.score
+        beam = parent.gather(1, place[:, None])
+        candidate = self.tokens.gather(1, beam[..., None].expand(-1, -1, self.tokens.shape[2]))[:, 0]
+        candidate.index_fill_(1, following, self.settings.eos)
+        best.tokens.copy_(torch.where(better[:, None], candidate, best.tokens))
+        best.length.copy_(torch.where(better, following + 1, best.length))
+        best.logprob.copy_(torch.where(better, total.gather(1, place[:, None])[:, 0], best.logprob))
+        best.score.copy_(torch.where(better, top, best.score))
 
 
 class CachedDecoding:
-    """Steps of `beam_search` on a decoder: the prefix once, each word's keys and values once.
+    """Steps of `BeamSearch` on a decoder: the prefix once, each word's keys and values once.
 
-    Every tensor keeps its shape and place from step to step, and numbers that change are tensors: compiled once, a step
-    serves all words.
+    Every tensor keeps its shape and place from step to step, and numbers that change are tensors: compiled or recorded
+    once, a step serves all words.
     """
 
     def __init__(
@@ -148,17 +195,27 @@ class CachedDecoding:
         self.slots = torch.arange(P, P + K, device=device)
         self.position = torch.zeros((), dtype=torch.long, device=device)
 
-    def step(self, tokens: Tensor, t: int) -> Tensor:
+    def reset(self, memory: Tensor, mask: Tensor | None) -> None:
+        """Goes back to the first word, with another memory of the same shape."""
+        P = self.prefix
+        for buffers, values in zip(self.cache, self.decoder.encode_prefix(memory, mask), strict=True):
+            for buffer, value in zip(buffers, values, strict=True):
+                buffer[:, :, :P] = value
+        self.visible[..., :P] = True if mask is None else mask[:, None, None]
+        self.visible[..., P:] = False
+        self.slots.copy_(torch.arange(P, P + len(self.slots), device=self.slots.device))
+        self.position.fill_(0)
+
+    def step(self, tokens: Tensor, position: Tensor) -> Tensor:
         self.visible.index_copy_(3, self.slots, self.own)
-        logits = self.decoder.step(
-            self.cache, self.slots, self.visible, tokens[..., -1], self.position, self.prefix
-        )
+        last = tokens.index_select(2, position)[..., 0]
+        logits = self.decoder.step(self.cache, self.slots, self.visible, last, self.position, self.prefix)
         self.slots += tokens.shape[1]
         self.position += 1
         return logits
 
     def reorder(self, parent: Tensor) -> None:
-        self.visible = self.visible.gather(2, parent[:, None, :, None].expand_as(self.visible))
+        self.visible.copy_(self.visible.gather(2, parent[:, None, :, None].expand_as(self.visible)))
 
 
 class RecomputedDecoding:
@@ -171,9 +228,10 @@ class RecomputedDecoding:
         self.decoder, self.memory = decoder, memory.repeat_interleave(K, dim=0)
         self.mask = None if mask is None else mask.repeat_interleave(K, dim=0)
 
-    def step(self, tokens: Tensor, t: int) -> Tensor:
+    def step(self, tokens: Tensor, position: Tensor) -> Tensor:
         prefix = self.decoder.encode_prefix(self.memory, self.mask)
-        hidden = self.decoder.hidden(prefix, self.mask, tokens.flatten(0, 1))[:, -1]
+        chosen = tokens[..., : int(position) + 1].flatten(0, 1)
+        hidden = self.decoder.hidden(prefix, self.mask, chosen)[:, -1]
         return self.decoder.logits(hidden).unflatten(0, tokens.shape[:2])
 
     def reorder(self, parent: Tensor) -> None:

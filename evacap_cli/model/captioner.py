@@ -12,11 +12,20 @@ Towers that recognise tags (`tag_encoder`) and other kinds of fusion (`fusion_ki
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from evacap_cli.model.adaptive import AdaptiveDecoder, AdaptiveFusion
-from evacap_cli.model.beam import BeamSettings, CachedDecoding, Hypotheses, RecomputedDecoding, beam_search
+from evacap_cli.model.beam import (
+    BeamSearch,
+    BeamSettings,
+    CachedDecoding,
+    Decoding,
+    Hypotheses,
+    RecomputedDecoding,
+)
 from evacap_cli.model.causal_lm import CausalLMDecoder, CausalLMDecoding
 from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
@@ -26,6 +35,7 @@ from evacap_cli.model.evidence_switch import EvidenceSwitch
 from evacap_cli.model.fused import Fused, Tags
 from evacap_cli.model.fusion_kinds import build_fusion
 from evacap_cli.model.generation import Generation
+from evacap_cli.model.graphs import Recordings
 from evacap_cli.model.lexicon import Lexicon
 from evacap_cli.model.losses import Objective, gate_stability, semantic_consistency, smoothed_cross_entropy
 from evacap_cli.model.optimal_transport import OptimalTransport
@@ -58,6 +68,8 @@ class CaptionModel(nn.Module):
         """The words that a caption may contain. Set for models with tag towers when the tokenizer is known."""
         self.packed: torch.dtype | None = None
         """The type of the packed weights; see `packing.pack`."""
+        self.recordings: Recordings | None = None
+        """Recorded kernels of inference on CUDA; see `packing.pack`."""
 
     # -- the forward pass ------------------------------------------------------------------------------------------
 
@@ -94,7 +106,11 @@ class CaptionModel(nn.Module):
 
     def encode_audio(self, fbank: Tensor) -> Tensor:
         """A: the audio tokens (B, T_a, d) of fbank (B, T, F), normalised. Tag towers: the tags, see `tag_encoder`."""
-        return self.finish_audio(self.encoder.audio_tower(fbank))
+
+        def encode(x: Tensor) -> Tensor:
+            return self.finish_audio(self.encoder.audio_tower(x))
+
+        return self._record("audio", encode, fbank)
 
     def encode_picture(self, pixels: Tensor, same: Tensor | None = None) -> Tensor:
         """F_v: the visual tokens (B, T_v, d) of pixels (B, N, 3, S, S), normalised. Tag towers: the tags.
@@ -108,9 +124,11 @@ class CaptionModel(nn.Module):
         distinct = None if same is None else same == torch.arange(N, device=same.device)
         frames = pixels.flatten(0, 1) if distinct is None else pixels[distinct]
         size = FRAMES_PER_PASS if frames.device.type == "cpu" else len(frames)
-        tokens = torch.cat(
-            [self.finish_picture(self.encoder.picture_tower(part[:, None])) for part in frames.split(size)]
-        )
+
+        def encode(x: Tensor) -> Tensor:
+            return self.finish_picture(self.encoder.picture_tower(x[:, None]))
+
+        tokens = torch.cat([self._record("picture", encode, part) for part in frames.split(size)])
         if distinct is not None and same is not None:
             index = distinct.flatten().cumsum(0).sub_(1).view(B, N).gather(1, same)
             tokens = tokens[index.flatten()]
@@ -198,6 +216,12 @@ class CaptionModel(nn.Module):
         shown = shows_something(pixels)
         return shown if frame_mask is None else shown & frame_mask.to(shown.device)
 
+    def _record(self, name: str, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """`encode(x)`, from a recording where there is one."""
+        if self.recordings is None or torch.is_grad_enabled():
+            return encode(x)
+        return self.recordings.encode(name, encode, x)
+
     def finish_audio(self, tower: Tensor) -> Tensor:
         """Applies the shared block to the output of the audio tower, unless it runs on both modalities in `fuse`."""
         return tower if self.unified else self.encoder.align_audio(tower)
@@ -249,7 +273,11 @@ class CaptionModel(nn.Module):
     ) -> Hypotheses:
         """The best hypothesis of each clip. allowed: bool (B, V) or None."""
         inputs = (memory.tokens, memory.mask, settings)
-        decoding: CausalLMDecoding | CachedDecoding | RecomputedDecoding
+        if cached and self.recordings is not None and not isinstance(decoder, CausalLMDecoder):
+            found = self.recordings.search(decoder, *inputs, self.lexicon, allowed)
+            if found is not None:
+                return found
+        decoding: Decoding
         if not cached:
             decoding = RecomputedDecoding(decoder, *inputs)
         elif isinstance(decoder, CausalLMDecoder):
@@ -258,7 +286,7 @@ class CaptionModel(nn.Module):
             decoding = CachedDecoding(decoder, *inputs)
         rules = None if self.lexicon is None or allowed is None else self.lexicon.rules(allowed)
         batch, device = memory.tokens.shape[0], memory.tokens.device
-        return beam_search(decoding.step, decoding.reorder, batch, settings, device, rules)
+        return BeamSearch(decoding, batch, settings, device, rules).run()
 
     def _allowed_words(self, memory: Fused) -> Tensor | None:
         """The words that the lexicon allows for each clip, bool (B, V)."""

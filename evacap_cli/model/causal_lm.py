@@ -101,7 +101,7 @@ class CausalLMDecoder(TextDecoder):
 
 
 class CausalLMDecoding:
-    """Steps of `beam_search` on a language model with a cache: the prompt once a clip, then a word a step."""
+    """Steps of `BeamSearch` on a language model with a cache: the prompt once a clip, then a word a step."""
 
     def __init__(
         self, decoder: CausalLMDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings
@@ -116,13 +116,13 @@ class CausalLMDecoding:
         self.cache.batch_repeat_interleave(settings.beams)
         self.seen = seen.repeat_interleave(settings.beams, dim=0)
 
-    def step(self, tokens: Tensor, t: int) -> Tensor:
+    def step(self, tokens: Tensor, position: Tensor) -> Tensor:
         B, K = tokens.shape[:2]
-        if not t:
+        if not position:
             return self.first.repeat(1, K, 1)
         self.seen = torch.cat((self.seen, self.seen.new_ones(B * K, 1)), dim=1)
         out = self.model(
-            inputs_embeds=self.decoder.embed_words(tokens[..., -1].reshape(-1, 1)),
+            inputs_embeds=self.decoder.embed_words(tokens.index_select(2, position).reshape(-1, 1)),
             attention_mask=self.seen.long(), position_ids=positions_of(self.seen)[:, -1:],
             cache=self.cache, use_cache=True,
         )  # fmt: skip

@@ -82,6 +82,7 @@ class Lexicon(nn.Module):
         self.register_buffer("allowed_by", allowed_by, persistent=False)
         self.register_buffer("named", named, persistent=False)
         self.register_buffer("family", family, persistent=False)
+        self.families = int(family.max()) + 1
         spoken = torch.tensor([i for i, name in enumerate(audioset_classes()) if name in SPEECH])
         self.register_buffer("speech", spoken, persistent=False)
 
@@ -102,24 +103,26 @@ class Lexicon(nn.Module):
         return ~self.named | (classes @ self.allowed_by > 0)
 
     def rules(self, allowed: Tensor) -> Rules:
-        return Rules(allowed, self.family)
+        return Rules(allowed, self.family, self.families)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What `beam_search` asks: words that are not `allowed`, bool (B, V), and those of a family that was said."""
+    """The rules of `BeamSearch`: it does not take words that are not `allowed`, bool (B, V), words of a family of which
+    the caption has one, int64 (V,) with 0 for words without a family, and the last word again."""
 
     allowed: Tensor
     family: Tensor
+    families: int
+    """How many there are, 0 included."""
 
-    def forbidden(self, tokens: Tensor) -> Tensor:
-        """tokens: int64 (B, K, t). Returns bool (B, K, V)."""
-        families = int(self.family.max()) + 1
-        said = torch.zeros(*tokens.shape[:2], families, dtype=torch.bool, device=tokens.device)
-        said.scatter_(2, self.family[tokens], True)
-        said[..., 0] = False
-        forbidden = said[..., self.family] | ~self.allowed[:, None]
-        return forbidden.scatter_(2, tokens[..., -1:], True)  # nor the last word again
+    def forbidden(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """tokens: int64 (B, K, L), chosen up to `position`, int64 (1,), then padding. Returns bool (B, K, V)."""
+        named = torch.zeros(*tokens.shape[:2], self.families, dtype=torch.bool, device=tokens.device)
+        named.scatter_(2, self.family[tokens], True)
+        named[..., 0] = False
+        forbidden = named[..., self.family] | ~self.allowed[:, None]
+        return forbidden.scatter_(2, tokens.index_select(2, position), True)
 
 
 def _single_token(tokenizer: Tokenizer, word: str) -> int | None:

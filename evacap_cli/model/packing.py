@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 
 from evacap_cli.model.causal_lm import CausalLMDecoder
 from evacap_cli.model.evidence import Evidence
+from evacap_cli.model.graphs import Recordings
 from evacap_cli.model.tag_encoder import NETWORKS
 from evacap_cli.model.tag_evidence import TagEvidence
 
@@ -83,7 +84,8 @@ def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
     """Makes `model` quick, and fit for inference alone: its state can no longer be saved. Done before, nothing happens.
 
     `precision`: the autocast type it will run under, None for fp32. On a CPU every linear layer becomes a
-    `PackedLinear`; elsewhere their weights are stored in `precision`. Norms, embeddings, the vocabulary's logits
+    `PackedLinear`; elsewhere their weights are stored in `precision`, and CUDA
+    repeats recorded kernels (`graphs`). Norms, embeddings, the vocabulary's logits
     and what `Evidence` compares stay fp32. Raises ValueError for a model that was packed for another precision.
     """
     dtype = precision or torch.float32
@@ -94,6 +96,8 @@ def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
         for module, name in _linear(model):
             layer = getattr(module, name)
             layer.weight.data = layer.weight.data.to(dtype)
+        if model.device.type == "cuda":
+            model.recordings = Recordings()
         return model
     if model.packed is None:
         for module, name in _linear(model):

@@ -140,6 +140,24 @@ def _attention() -> str:
     return "; ".join(found)
 
 
+def _kernels() -> str:
+    """Whether this device repeats recorded kernels, tried with a small computation."""
+    import torch
+
+    from evacap_cli.model.graphs import Recordings
+    from evacap_cli.tasks.devices import pick_device
+
+    device = pick_device()
+    if device.type != "cuda":
+        return f"{device}: launched one by one (recording is for CUDA)"
+    recordings, x = Recordings(), torch.ones(2, 8, device=device)
+    for _ in range(2):  # a shape is recorded when it comes again
+        recordings.encode("test", lambda x: (x + 1) * 2, x)
+    if recordings.failure is not None:
+        return f"{device}: launched one by one, recording them failed ({recordings.failure})"
+    return f"{device}: recorded as CUDA graphs"
+
+
 def _reader(reader: str) -> Callable[[], str]:
     def check() -> str:
         from evacap_cli.media import read_audio, read_frames
@@ -242,6 +260,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "devices": _devices,
     "precision": _precision,
     "attention": _attention,
+    "kernels": _kernels,
     "decord": _reader("decord"),
     "PyAV": _reader("pyav"),
     "models": _models,

@@ -71,6 +71,13 @@ def test_the_attention_kernel_is_named() -> None:
     assert "cpu: aten::_scaled_dot_product_flash_attention_for_cpu (fp32" in result.found
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+def test_without_cuda_kernels_are_launched_one_by_one() -> None:
+    assert run_check("kernels", doctor.CHECKS["kernels"]).found.endswith(
+        "launched one by one (recording is for CUDA)"
+    )
+
+
 def test_a_wrong_attention_kernel_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention._KERNELS[attention.AttentionPath.CPU]
 

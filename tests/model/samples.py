@@ -105,3 +105,18 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
 
 def greatest_error(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
+
+
+class TableDecoding:
+    """Logits from a table (B, L, V, V): by clip, position and last word. Counts how often a beam took another's place,
+    which includes those of the last step."""
+
+    def __init__(self, table: Tensor) -> None:
+        self.table, self.moved = table, 0
+
+    def step(self, tokens: Tensor, position: Tensor) -> Tensor:
+        t = int(position)
+        return torch.stack([logits[t, tokens[b, :, t]] for b, logits in enumerate(self.table)])
+
+    def reorder(self, parent: Tensor) -> None:
+        self.moved += int((parent != torch.arange(parent.shape[1])).sum())

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from evacap_cli.model import FUSIONS
-from evacap_cli.model.beam import BeamSettings, CachedDecoding, beam_search
+from evacap_cli.model.beam import BeamSearch, BeamSettings, CachedDecoding
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
 from evacap_cli.model.fused import Fused
 
-from .samples import DECODER, PICTURES, random_clips, random_model
+from .samples import DECODER, PICTURES, TableDecoding, random_clips, random_model
 
 CPU = torch.device("cpu")
 Record = Callable[[str, object], None]
 
 
 def obvious_search(table: Tensor, settings: BeamSettings) -> tuple[list[list[int]], list[float]]:
-    """The rules of `beam_search`, one clip, beam and candidate at a time. table: (B, L, V, V) logits."""
+    """The rules of `BeamSearch`, one clip, beam and candidate at a time. table: (B, L, V, V) logits."""
 
     def norm(length: int) -> float:
         return ((5 + length) / 6) ** settings.length_penalty
@@ -59,22 +59,14 @@ def obvious_search(table: Tensor, settings: BeamSettings) -> tuple[list[list[int
 
 
 def searched(table: Tensor, settings: BeamSettings) -> tuple[list[list[int]], list[float], int]:
-    """`beam_search` on a table of logits: tokens up to eos, scores, and how often a beam took another's place."""
-    moved = 0
-
-    def step(tokens: Tensor, t: int) -> Tensor:
-        return torch.stack([logits[t, tokens[b, :, -1]] for b, logits in enumerate(table)])
-
-    def reorder(parent: Tensor) -> None:
-        nonlocal moved
-        moved += int((parent != torch.arange(settings.beams)).sum())
-
-    out = beam_search(step, reorder, len(table), settings, CPU)
+    """`BeamSearch` on a table of logits: tokens up to eos, scores, and how often a beam took another's place."""
+    decoding = TableDecoding(table)
+    out = BeamSearch(decoding, len(table), settings, CPU).run()
     for row, n in zip(out.tokens, out.length, strict=True):
         assert row[n - 1] == settings.eos
         assert (row[n:] == settings.pad).all()
     tokens = [row[:n].tolist() for row, n in zip(out.tokens, out.length, strict=True)]
-    return tokens, out.score.tolist(), moved
+    return tokens, out.score.tolist(), decoding.moved
 
 
 @pytest.mark.parametrize("beams", [1, 2, 4, 6])

@@ -98,7 +98,7 @@ def test_steps_equal_the_whole_sentence(decoder: TextDecoder, masked: bool, reco
     mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2]) if masked else None
     tokens = torch.randint(3, 23, (B, K, T), generator=torch.Generator().manual_seed(4))
     decoding = CachedDecoding(decoder, memory, mask, BeamSettings(beams=K, max_length=T + 1))
-    steps = torch.stack([decoding.step(tokens[..., : t + 1], t) for t in range(T)], dim=2)
+    steps = torch.stack([decoding.step(tokens, torch.tensor([t])) for t in range(T)], dim=2)
     wide = None if mask is None else mask.repeat_interleave(K, dim=0)
     prefix = decoder.encode_prefix(memory.repeat_interleave(K, dim=0), wide)
     whole = decoder.logits(decoder.hidden(prefix, wide, tokens.flatten(0, 1))).unflatten(0, (B, K))
@@ -117,7 +117,7 @@ def test_a_beam_that_continues_another_inherits_its_words(decoder: TextDecoder) 
     tokens = torch.full((B, K, 1), 1)
     prefix = decoder.encode_prefix(memory.repeat_interleave(K, dim=0), None)
     for t in range(T):
-        logits = decoding.step(tokens, t)
+        logits = decoding.step(tokens, torch.tensor([t]))
         expected = decoder.logits(decoder.hidden(prefix, None, tokens.flatten(0, 1))[:, -1]).unflatten(
             0, (B, K)
         )
@@ -169,10 +169,10 @@ def test_one_compiled_step_serves_all_words(decoder: TextDecoder) -> None:
     settings = BeamSettings(beams=2, max_length=9)
     tokens = torch.randint(3, 20, (3, 2, 9), generator=torch.Generator().manual_seed(2))
     plain = CachedDecoding(decoder, memory_of(), None, settings)
-    wanted = [plain.step(tokens[..., : t + 1], t) for t in range(8)]
+    wanted = [plain.step(tokens, torch.tensor([t])) for t in range(8)]
     counter = CompileCounter()
     decoder.step = torch.compile(decoder.step, backend=counter, fullgraph=True)  # type: ignore[method-assign]
     decoding = CachedDecoding(decoder, memory_of(), None, settings)
     for t in range(8):
-        torch.testing.assert_close(decoding.step(tokens[..., : t + 1], t), wanted[t])
+        torch.testing.assert_close(decoding.step(tokens, torch.tensor([t])), wanted[t])
     assert counter.frame_count == 1

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evacap_cli.model import CaptionModel, Tokenizer
 from evacap_cli.model import lexicon as lexicon_module
-from evacap_cli.model.beam import BeamSettings, beam_search
+from evacap_cli.model.beam import BeamSearch, BeamSettings
 from evacap_cli.model.config import LexiconConfig
 from evacap_cli.model.lexicon import (
     MIN_SHOWN,
@@ -24,7 +24,7 @@ from evacap_cli.model.lexicon import (
 )
 from evacap_cli.model.tag_evidence import TagEvidence
 
-from .samples import DECODER
+from .samples import DECODER, TableDecoding
 from .tagged import ENCODER, random_heard, random_seen, tag_model
 
 CLIPS = 6
@@ -123,7 +123,8 @@ def test_a_confidence_of_0_allows_every_word() -> None:
     allowed = lexicon.allowed(random_heard(CLIPS))
     assert allowed.shape == (CLIPS, len(letters()))
     assert allowed.all()
-    forbidden = lexicon.rules(allowed).forbidden(torch.tensor([[[1, number("b")]]]).expand(CLIPS, 1, 2))
+    tokens = torch.tensor([[[1, number("b")]]]).expand(CLIPS, 1, 2)
+    forbidden = lexicon.rules(allowed).forbidden(tokens, torch.tensor([1]))
     assert set(forbidden[0, 0].nonzero().flatten().tolist()) == FAMILIES[0]  # the last word is of the family
 
 
@@ -134,7 +135,7 @@ def test_what_may_follow_what_was_said() -> None:
     tokens = torch.randint(0, len(letters()), (CLIPS, 4, 5), generator=g)
     tokens[..., 0] = 1
     allowed = torch.rand(CLIPS, len(letters()), generator=g) < 0.7
-    found = lexicon.rules(allowed).forbidden(tokens)
+    found = lexicon.rules(allowed).forbidden(tokens, torch.tensor([4]))
     assert found.shape == (CLIPS, 4, len(letters()))
     for b in range(CLIPS):
         for k in range(4):
@@ -162,7 +163,7 @@ def exhaustive(
         for said in product(words, repeat=n):
             tokens, total = [settings.bos], 0.0
             for t, word in enumerate([*said, settings.eos]):
-                banned = rules.forbidden(torch.tensor(tokens).view(1, 1, -1))[clip, 0]
+                banned = rules.forbidden(torch.tensor(tokens).view(1, 1, -1), torch.tensor([t]))[clip, 0]
                 chances = table[t, tokens[-1]].log_softmax(-1)
                 if t == most:  # no further word
                     word = int(chances.masked_fill(banned, -torch.inf).argmax())
@@ -188,13 +189,10 @@ def test_the_search_finds_the_best_of_what_is_allowed() -> None:
     allowed = torch.ones(clips, V, dtype=torch.bool)
     allowed[0, 5] = allowed[1, 3] = False
 
-    def step(tokens: Tensor, t: int) -> Tensor:
-        return torch.stack([table[t, tokens[b, :, -1]] for b, table in enumerate(tables)])
-
     def search(rules: Rules | None) -> Any:
-        return beam_search(step, lambda _: None, clips, settings, torch.device("cpu"), rules)
+        return BeamSearch(TableDecoding(tables), clips, settings, torch.device("cpu"), rules).run()
 
-    rules = Rules(allowed, family)
+    rules = Rules(allowed, family, 2)
     found, free = search(rules), search(None)
     for b in range(clips):
         score, total, words = exhaustive(tables[b], rules, b, settings)
