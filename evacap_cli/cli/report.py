@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evacap_cli.cli.common import MACHINE, Debug, Json, Quiet, say, summary
+from evacap_cli.cli.common import MACHINE, Debug, Json, Quiet, say, shown, summary
 from evacap_cli.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -146,6 +146,14 @@ def add_folder_page(folder: Path, page: Path, quiet: bool, debug: bool) -> None:
 
 
 def say_page(made: dict[str, object]) -> None:
-    """Prints the path of a page and the number of clips without pictures."""
+    """Prints the path of a page, the number of clips without pictures, and the files that were not found."""
     unseen = f"; {made['without_pictures']} clips have no pictures" if made.get("without_pictures") else ""
     say(f"report: {made['report']}{unseen}")
+    if made.get("missing_files"):
+        example = shown(str(made["missing_example"]))
+        say(
+            f"  {made['missing_files']} of {made['clips']} clips have no pictures and no player: {example} is not found"
+        )
+        say(
+            "  cure: run `evacap report` in the folder in which `evacap caption` ran; file names are relative to it"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,56 @@ def test_report_of_a_table_without_its_files(evacap: Evacap, tmp_path: Path) -> 
     assert json.loads(result.stdout)["report"] == str(tmp_path / "t.html")
     ((name, href, *_, pictures, _),) = rows_of(tmp_path / "t.html")
     assert (name, href, pictures) == ("gone.mp4", "", 0)
+
+
+def test_files_that_are_not_found_are_named_with_a_cure(
+    evacap: Evacap, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names in a table are relative to the folder in which it was made."""
+    (tmp_path / "made" / "films").mkdir(parents=True)
+    (tmp_path / "made" / "films" / "a.mp4").write_bytes(clip.read_bytes())
+    (tmp_path / "out").mkdir()
+    table = tmp_path / "out" / "t.csv"
+    table.write_text("video,start,end,caption\nfilms/a.mp4,0,2,a tone\n")
+    monkeypatch.chdir(tmp_path)
+    result = evacap("report", table, "--workers", 0)
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 clips have no pictures and no player: films/a.mp4 is not found" in result.stderr
+    assert "cure: run `evacap report` in the folder in which `evacap caption` ran" in result.stderr
+    assert "The files of 1 clip were not found" in table.with_suffix(".html").read_text("utf-8")
+    monkeypatch.chdir(tmp_path / "made")
+    result = evacap("report", table, "--workers", 0)
+    assert "not found" not in result.stderr
+    assert rows_of(table.with_suffix(".html"))[0][1] == "./../made/films/a.mp4"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that takes no files, even from root")
+def test_a_page_that_cannot_be_written_leaves_the_table(
+    evacap: Evacap, tiny: Path, films: Path, tmp_path: Path
+) -> None:
+    page = Path("/proc/page.html")
+    result = evacap("caption", films, "-o", tmp_path / "o.csv", "--model", tiny, "--report", page, *FAST)
+    assert result.exit_code == 1
+    assert "error: no report: /proc/page.html: cannot be written" in result.stderr
+    assert "cure: the results are complete" in result.stderr
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 3
+
+
+def test_the_table_is_complete_before_the_page_is_begun(
+    evacap: Evacap, tiny: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    real = captions.report_captions
+
+    def look(table: Path, *rest: object) -> object:
+        found.append(len(table.read_text().splitlines()))
+        return real(table, *rest)
+
+    monkeypatch.setattr(captions, "report_captions", look)
+    page = tmp_path / "page.html"
+    evacap("caption", films, "-o", tmp_path / "o.csv", "--model", tiny, "--report", page, *FAST)
+    assert found == [3]
+    assert page.exists()
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,13 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from evacap_cli.report.pages import Clip, ClipList, Column, Figure, Page
 from evacap_cli.report.pages.figures import histogram
+from evacap_cli.tasks.reporting.curves import CurveFiles
 from evacap_cli.tasks.reporting.folders import counted, word_change
 from evacap_cli.tasks.reporting.pages import link, save_page, setting_facts, version_facts
 from evacap_cli.tasks.reporting.pictures import (
@@ -36,10 +34,6 @@ NUMBERS = {
 }
 LIMITS = {"score": (None, 0.0), "gate": (0.0, 1.0), "entropy": (0.0, 1.0), "mismatch": (0.0, 1.0)}
 STATUSES = ("ok", "audio-only", "failed")
-POINTS = 64  # of a curve in a page
-Key = tuple[str, float | None, float | None]
-Curve = tuple[tuple[float | None, ...], ...]
-Looked = tuple[tuple[str, float], ...]
 
 
 @dataclass
@@ -54,13 +48,15 @@ class CaptionRun:
 
 @dataclass
 class _Survey:
-    """What one reading of a table finds."""
+    """What one reading of a table finds. missing: clips whose file is not found. example: the first such file."""
 
     rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     values: dict[str, array[float]] = field(default_factory=dict)
     length: float = 0.0
     jobs: int = 0
+    missing: int = 0
+    example: str = ""
 
 
 def report_captions(
@@ -74,7 +70,7 @@ def report_captions(
     settings = _settings(table)
     run = run or CaptionRun()
     curves_folder = run.curves or (Path(settings["curves"]) if settings.get("curves") else None)
-    curves = read_curves(curves_folder) if curves_folder is not None and curves_folder.is_dir() else {}
+    curves = CurveFiles(curves_folder)
     survey = _survey(table, out)
     pictures, unseen = PictureFiles(out, options.inline), 0
     if options.make:
@@ -98,6 +94,11 @@ def report_captions(
     if run.rate:
         counts.append(("clips/s", f"{run.rate:.2f}"))
     notes = [f"{unseen} clips could not be decoded again: they have no pictures."] if unseen else []
+    if survey.missing:
+        notes.append(
+            f"The files of {counted(survey.missing, 'clip')} were not found: no pictures and no player. The names in "
+            "the table are relative to the folder in which evacap caption ran."
+        )
     made: list[Figure | None] = [
         histogram(name, values, *LIMITS[name]) for name, values in survey.values.items()
     ]
@@ -112,7 +113,18 @@ def report_captions(
     )
     save_page(page, out)
     pictures.clean()
-    return {"report": str(out), "clips": survey.rows, "without_pictures": unseen, "bytes": out.stat().st_size}
+    return _summary(out, survey, unseen)
+
+
+def _summary(out: Path, survey: _Survey, unseen: int) -> dict[str, Any]:
+    return {
+        "report": str(out),
+        "clips": survey.rows,
+        "without_pictures": unseen,
+        "missing_files": survey.missing,
+        "missing_example": survey.example,
+        "bytes": out.stat().st_size,
+    }
 
 
 def _draw(
@@ -125,26 +137,6 @@ def _draw(
     """Draws clips from their files. Returns how many could not be drawn."""
     silent: Progress = progress or (lambda done, total: None)
     return draw_all(jobs, total, into, options, silent, draw_file, draw_file_carefully)
-
-
-def read_curves(folder: Path) -> dict[Key, tuple[Curve, Looked]]:
-    """Gate and entropy of every clip in a folder of `--curves`, by its file, start and end, and the confidence of each
-    word where the model has it."""
-    found: dict[Key, tuple[Curve, Looked]] = {}
-    for path in folder.rglob("*.npz"):
-        with suppress(Exception), np.load(path, allow_pickle=False) as kept:  # a damaged one is a curve less
-            key = str(kept["video"]), round(float(kept["start"]), 3), round(float(kept["end"]), 3)
-            looked: Looked = ()
-            if "words" in kept:
-                values = (round(float(value), 2) for value in kept["confidences"])
-                looked = tuple(zip(map(str, kept["words"]), values, strict=True))
-            found[key] = tuple(_curve(kept[name]) for name in ("gate", "entropy")), looked
-    return found
-
-
-def _curve(values: np.ndarray) -> tuple[float | None, ...]:
-    chosen = values[np.linspace(0, len(values) - 1, min(POINTS, len(values))).round().astype(int)]
-    return tuple(round(float(value), 2) if np.isfinite(value) else None for value in chosen)
 
 
 def _survey(table: Path, out: Path) -> _Survey:
@@ -160,7 +152,11 @@ def _survey(table: Path, out: Path) -> _Survey:
         start, end = number(row, "start"), number(row, "end")
         if start is not None and end is not None:
             found.length += end - start
-            found.jobs += bool(link(text(row, "video"), out, table.parent)[0])
+            path, url = link(text(row, "video"), out, table.parent)
+            found.jobs += bool(path)
+            if not url:
+                found.missing += 1
+                found.example = found.example or text(row, "video")
     return found
 
 
@@ -176,11 +172,11 @@ def _clip(
     row: Row,
     columns: Sequence[Column],
     href: str,
-    curves: dict[Key, tuple[Curve, Looked]],
+    curves: CurveFiles,
     pictures: tuple[str, str, str],
 ) -> Clip:
     start, end = number(row, "start"), number(row, "end")
-    curve, looked = curves.get((text(row, "video"), start, end), ((), ()))
+    curve, looked = curves.read((text(row, "video"), start, end))
     return Clip(
         name=text(row, "video"),
         captions=(text(row, "caption"),),
@@ -240,7 +236,11 @@ def compare_captions(
             change = max(word_change(said[0], caption) for caption in said[1:])
             values = (number(each, column.name) for each in rows for column in columns)
             made = _clip(
-                row, columns, link(text(row, "video"), out, first.parent)[1], {}, pictures.urls(index)
+                row,
+                columns,
+                link(text(row, "video"), out, first.parent)[1],
+                CurveFiles(None),
+                pictures.urls(index),
             )
             yield replace(made, captions=said, numbers=(change, *values))
 
@@ -256,4 +256,4 @@ def compare_captions(
         out,
     )
     pictures.clean()
-    return {"report": str(out), "clips": survey.rows, "without_pictures": unseen, "bytes": out.stat().st_size}
+    return _summary(out, survey, unseen)

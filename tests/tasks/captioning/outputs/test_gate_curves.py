@@ -25,7 +25,7 @@ from evacap_cli.tasks.captioning.outputs.results import CaptionResult, mean_over
 from evacap_cli.tasks.captioning.outputs.rows import Row
 from evacap_cli.tasks.clips import Clip
 from evacap_cli.tasks.mismatch import probability
-from evacap_cli.tasks.reporting.captions import read_curves
+from evacap_cli.tasks.reporting.curves import CurveFiles
 from tests.conftest import Evacap, save_tiny
 from tests.media.clips import write
 
@@ -282,9 +282,10 @@ def test_confidences_of_words_are_kept_and_drawn(
     assert [len(view.words) for view in views] == [len(values), 0]
     axes = next(a for a in gate_figure.gate_figure(views[0]).axes if a.get_label() == "gate")
     assert [bar.get_height() for bar in axes.patches] == pytest.approx(values)
-    looked = {
-        Path(video).name: words for (video, _, _), (_, words) in read_curves(tmp_path / "curves").items()
-    }
+    shown, looked = CurveFiles(tmp_path / "curves"), {}
+    for path in (tmp_path / "curves").glob("*.npz"):
+        with np.load(path) as kept:
+            looked[path.stem] = shown.read((str(kept["video"]), float(kept["start"]), float(kept["end"])))[1]
     assert looked["film.wav"] == ()
     assert looked["film.mp4"] == tuple(
         (word, pytest.approx(value, abs=0.006)) for word, value in words.confidences
