@@ -128,6 +128,18 @@ def test_the_table_is_complete_before_the_page_is_begun(
     assert page.exists()
 
 
+def test_small_copies_are_put_in_the_page(evacap: Evacap, clip: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(f"video,start,end,caption\n{clip},0,2,a tone\n")
+    result = evacap("report", table, "--embed-media", "--workers", 0, "-q")
+    assert result.exit_code == 0, result.output
+    page = table.with_suffix(".html").read_text("utf-8")
+    (urls,) = json.loads(page.partition('class="pictures p0">')[2].partition("</script>")[0])
+    assert urls[2].startswith("data:video/webm;base64,")
+    assert len(urls[2]) < 2 * 32_000  # bytes a second
+    assert not table.with_name("t_files").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

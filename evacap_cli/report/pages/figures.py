@@ -109,7 +109,8 @@ def line_chart(
                 f"<title>{escape(line.name)}: {x:g}, {y:.4g}</title></circle>"
                 for x, y in at
             ]
-        legend.append((line.name, look))
+        if len(lines) > 1 or line.name != title:  # the title says the same
+            legend.append((line.name, look))
         rows += [[line.name, f"{x:g}", *map(_cell, rest)] for x, *rest in line.points]
     table = Table(title, ("line", x_label, y_label, "low", "high"), rows)
     return Figure(title, plot.svg(parts, f"{title} by {x_label}"), legend, table)
