@@ -22,7 +22,7 @@ from evacap_cli.model.fused import Fused, Tags
 
 
 class AdaptiveFusion(nn.Module):
-    """The memory of `AdaptiveDecoder`: the sound's tokens, its best tags if wanted, and one token for each frame."""
+    """The memory of `AdaptiveDecoder`: the audio tokens, the best tags of the audio if set, and one token per frame."""
 
     has_gate = True
 
@@ -68,7 +68,8 @@ class AdaptiveLayer(DecoderLayer):
         self.context_norm = nn.LayerNorm(width, eps=config.norm_eps)
 
     def context(self, memory: Tensor, sounds: int) -> tuple[Tensor, Tensor]:
-        """memory: (B, P, d), of which the first `sounds` tokens are the sound. Keys and values (B, h, P, d_head)."""
+        """memory: (B, P, d); the first `sounds` tokens are the audio tokens. Returns keys and values (B, h, P,
+        d_head)."""
         parts = (self.hear(memory[:, :sounds]), self.see(memory[:, sounds:]))
         k, v = torch.cat(parts, dim=1).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return k, v
@@ -77,8 +78,9 @@ class AdaptiveLayer(DecoderLayer):
         self, x: Tensor, own: tuple[Tensor, Tensor, Tensor], mask: Tensor | None, context: tuple[Tensor, Tensor],
         sounds: int, seen: Tensor | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """x: (B, T, d) with its own queries, keys and values, mask: bool, broadcast to (B, h, T, T_k). context: keys
-        and values (B, h, P, d_head). seen: bool (B, 1, 1 or T, P - sounds), frames that exist; None: all.
+        """x: (B, T, d). own: its queries, keys and values. mask: bool, broadcast to (B, h, T, T_k). context: keys and
+        values (B, h, P, d_head) of the memory. seen: bool (B, 1, 1 or T, P - sounds), True for frames that exist; None
+        if all do.
 
         Returns the layer's output (B, T, d) and the confidence in the picture (B, T), 0 without a picture.
         """
@@ -107,13 +109,13 @@ class AdaptiveLayer(DecoderLayer):
 
 
 class AdaptiveDecoder(TextDecoder):
-    """A decoder whose layers are `AdaptiveLayer`. Buffers are those of `TextDecoder`: a layer's keys and values of the
-    memory come first, those of words after them, but text attends to each part by itself."""
+    """A decoder whose layers are `AdaptiveLayer`. The buffers are those of `TextDecoder`: in each layer, the keys and
+    values of the memory come first, then those of the words. The text attends to memory and words separately."""
 
     layer = AdaptiveLayer
 
     def __init__(self, config: DecoderConfig, memory_width: int, sounds: int) -> None:
-        """sounds: how many tokens of the memory, the first, are the sound's."""
+        """sounds: the number of audio tokens, which are the first tokens of the memory."""
         super().__init__(config, memory_width)
         self.sounds = sounds
 
@@ -125,8 +127,8 @@ class AdaptiveDecoder(TextDecoder):
         return self._all(prefix, mask, tokens)[0]
 
     def confidences(self, memory: Tensor, mask: Tensor | None, tokens: Tensor) -> Tensor:
-        """How much of what each position of `tokens` (B, T) is told comes from the picture: float32 (B, T) in [0, 1],
-        the mean over layers. Position t predicts word t + 1."""
+        """The weight of the picture at each position of `tokens` (B, T), mean over layers: float32 (B, T) in [0, 1].
+        Position t predicts word t + 1."""
         return self._all(self.encode_prefix(memory, mask), mask, tokens)[1]
 
     def _all(self, prefix: KeysValues, mask: Tensor | None, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Beam search for all beams of all clips at once.
 
-Text keys and values live in one buffer behind the prefix, one slot for each (step, beam). A beam that continues another
-does not copy anything: which slots it may see is a boolean table, and only that table is reordered.
+The keys and values of the text are in the same buffer as those of the prefix, after them, with one slot for each (step,
+beam). A beam that continues another beam copies nothing: a boolean table contains the slots that each beam may see, and
+only this table is reordered.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class BeamSearch:
     """Finds each clip's best hypothesis.
 
     The rules are those of the public AVCap code: candidates are the best 2K continuations, an ended one counts if fewer
-    than K open ones rank before it, a clip is done when no open beam can still win, and at the last step whatever leads
-    is taken.
+    than K open ones rank before it, a clip is done when no open beam can still win. At the last step, the best
+    candidate is taken even if it has not ended.
 
     Every tensor keeps its shape and place from word to word and no value is read by Python, so that `advance` can be
     recorded once and repeated by the device (`graphs`), if `decoding` and `rules` keep to that, too.
@@ -108,7 +109,7 @@ class BeamSearch:
         self.tokens.fill_(self.settings.pad)
         self.tokens[..., 0] = self.settings.bos
         self.scores.fill_(0.0)
-        self.scores[:, 1:] = -1e9  # all beams start equal: only the first may branch
+        self.scores[:, 1:] = -1e9  # all beams start equal, so only the first may branch
         self.done.fill_(False)
         self.position.fill_(0)
         self.best.tokens.copy_(self.tokens[:, 0])
@@ -219,7 +220,7 @@ class CachedDecoding:
 
 
 class RecomputedDecoding:
-    """The same steps without any cache, every beam and word from the start: the reference that the cache must equal."""
+    """The same steps without a cache: each step recomputes all words of all beams. The reference for the cache."""
 
     def __init__(
         self, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings

@@ -65,7 +65,7 @@ class CaptionModel(nn.Module):
             self.picture_decoder = TextDecoder(config.decoder, config.encoder.width)
             self.copy_audio_decoder()
         self.lexicon: Lexicon | None = None
-        """The words that a caption may contain. Set for models with tag towers when the tokenizer is known."""
+        """The words that a caption may contain. `load_checkpoint` sets it for models with tag towers."""
         self.packed: torch.dtype | None = None
         """The type of the packed weights; see `packing.pack`."""
         self.recordings: Recordings | None = None

@@ -1,9 +1,9 @@
-"""A Hugging Face causal language model as decoder (`decoder.kind: causal-lm`), as LAVCap puts behind its fusion.
+"""A Hugging Face causal language model as decoder (`decoder.kind: causal-lm`), as in LAVCap.
 
-The language model reads "USER: {memory}\\nASSISTANT:{caption}". Its weights stay as they are; low-rank adapters (LoRA)
-and a projection of the memory are trained. A checkpoint holds these alone and names the language model.
+The language model reads "USER: {memory}\\nASSISTANT:{caption}". Its weights are frozen; low-rank adapters (LoRA) and
+a projection of the memory are trained. A checkpoint contains only these, and names the language model.
 
-Only safetensors are read, and never code of a repository.
+Only safetensors are read. Code of a repository is never run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BEFORE, AFTER = "USER: ", "\nASSISTANT:"
 
 
 class CausalLMDecoder(TextDecoder):
-    """Has no words and layers of its own: all that `TextDecoder` promises is done by the language model."""
+    """A decoder with the interface of `TextDecoder`; words and layers are those of the language model."""
 
     def __init__(self, config: DecoderConfig, memory_width: int) -> None:
         """Reads the language model, or only its sizes if the default device is meta. Raises EvacapError."""
@@ -42,7 +42,7 @@ class CausalLMDecoder(TextDecoder):
         self.project_memory = nn.Sequential(nn.Linear(memory_width, self.language_model.config.hidden_size))
 
     def load_language_model(self) -> None:
-        """Reads the weights of a decoder that was made on the meta device; its adapters are fresh."""
+        """Reads the weights of a decoder that was made on the meta device; its adapters are newly initialised."""
         self.language_model = _adapted(self.config, weights=True)
 
     @staticmethod
@@ -74,7 +74,7 @@ class CausalLMDecoder(TextDecoder):
         return self.language_model.get_input_embeddings()(tokens)
 
     def encode_prefix(self, memory: Tensor, mask: Tensor | None) -> KeysValues:
-        """The prompt, which has no keys and values yet: its embeddings (B, L, d), and bool (B, L), which exist."""
+        """The prompt. Not keys and values, but its embeddings (B, L, d), and bool (B, L), True for those that exist."""
         ends = []
         for ids in (self.before, self.after):
             ends.append(self.embed_words(torch.tensor(ids, device=memory.device).expand(len(memory), -1)))
@@ -85,7 +85,8 @@ class CausalLMDecoder(TextDecoder):
         return [(embeddings, seen)]
 
     def hidden(self, prefix: KeysValues, mask: Tensor | None, tokens: Tensor) -> Tensor:
-        """Logits (B, T, V) of the words after each of `tokens` (B, T); the first token stands for the prompt's end."""
+        """Logits (B, T, V) of the word after each of `tokens` (B, T). The first token represents the end of the
+        prompt."""
         ((embeddings, seen),) = prefix
         inputs = torch.cat((embeddings, self.embed_words(tokens[:, 1:])), dim=1)
         seen = torch.cat((seen, seen.new_ones(len(tokens), tokens.shape[1] - 1)), dim=1)
@@ -96,7 +97,7 @@ class CausalLMDecoder(TextDecoder):
         return out.logits
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`hidden` gives them already."""
+        """Returns its argument: `hidden` already returns logits."""
         return hidden
 
 
@@ -135,12 +136,12 @@ class CausalLMDecoding:
 
 
 def positions_of(seen: Tensor) -> Tensor:
-    """int64 (B, L): tokens that do not exist take no place. seen: bool (B, L)."""
+    """The positions of tokens, int64 (B, L), counting only those that exist. seen: bool (B, L)."""
     return (seen.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def load_tokenizer(config: DecoderConfig) -> Tokenizer:
-    """The language model's own. Raises EvacapError."""
+    """The tokenizer of the language model. Raises EvacapError."""
     transformers, _ = _libraries()
     engine = getattr(_read(config, transformers.AutoTokenizer), "backend_tokenizer", None)
     if engine is None:
@@ -151,7 +152,7 @@ def load_tokenizer(config: DecoderConfig) -> Tokenizer:
 
 
 def _adapted(config: DecoderConfig, weights: bool) -> Any:
-    """The language model with fresh adapters. Raises EvacapError."""
+    """The language model with new adapters. Raises EvacapError."""
     transformers, peft = _libraries()
     kind = transformers.AutoModelForCausalLM
     if weights:
@@ -161,12 +162,12 @@ def _adapted(config: DecoderConfig, weights: bool) -> Any:
         model = kind.from_config(_read(config, transformers.AutoConfig), trust_remote_code=False)
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=config.lora_rank, lora_alpha=config.lora_alpha)
     with torch.device("cpu" if weights else "meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
+        warnings.simplefilter("ignore", FutureWarning)  # about the versions of peft and transformers
         return peft.get_peft_model(model, lora)
 
 
 def _read(config: DecoderConfig, kind: Any, **options: Any) -> Any:
-    """`kind` from a local folder, or by its name on the hub. Raises EvacapError."""
+    """Reads `kind` from a local folder or from the Hub. Raises EvacapError."""
     name = config.language_model
     local = not name.startswith(HUB)
     if local and not (Path(name) / "config.json").is_file():
@@ -191,7 +192,7 @@ def _read(config: DecoderConfig, kind: Any, **options: Any) -> Any:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """stderr has the messages of commands, which know whether anything is to be shown."""
+    """Disables the progress bar of transformers: only commands decide what is shown on stderr."""
     logging = _libraries()[0].utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -203,7 +204,7 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def _libraries() -> tuple[Any, Any]:
-    """transformers and peft, which only this kind of decoder needs. Raises EvacapError."""
+    """Imports transformers and peft, which only this kind of decoder needs. Raises EvacapError."""
     try:
         import peft
         import transformers

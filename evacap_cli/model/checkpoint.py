@@ -1,5 +1,5 @@
-"""Checkpoints: a folder with `config.yaml`, `model.safetensors`, `tokenizer.json` and `README.md`, the model card; or
-one safetensors file, whose metadata hold the rest."""
+"""Checkpoints: a folder with `config.yaml`, `model.safetensors`, `tokenizer.json` and `README.md` (the model card), or
+one safetensors file with configuration and tokenizer in its metadata."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SUFFIX = ".safetensors"
 
 @dataclass
 class Checkpoint:
-    """`features` are the feature settings the model was trained with; `metadata` is free (training, metrics)."""
+    """`features`: the feature settings that the model was trained with. `metadata`: any values (training, metrics)."""
 
     name: str
     path: Path
@@ -53,10 +53,10 @@ def packaged_models() -> list[str]:
 
 
 def resolve_model(model: str | Path) -> Path:
-    """A checkpoint's folder or file: a path, the name of a packaged or fetched one, or `hf:ORG/NAME[@REVISION]`, which
-    is downloaded. `UsageError` when there is none.
+    """The folder or file of a checkpoint. model: a path, the name of a packaged or fetched model, or
+    `hf:ORG/NAME[@REVISION]`, which is downloaded. Raises UsageError if it does not exist.
 
-    A folder that is called like a packaged or fetched model hides it only if it is a checkpoint.
+    A folder with the name of a packaged or fetched model takes precedence only if it is a checkpoint.
     """
     if str(model).startswith(HUB):
         return download_checkpoint(str(model), (CONFIG, TOKENIZER), WEIGHTS)
@@ -88,7 +88,8 @@ def _fetched(name: str) -> Path | None:
 
 def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
                     dtype: torch.dtype = torch.float32) -> Checkpoint:  # fmt: skip
-    """Loads a checkpoint for captioning: weights as `dtype` on `device`, in evaluation mode."""
+    """Loads a checkpoint for captioning. The weights are converted to `dtype` and moved to `device`; the model is in
+    evaluation mode."""
     path = resolve_model(model)
     config, tokenizer = _read_file(path) if path.is_file() else _read_folder(path)
     weights = path if path.is_file() else path / WEIGHTS
@@ -134,7 +135,7 @@ def read_features(model: str | Path) -> dict[str, Any]:
 def _read_folder(path: Path) -> tuple[dict[str, Any], Tokenizer]:
     if missing := [name for name in (CONFIG, WEIGHTS, TOKENIZER) if not (path / name).is_file()]:
         raise EvacapError(
-            f"{path}: not a checkpoint, it lacks {', '.join(missing)}", "give a folder that train wrote"
+            f"{path}: not a checkpoint: {', '.join(missing)} missing", "give a folder that train wrote"
         )
     try:
         config = yaml.safe_load((path / CONFIG).read_text("utf-8"))
@@ -153,7 +154,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], Tokenizer]:
         raise EvacapError(f"{path}: damaged checkpoint ({error})", "copy or make it again") from error
     if not {"config", "tokenizer"} <= about.keys():
         raise EvacapError(
-            f"{path}: not a checkpoint: its metadata hold no model and no words",
+            f"{path}: not a checkpoint: its metadata contain no model and no tokenizer",
             "give what `weights export` wrote",
         )
     try:
@@ -165,7 +166,8 @@ def _read_file(path: Path) -> tuple[dict[str, Any], Tokenizer]:
 
 
 def export_checkpoint(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes a checkpoint as one safetensors file that `load_checkpoint` reads, whole or not at all."""
+    """Writes a checkpoint as one safetensors file, which `load_checkpoint` reads. Writes it completely or not at
+    all."""
     about = {
         "config": json.dumps(
             {
@@ -179,15 +181,15 @@ def export_checkpoint(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | N
     }
     with written_whole(path) as aside:
         save_file(_state(checkpoint.model, dtype), aside, about)
-        aside.chmod(0o644)  # the library writes for its owner alone
+        aside.chmod(0o644)  # the library makes it readable only by its owner
 
 
 def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, features: dict[str, Any],
                     metadata: dict[str, Any] | None = None, dtype: torch.dtype | None = None,
                     card: str | None = None, shared: Collection[str] = ()) -> None:  # fmt: skip
-    """Writes a checkpoint folder beside its place and renames it in; an older one there is replaced.
+    """Writes a checkpoint folder under a temporary name and renames it. Replaces an existing folder.
 
-    shared: names of tensors that the package itself has (see `towers`), which are left out.
+    shared: names of tensors that the package contains (see `towers`), which are omitted.
     """
     config: dict[str, Any] = {
         "model": model.config.to_dict(),
@@ -199,14 +201,14 @@ def save_checkpoint(path: Path, model: CaptionModel, tokenizer: Tokenizer, featu
     with folder_written_whole(path) as aside:
         state = {name: value for name, value in _state(model, dtype).items() if name not in shared}
         save_file(state, aside / WEIGHTS)
-        (aside / WEIGHTS).chmod(0o644)  # the library writes for its owner alone
+        (aside / WEIGHTS).chmod(0o644)  # the library makes it readable only by its owner
         tokenizer.save(aside / TOKENIZER)
         (aside / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
         (aside / CARD).write_text(card or f"# {path.name}\n\nA captioner trained with evacap.\n", "utf-8")
 
 
 def _state(model: CaptionModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Without the weights of a language model, which the checkpoint names."""
+    """The weights of a model, without those of a language model, which the checkpoint names."""
     foreign = model.decoder.is_foreign if isinstance(model.decoder, CausalLMDecoder) else lambda name: False
     return {
         name: value.detach().cpu().to(dtype or value.dtype).contiguous()

@@ -1,4 +1,4 @@
-"""Sizes of a model, in one place: frozen dataclasses that a preset fills and a checkpoint carries."""
+"""The configuration of a model: frozen dataclasses, read from presets and stored in checkpoints."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ DECODERS = ("git", "causal-lm")
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The two towers. Defaults are CAV-MAE's (Gong et al. 2023): width 768, 11 blocks a tower and 1 shared."""
+    """The two towers. The defaults are those of CAV-MAE (Gong et al. 2023): width 768, 11 blocks per tower, 1 shared
+    block."""
 
     audio_frames: int = 1024
     mel_bins: int = 128
     audio_patch: tuple[int, int] = (16, 16)
-    """Patch height in mel bins, patch width in time frames."""
+    """Height of a patch in mel bins, width in fbank frames."""
     image_size: int = 224
     image_patch: int = 16
     frames: int = 18
     picture_tokens: str = "frame"
-    """`frame`: every frame by itself, positions shared. `tubelet`: Conv3d over two frames, as AVCap does."""
+    """`frame`: every frame is encoded separately, with the same positions. `tubelet`: Conv3d over two frames, as in
+    AVCap."""
     stem: str = "patch"
-    """`patch`: one strided convolution (ViT). `conv`: stacked convolutions, with which small towers learn faster."""
+    """`patch`: one strided convolution (ViT). `conv`: several convolutions, with which small towers train faster."""
     width: int = 768
     depth: int = 11
     picture_depth: int | None = None
-    """Blocks of the picture tower where they differ from `depth`."""
+    """The number of blocks of the picture tower; None for `depth`."""
     shared_depth: int = 1
     heads: int = 12
     mlp_ratio: float = 4.0
@@ -46,7 +48,7 @@ class EncoderConfig:
 
     @property
     def curve_grid(self) -> tuple[int, int]:
-        """Rows and columns of the numbers that curves over time are drawn of."""
+        """Rows and columns of the values that are plotted over time."""
         return self.audio_grid
 
     @property
@@ -91,7 +93,7 @@ class EncoderConfig:
             if any(side < 8 or side & (side - 1) for side in sides):
                 found.append(f"encoder.stem: 'conv' needs patch sides of 8, 16, 32, ..., got {sides}")
         if self.stem == "conv" and self.picture_tokens == "tubelet":
-            found.append("encoder.stem: 'conv' works on single frames, not on tubelets")
+            found.append("encoder.stem: 'conv' needs picture_tokens 'frame'")
         if self.picture_tokens == "tubelet" and self.frames > 1 and self.frames % 2:
             found.append(f"encoder.frames: tubelets take frames in pairs, got {self.frames}")
         return found + _too_small("encoder", self, ("frames",))
@@ -99,8 +101,8 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class TagEncoderConfig:
-    """Pre-trained networks as towers: YAMNet tags the sound, EfficientNet-lite the frames, and their best classes
-    become the tokens."""
+    """Pre-trained networks as towers: YAMNet tags the sound, EfficientNet-lite tags the frames, and the best classes
+    become tokens."""
 
     audio_frames: int = 1008
     mel_bins: int = 64
@@ -109,11 +111,11 @@ class TagEncoderConfig:
     heard: int = 12
     """Classes of a clip's sound that become tokens, T_a."""
     seen: int = 8
-    """Classes of a clip's picture that become tokens, T_v, and classes that are kept of each frame."""
+    """Classes of a clip's picture that become tokens, T_v, and classes kept per frame."""
     windows: int = 5
-    """Parts of a clip in which the confidence of a class is given."""
+    """Windows of a clip for which the confidence of a class is given."""
     network: str = "efficientnet_lite0"
-    """timm's name of the picture network."""
+    """Name of the picture network in timm."""
     width: int = 256
     depth: int = 2
     """Self-attention blocks over the tokens of the sound."""
@@ -122,9 +124,9 @@ class TagEncoderConfig:
     mlp_ratio: float = 2.0
 
     audio_classes = 521
-    """YAMNet's, of AudioSet."""
+    """Those of YAMNet, from AudioSet."""
     picture_classes = 1000
-    """ImageNet's."""
+    """Those of ImageNet."""
     picture_tokens = "frame"
     tag_classes = 0
 
@@ -135,7 +137,7 @@ class TagEncoderConfig:
 
     @property
     def curve_grid(self) -> tuple[int, int]:
-        """Rows and columns of the numbers that curves over time are drawn of."""
+        """Rows and columns of the values that are plotted over time."""
         return 1, self.windows
 
     @property
@@ -183,14 +185,14 @@ AnyEncoderConfig = EncoderConfig | TagEncoderConfig
 
 @dataclass(frozen=True)
 class LexiconConfig:
-    """When a caption may name a sound; for models with tag towers."""
+    """Minimum confidence for a caption to name a sound; for models with tag towers."""
 
     confidence: float = 0.0
-    """Confidence that the ear must have in one of the classes that a word stands for; 0 allows every word."""
+    """Minimum confidence of YAMNet in one of the classes that a word stands for; 0 allows every word."""
     confirmed: float = 0.0
-    """The same for classes that a picture which belongs to the sound shows."""
+    """Minimum confidence for classes that a matching picture shows."""
     speech: float = 0.0
-    """The same for classes of speech, which an ear suspects everywhere, if it is more than `confidence`."""
+    """Minimum confidence for classes of speech, which YAMNet often reports falsely, if above `confidence`."""
 
     def problems(self) -> list[str]:
         return [
@@ -202,7 +204,7 @@ class LexiconConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The text decoder. Defaults are GIT-base's, with BERT's uncased vocabulary."""
+    """The text decoder. The defaults are those of GIT-base, with BERT's uncased vocabulary."""
 
     vocab_size: int = 30522
     width: int = 768
@@ -214,14 +216,14 @@ class DecoderConfig:
     norm_eps: float = 1e-12
     embedding_norm_eps: float = 1e-8
     length_penalty: float = 0.6
-    """Exponent of the length by which beam search divides: higher values favour longer captions."""
+    """Exponent of the length in the scores of beam search: higher values favour longer captions."""
     kind: str = "git"
-    """`git`: our decoder. `causal-lm`: a Hugging Face language model, which brings all sizes but `positions`."""
+    """`git`: our decoder. `causal-lm`: a Hugging Face language model, which determines all sizes except `positions`."""
     language_model: str = ""
-    """Of `causal-lm`: a local folder, or hf:ORG/NAME."""
+    """For `causal-lm`: a local folder, or hf:ORG/NAME."""
     lora_rank: int = 8
     lora_alpha: int = 32
-    """Of `causal-lm`: the adapters that are trained."""
+    """For `causal-lm`: rank and scale of the adapters, which are trained."""
 
     def problems(self) -> list[str]:
         found = _too_small(
@@ -239,16 +241,17 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class EvidenceConfig:
-    """The switch of `fusion: evidence`; other kinds have none."""
+    """The switch of `fusion: evidence`; not used by other kinds."""
 
     width: int = 128
-    """Of the space in which the matcher compares sound and picture."""
+    """Dimension of the space in which the matcher compares audio and picture."""
     threshold: float = 0.5
-    """The picture is let in where it belongs to the sound with at least this probability."""
+    """The picture is used if it belongs to the audio with at least this probability."""
     windows: int = 1
-    """Stretches of a clip that are decided on by themselves."""
+    """Windows of a clip; the switch is decided for each window separately."""
     decoders: int = 2
-    """2: who is only heard has a decoder of its own, whatever pictures teach the other. 1: one for both."""
+    """2: clips without their picture have a separate decoder, which pictures do not affect. 1: one decoder for all
+    clips."""
     confirmation: float = 0.0
     """Maximum increase, in logits, of a heard class whose source the picture shows; for tag towers. See
     `TagEvidence.confirm`."""
@@ -268,10 +271,10 @@ class EvidenceConfig:
 
 @dataclass(frozen=True)
 class AdaptiveConfig:
-    """Of `fusion: adaptive`; other kinds have none."""
+    """`fusion: adaptive`; not used by other kinds."""
 
     tags: int = 0
-    """The sound's best AudioSet tags that the text sees as tokens, by the encoder's tagging head."""
+    """The number of best AudioSet tags of the sound, from the tagging head of the encoder, that the text attends to."""
 
     def problems(self) -> list[str]:
         return [f"adaptive.tags: {self.tags} must not be below 0"] if self.tags < 0 else []
@@ -279,12 +282,12 @@ class AdaptiveConfig:
 
 @dataclass(frozen=True)
 class TransportConfig:
-    """Of `fusion: optimal-transport`; other kinds have none."""
+    """`fusion: optimal-transport`; not used by other kinds."""
 
     epsilon: float = 0.1
-    """Of the entropic regularisation: the smaller, the sharper the plan."""
+    """Weight of the entropic regularisation: a smaller value makes the plan sharper."""
     iterations: int = 50
-    """Of Sinkhorn's algorithm."""
+    """Iterations of Sinkhorn's algorithm."""
 
     def problems(self) -> list[str]:
         found = _too_small("transport", self, ("iterations",))
@@ -293,7 +296,7 @@ class TransportConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A captioner: what the towers, the fusion and the decoder are."""
+    """The towers, the fusion and the decoder of a captioner."""
 
     fusion: str = "entropy-gate"
     encoder: AnyEncoderConfig = field(default_factory=EncoderConfig)
@@ -361,11 +364,11 @@ class ModelConfig:
 
 
 _SECTIONS = {"evidence": "evidence", "adaptive": "adaptive", "optimal-transport": "transport"}
-"""The section that only one kind of fusion has."""
+"""The sections that only one kind of fusion uses."""
 
 
 def _fill(kind: Any, values: Any, where: str, problems: list[str]) -> Any:
-    """A section's dataclass; adds what is wrong with the section to `problems`, and then returns the defaults."""
+    """The dataclass of a section. If the section is invalid, adds messages to `problems` and returns the defaults."""
     if not isinstance(values, dict):
         problems.append(f"{where}: {values!r} is not a section of settings")
         return kind()
@@ -385,7 +388,7 @@ def _fill(kind: Any, values: Any, where: str, problems: list[str]) -> Any:
 
 
 def _as(default: Any, value: Any) -> tuple[Any, str]:
-    """`value` as the type of `default` (None stands for an optional whole number), and what it is not."""
+    """`value` converted to the type of `default` (None: an optional integer), and what is wrong with it."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if isinstance(default, tuple):
         fits = isinstance(value, list | tuple) and len(value) == len(default)

@@ -1,6 +1,7 @@
-"""The GIT-style text decoder (Wang et al. 2022): a prefix that attends to itself, words that attend to it and back.
+"""The GIT-style text decoder (Wang et al. 2022): the prefix attends to itself, words attend to the prefix and to
+earlier words.
 
-The prefix never sees a word, so its keys and values are made once for each clip and then serve every beam and step.
+The prefix does not depend on words, so its keys and values are computed once per clip and used by every beam and step.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class DecoderLayer(nn.Module):
         return q, k, v
 
     def forward(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, T, d) with its queries, keys and values to look at, mask: bool, broadcast to (B, h, T, T_k)."""
+        """x: (B, T, d). q: its queries. k, v: keys and values to attend to. mask: bool, broadcast to (B, h, T, T_k)."""
         dropout = self.dropout if self.training else 0.0
         look = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         x = self.attention_norm(x + self.drop(self.out(look.transpose(1, 2).flatten(2))))
@@ -46,7 +47,7 @@ class DecoderLayer(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """Memory tokens to word logits. Word embedding and output share their weight."""
+    """Computes word logits from memory tokens. Word embedding and output layer share their weight."""
 
     layer: type[DecoderLayer] = DecoderLayer
 
@@ -54,7 +55,7 @@ class TextDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.checkpointing = False
-        """Whether training recomputes what happens inside layers instead of keeping it."""
+        """Whether training recomputes the activations inside layers instead of keeping them."""
         self.project_memory = nn.Sequential(nn.Linear(memory_width, config.width), nn.LayerNorm(config.width))
         self.words = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.positions, config.width)
@@ -63,7 +64,7 @@ class TextDecoder(nn.Module):
         self.layers = nn.ModuleList(self.layer(config) for _ in range(config.layers))
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.vocabulary: nn.Module | None = None
-        """The product of `logits`, where weights are packed."""
+        """The packed output layer of `logits`; None if the weights are not packed."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -76,7 +77,7 @@ class TextDecoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what it takes; packed layers have a precision of their own."""
+        """The dtype of the inputs; packed layers may compute in another precision."""
         return self.output_bias.dtype
 
     @property
@@ -93,19 +94,20 @@ class TextDecoder(nn.Module):
         return self.drop(self.embedding_norm(self.words(tokens) + self.positions(position)))
 
     def encode_prefix(self, memory: Tensor, mask: Tensor | None) -> KeysValues:
-        """memory: (B, P, d), mask: bool (B, P), True for tokens that exist. Keys and values for each layer."""
+        """memory: (B, P, d), mask: bool (B, P), True for tokens that exist. Returns the keys and values of each
+        layer."""
         mask = None if mask is None else mask[:, None, None]
         x = self.project_memory(memory)
         cache = []
         for index, layer in enumerate(self.stack):
             q, k, v = layer.project(x)
             cache.append((k, v))
-            if index + 1 < len(self.layers):  # what the last layer makes of the prefix is read by no one
+            if index + 1 < len(self.layers):  # the last layer's output for the prefix is not used
                 x = self._run(layer, x, q, k, v, mask)
         return cache
 
     def hidden(self, prefix: KeysValues, mask: Tensor | None, tokens: Tensor) -> Tensor:
-        """All positions of `tokens` (B, T) at once, each seeing the prefix and its own past: (B, T, d)."""
+        """The hidden states (B, T, d) of all positions of `tokens` (B, T); each sees the prefix and earlier words."""
         B, T = tokens.shape
         past = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril()[None, None].expand(B, 1, T, T)
         P = prefix[0][0].shape[2]
@@ -128,11 +130,11 @@ class TextDecoder(nn.Module):
     def step(
         self, cache: KeysValues, slots: Tensor, visible: Tensor, tokens: Tensor, position: Tensor, prefix: int
     ) -> Tensor:
-        """One word further for K beams of every clip: logits (B, K, vocab) of the next.
+        """Returns the logits (B, K, vocab) of the next word for K beams of every clip.
 
-        cache: buffers (B, h, S, d_head), of which `slots`, int64 (K,), receive this step's keys and values; visible:
-        bool (B, 1, K, S), the slots each beam may see; tokens: int64 (B, K), the beams' last words, at `position` ();
-        prefix: how many slots, the first, hold the memory (this decoder sees all slots alike).
+        cache: buffers (B, h, S, d_head); the keys and values of this step are written to `slots`, int64 (K,). visible:
+        bool (B, 1, K, S), the slots that each beam may see. tokens: int64 (B, K), the last word of each beam, at
+        `position` (). prefix: the number of slots of the memory, which are the first (not used here).
         """
         x = self.embed(tokens, position.expand_as(tokens))
         for layer, (keys, values) in zip(self.stack, cache, strict=True):
@@ -143,7 +145,7 @@ class TextDecoder(nn.Module):
         return self.logits(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., d) to (..., vocab). In fp32 unless it is learned: half precision cannot tell the best words apart."""
+        """(..., d) to (..., vocab). For inference in fp32, because half precision cannot distinguish the best words."""
         if torch.is_grad_enabled():
             return linear(hidden, self.words.weight, self.output_bias)
         with torch.autocast(hidden.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""CAV-MAE's two towers (Gong et al. 2023): a ViT that listens, a ViT that looks, and a block that both share."""
+"""The two towers of CAV-MAE (Gong et al. 2023): a ViT for audio, a ViT for frames, and a block that both share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block. `modalities` name further pairs of norms for a block that modalities share."""
+    """A pre-norm transformer block. `modalities`: names of the pairs of norms of a block that several modalities
+    share."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, modalities: tuple[str, ...] = ("",)) -> None:
         super().__init__()
@@ -62,7 +63,8 @@ class Block(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """A 7x7 convolution of stride 4, then 3x3 ones of stride 2 to one position a patch (after Xiao et al. 2021)."""
+    """A 7x7 convolution of stride 4, then 3x3 convolutions of stride 2, down to one position per patch (after Xiao et
+    al. 2021)."""
 
     def __init__(self, channels: int, width: int, patch: tuple[int, int]) -> None:
         super().__init__()
@@ -90,15 +92,15 @@ class ConvStem(nn.Module):
 class TwoTowerEncoder(nn.Module):
     """Audio and picture towers with their shared block.
 
-    `unified`: the shared block runs once over both modalities' tokens side by side (CAV-MAE's joint path, which AVCap
-    uses) instead of on each by itself with its own norms. `picture=False` leaves the picture branch out.
+    `unified`: the shared block runs once over the concatenated tokens of both modalities (CAV-MAE's joint path, which
+    AVCap uses) instead of on each modality with separate norms. `picture=False` omits the picture tower.
     """
 
     def __init__(self, config: EncoderConfig, picture: bool = True, unified: bool = False) -> None:
         super().__init__()
         self.config = config
         self.checkpointing = False
-        """Whether training recomputes what happens inside blocks instead of keeping it."""
+        """Whether training recomputes the activations inside blocks instead of keeping them."""
         d = config.width
         self.patch_embed_a = self._patches(1, config.audio_patch)
         self.modality_a = nn.Parameter(torch.zeros(1, 1, d))
@@ -121,7 +123,7 @@ class TwoTowerEncoder(nn.Module):
 
     @property
     def in_pairs(self) -> bool:
-        """Whether a token of the picture belongs to two frames."""
+        """Whether a visual token covers two frames."""
         return self.config.picture_tokens == "tubelet" and self.config.frames > 1
 
     def _patches(self, channels: int, patch: tuple[int, int], picture: bool = False) -> nn.Module:
@@ -164,12 +166,13 @@ class TwoTowerEncoder(nn.Module):
     def picture_tower(self, pixels: Tensor) -> Tensor:
         """pixels: (B, N, 3, S, S), normalised. Returns tokens (B, T_v, d) before the shared block.
 
-        Frame tokens: T_v = N * S^2 / P^2, frames do not see each other. Tubelets: half of that, all see all.
+        Frame tokens: T_v = N * S^2 / P^2, with attention inside each frame. Tubelets: half as many, with attention over
+        all.
         """
         B, N = pixels.shape[:2]
         if self.in_pairs:
             if self.config.frames != N:
-                raise ValueError(f"this model looks at {self.config.frames} frames, got {N}")
+                raise ValueError(f"this model takes {self.config.frames} frames, got {N}")
             x = self.patch_embed_v(pixels.transpose(1, 2)).flatten(2).transpose(1, 2)  # (B, N/2 * patches, d)
             return self._run(self.blocks_v, x + self.pos_embed_v + self.modality_v)
         x = self.patch_embed_v(pixels.flatten(0, 1)).flatten(2).transpose(1, 2)  # (B * N, patches, d)
@@ -177,11 +180,12 @@ class TwoTowerEncoder(nn.Module):
         return x.unflatten(0, (B, N)).flatten(1, 2)
 
     def align_audio(self, x: Tensor) -> Tensor:
-        """Tower tokens (B, T_a, d) through the shared block with the audio norms."""
+        """Runs the shared block with the audio norms on the tokens of the audio tower, (B, T_a, d)."""
         return self.norms["a"](self._run(self.blocks_u, x, "a"))
 
     def align_picture(self, x: Tensor) -> Tensor:
-        """Tower tokens (B, T_v, d) through the shared block with the picture norms; frames do not see each other."""
+        """Runs the shared block with the picture norms on the tokens of the picture tower, (B, T_v, d), inside each
+        frame."""
         B, T, _ = x.shape
         if self.config.picture_tokens == "frame":
             x = x.reshape(-1, self.config.frame_tokens, x.shape[-1])
@@ -199,9 +203,9 @@ class TwoTowerEncoder(nn.Module):
         return frame_mask.repeat_interleave(tokens // frame_mask.shape[1], dim=1)
 
     def join(self, audio: Tensor, picture: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Both towers' tokens side by side through the shared block: (B, T_a + T_v, d).
+        """Runs the shared block on the concatenated tokens of both towers. Returns (B, T_a + T_v, d).
 
-        mask: bool (B, T_a + T_v), True for tokens that exist, or None when all do.
+        mask: bool (B, T_a + T_v), True for tokens that exist; None if all do.
         """
         x = audio if picture is None else torch.cat((audio, picture), dim=1)
         return self.norms["joint"](self._run(self.blocks_u, x, "joint", mask))

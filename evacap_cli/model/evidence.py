@@ -1,11 +1,11 @@
-"""Do this sound and this picture belong together? What a comparison across the two modalities says.
+"""The probability that audio and picture belong together, from the towers' aligned tokens.
 
-The entropy of one side's look cannot tell (it follows clutter); numbers that compare the sides can. Those here, the
-cues, are made of the towers' aligned tokens, and a logistic regression makes one probability of them:
+The entropy of the attention does not show a mismatch: it depends on how cluttered the picture is. The cues computed
+here compare the two modalities, and a logistic regression combines them:
 
     p = sigmoid(bias + sum_k weights_k * cue_k)
 
-The matcher learns from the batch itself, which says for free which of its B x B pairs belong together.
+The matcher needs no labels: of the B x B pairs of a batch, those on the diagonal belong together.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from evacap_cli.model.config import EncoderConfig, EvidenceConfig
 MIN_CONTRAST = 0.03
 """Standard deviation of normalised pixels (about two levels of 255) below which a frame shows nothing."""
 MIN_CORRELATION = 0.4
-"""Correlation of neighbouring pixels below which a frame is noise; what a camera sees has 0.8 and more."""
+"""Correlation of neighbouring pixels below which a frame is noise; camera pictures have 0.8 or more."""
 POOLS = 4
 
 
 def shows_something(pixels: Tensor) -> Tensor:
-    """pixels: (B, N, 3, S, S), normalised. bool (B, N): frames that are neither of one colour nor noise."""
+    """pixels: (B, N, 3, S, S), normalised. Returns bool (B, N), True for frames that are neither uniform nor noise."""
     grey = pixels.float().mean(dim=2)
     spread = grey.std(dim=(-2, -1))
     x = (grey - grey.mean(dim=(-2, -1), keepdim=True)) / spread.clamp(min=1e-6)[..., None, None]
@@ -36,8 +36,8 @@ def shows_something(pixels: Tensor) -> Tensor:
 
 
 def pooled_tags(logits: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Tag logits of tokens (B, T, C) to those of clips (B, C): log-mean-exp over the tokens that exist, so that one
-    token that hears a bell is enough. mask: bool (B, T); of a clip without any token, over all."""
+    """Tag logits of tokens (B, T, C) to those of clips (B, C): the log-mean-exp over the tokens that exist, so that a
+    single token with a high logit suffices. mask: bool (B, T); for a clip without any token, over all."""
     logits = logits.float()
     if mask is None:
         return logits.logsumexp(dim=1) - math.log(logits.shape[1])
@@ -47,7 +47,7 @@ def pooled_tags(logits: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 class _PooledEmbedding(nn.Module):
-    """Tokens of one modality to one unit vector: a few attention-weighted means of them, then a small MLP."""
+    """Pools the tokens of one modality to a unit vector: a few attention-weighted means, then a small MLP."""
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ class _PooledEmbedding(nn.Module):
 
 
 class Evidence(nn.Module):
-    """The cues and the probability that is made of them. `weights` and `bias` are fitted on held-out clips
-    (`evacap weights calibrate`); until then the matcher alone decides."""
+    """The cues and the probability computed from them. `weights` and `bias` are fitted on held-out clips (`evacap
+    weights calibrate`); before that, the probability depends only on the matcher."""
 
     weights: Tensor
     bias: Tensor
@@ -84,16 +84,17 @@ class Evidence(nn.Module):
         if encoder.tag_classes:
             self.cues += ("tags",)
             self.tag_pairs = nn.Parameter(torch.eye(encoder.tag_classes))
-            """Which tag of a sound goes with which of a picture."""
+            """How well each audio tag fits each picture tag."""
             self.tag_offset = nn.Parameter(torch.tensor(-1.0))
         self.register_buffer("weights", torch.tensor([float(name == "matcher") for name in self.cues]))
         self.register_buffer("bias", torch.zeros(()))
 
     def pairs(self, audio: Tensor, picture: Tensor, mask: Tensor | None,
               tags: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:  # fmt: skip
-        """Logits (B, B) of every sound with every picture, of the cues that are learned.
+        """The learned cues: logits (B, B) of every sound with every picture.
 
-        audio: (B, T_a, d), picture: (B, T_v, d), both aligned; mask: bool (B, T_v); tags: logits (B, C) of each side.
+        audio: (B, T_a, d), picture: (B, T_v, d), both aligned. mask: bool (B, T_v). tags: logits (B, C) of audio and
+        picture.
         """
         heard, seen = self.hear(audio, None), self.see(picture, mask)
         found = {"matcher": heard @ seen.T * self.scale.exp() + self.offset}
@@ -104,10 +105,10 @@ class Evidence(nn.Module):
 
     def loss(self, audio: Tensor, picture: Tensor, mask: Tensor | None,
              tags: tuple[Tensor, Tensor] | None) -> Tensor:  # fmt: skip
-        """Binary cross-entropy over all pairs of the batch, those of one clip against the rest, both counted alike."""
+        """Binary cross-entropy over all pairs of the batch. Own pairs and other pairs have the same total weight."""
         own = torch.eye(len(audio), device=audio.device)
         counts = own * (len(audio) - 1) + (1 - own)
-        if mask is not None:  # a clip without a picture makes no pair
+        if mask is not None:  # clips without a picture are in no pair
             counts = counts * mask.any(dim=1)
             mask = mask | ~mask.any(dim=1, keepdim=True)
         counts = counts / counts.sum().clamp(min=1)
@@ -139,7 +140,7 @@ class Evidence(nn.Module):
 
     def _matched_pairs(self, audio: Tensor, picture: Tensor, mask: Tensor | None,
              tags: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:  # fmt: skip
-        """The diagonal of `pairs`, without the rest."""
+        """The diagonal of `pairs`, without computing the other pairs."""
         heard, seen = self.hear(audio, None), self.see(picture, mask)
         found = {"matcher": (heard * seen).sum(dim=1) * self.scale.exp() + self.offset}
         if tags is not None:
@@ -148,5 +149,5 @@ class Evidence(nn.Module):
         return found
 
     def probability(self, cues: Tensor) -> Tensor:
-        """(..., K) to (...): how likely sound and picture belong together, if that is as likely as not beforehand."""
+        """Cues (..., K) to (...): the probability that audio and picture belong together, for a prior of 0.5."""
         return torch.sigmoid((cues * self.weights.to(cues.dtype)).sum(dim=-1) + self.bias.to(cues.dtype))

@@ -1,7 +1,7 @@
-"""Which words a caption has earned: a sound is named only where the ear gave one of its classes enough confidence.
+"""The words that a caption may contain: a sound is named only if YAMNet is confident enough in one of its classes.
 
-`assets/lexicon.json` lists, for each word that names a sound or what makes it, the AudioSet classes that earn it (by
-number), and families of words of which a caption says one at most. Every other word is free.
+`assets/lexicon.json` lists the words that name a sound or its source, the AudioSet classes (by number) that allow each
+of them, and families of words of which a caption contains at most one. All other words are always allowed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SPEECH = {
 
 @lru_cache(maxsize=1)
 def audioset_classes() -> tuple[str, ...]:
-    """Names of the classes that YAMNet tells, in its order."""
+    """Names of YAMNet's classes, in its order."""
     text = (resources.files("evacap_cli") / "assets" / "audioset_classes.csv").read_text("utf-8")
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return tuple(row["display_name"] for row in rows)
@@ -44,7 +44,7 @@ def audioset_classes() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def imagenet_classes() -> tuple[str, ...]:
-    """Names of ImageNet's 1,000 classes, in timm's order; of several synonyms the first."""
+    """Names of ImageNet's 1,000 classes, in timm's order; only the first of several synonyms."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
@@ -53,12 +53,13 @@ def imagenet_classes() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def packaged_lexicon() -> dict[str, Any]:
-    """`words`: the classes that earn each; `families`: lists of words."""
+    """`words`: the classes that allow each word; `families`: lists of words."""
     return json.loads((resources.files("evacap_cli") / "assets" / "lexicon.json").read_text("utf-8"))
 
 
 class Lexicon(nn.Module):
-    """The packaged lexicon for a tokenizer's words. Words that the tokenizer has only in pieces are free."""
+    """The packaged lexicon for the words of a tokenizer. Words that the tokenizer splits into pieces are always
+    allowed."""
 
     allowed_by: Tensor
     named: Tensor
@@ -87,8 +88,8 @@ class Lexicon(nn.Module):
         self.register_buffer("speech", spoken, persistent=False)
 
     def allowed(self, heard: Tensor, shown: Tensor | None = None) -> Tensor:
-        """heard: tags of sounds (B, T_a, 2 + windows); shown: (B, T_a), how much of a picture that belongs to the sound
-        shows each class. Returns bool (B, V)."""
+        """heard: tags of sounds (B, T_a, 2 + windows). shown: the share of a matching picture that shows each class,
+        (B, T_a). Returns the allowed words, bool (B, V)."""
         if not self.config.confidence:
             return torch.ones(len(heard), len(self.named), dtype=torch.bool, device=heard.device)
         best = heard[..., 1:].amax(dim=2)  # of the clip and its windows
@@ -126,7 +127,7 @@ class Rules:
 
 
 def _single_token(tokenizer: Tokenizer, word: str) -> int | None:
-    """A word's number where it is one token."""
+    """The id of a word that is a single token; None for others."""
     tokens = tokenizer.encode(word)[1:-1]
     return tokens[0] if len(tokens) == 1 and tokenizer.decode(tokens) == word else None
 

@@ -1,4 +1,4 @@
-"""Stochastic modality shuffling (EVACap algorithm 1): some sounds of a batch get another clip's picture."""
+"""Stochastic modality shuffling (EVACap algorithm 1): some clips of a batch get the picture of another clip."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 def shuffle_partners(batch: int, probability: float, generator: torch.Generator | None = None,
                      per_batch: bool = False) -> Tensor:  # fmt: skip
-    """Whose picture each clip gets: int64 (B,), its own index where nothing is shuffled.
+    """The index of the clip whose picture each clip gets, int64 (B,); its own index if it is not shuffled.
 
-    A uniform permutation of the batch is drawn; each sample takes its place in it with `probability` (or, `per_batch`,
-    the whole batch does). A permutation may leave a clip where it is, as in the paper.
+    A uniform permutation of the batch is drawn, and applied to each clip with `probability`, or with `per_batch` to the
+    whole batch. As in the paper, a permutation may map a clip to itself.
     """
     own = torch.arange(batch)
     if probability <= 0:

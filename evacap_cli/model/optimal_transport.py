@@ -1,7 +1,7 @@
 """LAVCap's fusion (Rho et al. 2025, "LAVCap: LLM-based Audio-Visual Captioning using Optimal Transport").
 
-Entropic optimal transport assigns tokens of the sound to frames. The assignment moves each side's tokens to the other,
-and in training its value aligns the two towers.
+Entropic optimal transport assigns audio tokens to frames. The plan transports the tokens of each modality to the other
+one. In training, its value aligns the two towers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evacap_cli.model.config import EncoderConfig, ModelConfig
 from evacap_cli.model.fused import Fused, Tags
 
 MAX_LOG_SCALE = 4.6052
-"""Of the logarithm of the loss's scale: the scale is at most 100 (the paper's public code)."""
+"""Maximum of the logarithm of the loss's scale: the scale is at most 100 (as in the public code of the paper)."""
 INITIAL_LOG_SCALE = math.log(1 / 0.07)
 
 
@@ -26,9 +26,8 @@ def transport_plan(
 ) -> Tensor:
     """Sinkhorn's algorithm in the log domain, for the cost -similarity and uniform marginals.
 
-    similarity: (..., n, m). mask: bool (..., m), True for columns that exist, at least one. Returns float32
-    (..., n, m): rows sum to 1 / n exactly, columns to 1 over their number as the iterations converge. No gradient flows
-    through it.
+    similarity: (..., n, m). mask: bool (..., m), True for columns that exist, at least one. Returns float32 (..., n,
+    m): rows sum to 1 / n exactly; columns converge to 1 over the number of columns. No gradient flows through it.
     """
     with torch.autocast(similarity.device.type, enabled=False):
         scores = similarity.float() / epsilon
@@ -50,8 +49,8 @@ def transport_plan(
 class OptimalTransport(nn.Module):
     """[sound; transported picture] followed by [transported sound; picture], and a projection to the towers' width.
 
-    As in the paper, the sound's tokens are means over frequency and the picture's are one for each frame; all have unit
-    length. A transported token is the mean of the other side's tokens under the plan.
+    As in the paper, audio tokens are means over frequency, and there is one visual token per frame; all have unit
+    length. A transported token is the mean of the other modality's tokens, weighted by the plan.
     """
 
     has_gate = False
@@ -67,7 +66,7 @@ class OptimalTransport(nn.Module):
         self.frame_tokens = encoder.frame_tokens if patches else 1
         self.project = nn.Linear(2 * encoder.width, encoder.width)
         self.scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE))
-        """Logarithm of what the loss multiplies similarities by."""
+        """Logarithm of the factor of the similarities in the loss."""
 
     def plan(self, similarity: Tensor, mask: Tensor | None) -> Tensor:
         return transport_plan(similarity, mask, self.config.epsilon, self.config.iterations)
@@ -77,7 +76,7 @@ class OptimalTransport(nn.Module):
         return normalize(audio.unflatten(1, (self.rows, -1)).mean(dim=1), dim=-1)
 
     def see(self, picture: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(B, T_v, d) to unit tokens (B, m, d) of the frames, and bool (B, m), which exist."""
+        """(B, T_v, d) to unit tokens (B, m, d) of the frames, and bool (B, m), True for frames that exist."""
         frames = normalize(picture.unflatten(1, (-1, self.frame_tokens)).mean(dim=2), dim=-1)
         return frames, None if mask is None else mask.unflatten(1, (-1, self.frame_tokens)).any(dim=2)
 
@@ -123,7 +122,7 @@ class OptimalTransport(nn.Module):
         self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: Tags | None = None
     ) -> Tensor:
         """The alignment loss: cross-entropy of scale x (sum of Q x similarity) over the batch, each sound against all
-        pictures and each picture against all sounds, added up. Clips without a picture have no part.
+        pictures and each picture against all sounds, added up. Clips without a picture do not take part.
 
         The public code compares the tokens of one clip with one another instead of the clips of a batch.
         """

@@ -1,4 +1,4 @@
-"""Weights laid out once for inference, instead of at every product or batch."""
+"""Reorders weights once for inference, instead of at every product or batch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from evacap_cli.model.tag_evidence import TagEvidence
 if TYPE_CHECKING:
     from evacap_cli.model.captioner import CaptionModel
 
-LAYOUT_ROWS = 512  # of which products the layout is chosen for; those of a few rows find it as good
+LAYOUT_ROWS = 512  # the layout is optimised for products of so many rows; it is as good for a few rows
 
 
 class PackedLinear(nn.Module):
     """A linear layer whose weight oneDNN has reordered for a CPU, in `dtype`. Gradients do not flow through it.
 
-    Compared with torch's own product, it is up to 1.25 times as fast for the towers' hundreds of rows, and three times
-    for a beam's few. On a CPU for which oneDNN has no product in `dtype`, it is torch's own product in `dtype`.
+    Compared with torch's product, it is up to 1.25 times as fast for the hundreds of rows of the towers and three times
+    as fast for the few rows of a beam. If oneDNN has no product in `dtype` on this CPU, torch's product is used.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
@@ -45,7 +45,7 @@ class PackedLinear(nn.Module):
 
 
 def has_onednn() -> bool:
-    """Whether PyTorch has oneDNN here and may use it: some builds, such as those for ARM, are made without it."""
+    """Whether this PyTorch has oneDNN and may use it: some builds, such as those for ARM, lack it."""
     return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
@@ -58,13 +58,13 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 def can_multiply(dtype: torch.dtype) -> bool:
-    """Whether PyTorch multiplies matrices of this type on this CPU at all."""
+    """Whether PyTorch can multiply matrices of this type on this CPU."""
     return _works(dtype, packed=False)
 
 
 @lru_cache(maxsize=16)
 def _works(dtype: torch.dtype, packed: bool) -> bool:
-    """Tries a product: only the processor and the libraries know, and what they need differs between versions."""
+    """Tries a product, because the requirements of the libraries differ between versions."""
     x = torch.zeros(1, 1, dtype=dtype)
     try:
         if packed:
@@ -81,7 +81,7 @@ def _works(dtype: torch.dtype, packed: bool) -> bool:
 
 
 def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
-    """Makes `model` quick, and fit for inference alone: its state can no longer be saved. Done before, nothing happens.
+    """Prepares `model` for fast inference. Its state can no longer be saved. A packed model stays as it is.
 
     `precision`: the autocast type it will run under, None for fp32. On a CPU every linear layer becomes a
     `PackedLinear`; elsewhere their weights are stored in `precision`, and CUDA
@@ -111,7 +111,7 @@ def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
 
 
 def _linear(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """The linear layers to be laid out: whose part each is, and as what."""
+    """The linear layers to pack: the parent module and the attribute name of each."""
     found: list[tuple[nn.Module, str]] = []
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):

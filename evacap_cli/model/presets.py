@@ -1,4 +1,4 @@
-"""Named settings: a YAML file each in `evacap_cli/presets`, which may build on another by `base`."""
+"""Named settings: YAML files in `evacap_cli/presets`. A preset can extend another one with `base`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTIONS = ("about", "model", "features", "training")
 
 @dataclass(frozen=True)
 class Preset:
-    """`features` and `training` are plain settings, for the parts of the toolkit that own them."""
+    """`features` and `training` are unchecked settings: `features/` and `tasks/training` check them."""
 
     name: str
     model: ModelConfig
@@ -33,7 +33,7 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> Preset:
-    """A preset by name; `UsageError` with the known names otherwise."""
+    """Reads a preset by its name. Raises UsageError with the known names if it does not exist."""
     return preset_from_dict(name, read_preset(name))
 
 
@@ -53,7 +53,7 @@ def preset_from_dict(name: str, values: dict[str, Any]) -> Preset:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The merged values of a preset and everything it builds on."""
+    """The values of a preset, merged with those of the presets that it extends."""
     if name not in preset_names():
         raise UsageError(f"no preset is called {name!r}", f"the presets are {', '.join(preset_names())}")
     return resolve(
@@ -62,13 +62,13 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def resolve(values: dict[str, Any]) -> dict[str, Any]:
-    """Lays `values` over the preset that its `base` names."""
+    """Merges `values` into the preset that its `base` names."""
     base = values.pop("base", None)
     return merge(read_preset(base), values) if base else values
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, section by section."""
+    """Merges `above` into `below`, section by section."""
     result = dict(below)
     for key, value in above.items():
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)

@@ -1,7 +1,7 @@
-"""Published weights (AVCap's, and so CAV-MAE's and GIT's names) as our parameters.
+"""Maps published weights (AVCap's, which have the names of CAV-MAE and GIT) to our parameters.
 
-AVCap keeps six norms in every block and query, key and value apart; we keep the norms a block uses and one product for
-all three. Everything else is a change of name.
+AVCap has six norms in every block, and separate query, key and value weights. Our blocks have only the norms that they
+use, and one weight for all three. The other weights only change their names.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ _UNUSED_NORM = re.compile(r"^av_encoder\.blocks_[av]\.\d+\.norm[12]_[av]\.")
 
 @dataclass(frozen=True)
 class Target:
-    """Where a published tensor goes: one of our parameters, or a third of one (0 query, 1 key, 2 value)."""
+    """The target of a published tensor: one of our parameters, or a third of one (0 query, 1 key, 2 value)."""
 
     name: str
     third: int | None = None
 
 
 def target_of(name: str) -> Target | None:
-    """Our place of a published name (a leading `module.` counts for nothing); None for what the published model never
-    reads. Names that are not AVCap's stay as they are."""
+    """The target of a published name (a leading `module.` is ignored); None for tensors that the published model never
+    uses. Other names are not changed."""
     name = name.removeprefix("module.")
     if _UNUSED_NORM.match(name):
         return None
@@ -75,41 +75,41 @@ def target_of(name: str) -> Target | None:
 
 
 def read_published(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file that others wrote: a state dict, by itself or under `model`, or safetensors.
+    """Reads the tensors of a published file: a state dict, possibly under the key `model`, or safetensors.
 
-    Pickles are read as data only (`weights_only`), mapped into memory where the format allows. Names lose a leading
-    `module.`. Raises EvacapError where the file is something else, damaged, or would run code.
+    Pickles are read as data only (`weights_only`), and mapped into memory if the format allows it. A leading `module.`
+    of names is removed. Raises EvacapError if the file is something else, is damaged, or would run code.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             start = file.read(64).lstrip()
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})", "name a file with weights") from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror})", "give a file with weights") from error
     if not start or start[:1] == b"<" or start.startswith(b"version https://git-lfs"):
         what = "a web page" if start[:1] == b"<" else "a Git LFS pointer" if start else "empty"
-        raise EvacapError(f"{path}: is {what}, no weights", "download it again")
+        raise EvacapError(f"{path}: is {what}, not weights", "download it again")
     zipped = zipfile.is_zipfile(path)
     if start.startswith(b"PK") and not zipped:
-        raise EvacapError(f"{path}: is cut short, its end is missing", "download it again")
+        raise EvacapError(f"{path}: is truncated", "download it again")
     try:
         found: Any
         if path.suffix == ".safetensors":
             found = load_file(path)
         else:
-            with warnings.catch_warnings():  # on files that it then refuses, torch says more than people need
+            with warnings.catch_warnings():  # torch warns about files that it then rejects
                 warnings.simplefilter("ignore", UserWarning)
                 found = torch.load(path, "cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if not asked:
             raise EvacapError(
-                f"{path}: damaged, or a pickle of something else than weights, and was not opened",
-                "download it again, or have its authors save a plain state dict",
+                f"{path}: damaged, or a pickle that contains more than weights; it was not opened",
+                "download it again, or ask its authors for a plain state dict",
             ) from error
         raise EvacapError(
-            f"{path}: wants to run {asked[1]} when it is opened, and was not opened",
-            "weights need no code: get the file from its authors, or have them save a plain state dict",
+            f"{path}: would run {asked[1]}; it was not opened",
+            "weights need no code: get the file from its authors, or ask them for a plain state dict",
         ) from error
     except (
         SafetensorError,
@@ -120,7 +120,7 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
         KeyError,
         zipfile.BadZipFile,
     ) as error:
-        raise EvacapError(f"{path}: damaged, or no weights ({_line(error)})", "download it again") from error
+        raise EvacapError(f"{path}: damaged, or not weights ({_line(error)})", "download it again") from error
     for name in ("model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
@@ -128,13 +128,13 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
     state = {str(name).removeprefix("module."): value for name, value in tensors if isinstance(value, Tensor)}
     if not state:
         raise EvacapError(
-            f"{path}: holds no named tensors", "give a state dict, or a dict with one under `model`"
+            f"{path}: contains no named tensors", "give a state dict, or a dict with one under `model`"
         )
     return state
 
 
 def kind_of(state: Iterable[str]) -> str | None:
-    """Whose names these are: `avcap`, `git`, `cav-mae`, `ours`, or None."""
+    """The model that the names come from: `avcap`, `git`, `cav-mae`, `ours`, or None."""
     firsts = {name.split(".")[0] for name in state}
     if "textual" in firsts:
         return "avcap" if "av_encoder" in firsts else "git"

@@ -1,11 +1,11 @@
-"""Towers of pre-trained networks: what YAMNet hears and EfficientNet-lite sees, as tokens of tags.
+"""Pre-trained networks as towers: the classes that YAMNet and EfficientNet-lite recognise become tokens.
 
-A tower gives *tags*, float32 (B, T, numbers), the best classes first: the class, and how sure the network is of it.
+A tower returns *tags*, float32 (B, T, numbers), the best classes first: the class, and the confidence of the network.
 
     sound    (B, heard, 2 + windows): class, logit in the clip, logit in each window
     picture  (B, N * seen, 3): class, logit, probability; `seen` classes of every frame
 
-`embed_audio` and `embed_picture` make tokens (B, T, d) of them: class embedding + MLP of the numbers, then
+`embed_audio` and `embed_picture` convert tags to tokens (B, T, d): class embedding + MLP of the numbers, then
 self-attention. The networks are never trained here.
 """
 
@@ -23,15 +23,15 @@ from evacap_cli.model.fused import Tags
 from evacap_cli.model.yamnet import YAMNet
 
 NETWORKS = ("network_a", "network_v")
-"""The pre-trained networks, by the names of the encoder's parts."""
+"""Attributes of the encoder that contain the pre-trained networks."""
 LOGIT_SCALE = 4.0
-"""Logits are divided by it before an MLP reads them, to about unit size."""
+"""Logits are divided by this before they enter an MLP, so that they are of the order of 1."""
 MIN_PROBABILITY = 1e-6
 """Probabilities are kept this far from 0 and 1, so that their logits are finite."""
 
 
 class TagEmbedding(nn.Module):
-    """Tags to tokens: the embedding of the class + an MLP of the numbers."""
+    """Converts tags to tokens: the embedding of the class + an MLP of the numbers."""
 
     def __init__(self, classes: int, numbers: int, width: int) -> None:
         super().__init__()
@@ -40,16 +40,16 @@ class TagEmbedding(nn.Module):
         nn.init.normal_(self.classes.weight, std=0.5)
 
     def forward(self, tags: Tensor, numbers: Tensor) -> Tensor:
-        """tags: (B, T, ...), the class first; numbers: (B, T, n) -> (B, T, d)."""
+        """tags: (B, T, ...), the class first. numbers: (B, T, n). Returns (B, T, d)."""
         weight = self.mlp[0].weight if isinstance(self.mlp[0], nn.Linear) else self.classes.weight
         return self.classes(tags[..., 0].long()) + self.mlp(numbers.to(weight.dtype))
 
 
 class TagEncoder(nn.Module):
-    """Both networks, and what makes tokens of their tags. It takes the place of `TwoTowerEncoder`.
+    """Both networks, and the layers that convert their tags to tokens. Replaces `TwoTowerEncoder`.
 
-    `unified`: tokens of both modalities go side by side through the picture's blocks (AVCap's way). `picture=False`
-    leaves the picture out.
+    `unified`: the concatenated tokens of both modalities run through the same blocks, as in AVCap. `picture=False`
+    omits the picture network.
     """
 
     in_pairs = False
@@ -59,14 +59,14 @@ class TagEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.checkpointing = False
-        """Whether training recomputes what happens inside blocks instead of keeping it."""
+        """Whether training recomputes the activations inside blocks instead of keeping them."""
         d = config.width
         self.network_a = YAMNet()
         self.embed_a = TagEmbedding(config.audio_classes, 1 + config.windows, d)
         self.blocks_a = self._blocks(config.depth)
         self.norms = nn.ModuleDict({"a": nn.LayerNorm(d)})
         if picture:
-            import timm  # takes seconds; models without a picture do without
+            import timm  # takes seconds, and models without a picture do not need it
 
             self.network_v = timm.create_model(
                 config.network, pretrained=False, num_classes=config.picture_classes
@@ -93,8 +93,8 @@ class TagEncoder(nn.Module):
         return self
 
     def use_channels_last(self) -> None:
-        """Lays the networks' weights out for inference: convolutions of few channels a group are a third faster with
-        the channels last."""
+        """Sets the memory format of the networks for inference: grouped convolutions with few channels are a third
+        faster with channels last."""
         for name in NETWORKS:
             if hasattr(self, name):
                 getattr(self, name).to(memory_format=torch.channels_last)
@@ -123,7 +123,7 @@ class TagEncoder(nn.Module):
         return frame_tags(logits, self.config.seen)
 
     def align_audio(self, tags: Tensor) -> Tensor:
-        """Tags are what is fused; there is no space that both modalities share."""
+        """Returns its argument: tags need no alignment."""
         return tags
 
     def align_picture(self, tags: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class TagEncoder(nn.Module):
     def tokens(
         self, audio: Tensor, picture: Tensor | None, frame_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tags]:
-        """The tokens of a clip's tags.
+        """The tokens of the tags of clips.
 
         audio: tags (B, heard, 2 + windows). picture: tags of the frames (B, N * seen, 3) or None. frame_mask: bool
         (B, N), True for frames that exist. Returns A (B, T_a, d), F_v (B, T_v, d), the mask of F_v, bool (B, T_v) or
@@ -166,7 +166,8 @@ class TagEncoder(nn.Module):
         return x if "joint" in self.norms else self.norms["v"](self._run(self.blocks_v, x))
 
     def join(self, audio: Tensor, picture: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Both modalities' tokens side by side through shared blocks: (B, T_a + T_v, d); see `TwoTowerEncoder.join`."""
+        """Runs the shared blocks on the concatenated tokens of both modalities, (B, T_a + T_v, d); see
+        `TwoTowerEncoder.join`."""
         x = audio + self.modality_a
         if picture is not None:
             x = torch.cat((x, picture + self.modality_v), dim=1)
@@ -176,8 +177,8 @@ class TagEncoder(nn.Module):
 def heard_tags(logits: Tensor, heard: int, windows: int) -> Tensor:
     """Logits of a sound's patches (B, P, C) to the tags of its `heard` best classes, (B, heard, 2 + windows).
 
-    The probability of a class in a window is the mean over the window's patches; in the clip, the root mean square over
-    all patches, so that a short sound counts for more than its share of the time.
+    The probability of a class in a window is the mean over the patches of the window. That in the clip is the root mean
+    square over all patches, so that short sounds have more weight.
     """
     p = logits.float().sigmoid()
     clip = p.square().mean(dim=1).sqrt()  # (B, C)
@@ -203,7 +204,7 @@ def pooled_frames(tags: Tensor, seen: int, classes: int, frame_mask: Tensor | No
     """
     frames = tags.unflatten(1, (-1, seen))  # (B, N, seen, 3)
     weight = frames.new_ones(frames.shape[:2]) if frame_mask is None else frame_mask.to(frames.dtype)
-    weight = torch.where(weight.sum(dim=1, keepdim=True) > 0, weight, 1.0)  # of a clip without a frame, all
+    weight = torch.where(weight.sum(dim=1, keepdim=True) > 0, weight, 1.0)  # all frames of a clip without any
     share = weight / weight.sum(dim=1, keepdim=True)
     index, B = tags[..., 0].long(), len(tags)
     chances = (frames[..., 2] * share[..., None]).flatten(1)
@@ -215,7 +216,7 @@ def pooled_frames(tags: Tensor, seen: int, classes: int, frame_mask: Tensor | No
 
 
 def _run_network(network: nn.Module, x: Tensor) -> Tensor:
-    """A network in the precision of its weights: half of it would change which classes come first."""
+    """Runs a network in the precision of its weights, because half precision would change the order of classes."""
     x = x.to(next(network.parameters()).dtype)
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,8 @@
-"""Do this sound and this picture belong together? What their tags say: does the picture show what may sound so?
+"""The probability that audio and picture belong together, from their tags.
 
-`ties` (C_a, C_v) holds how well a class of the picture shows the source of a class of the sound, in [0, 1]; `affinity`
-begins with the same and is learned from pairs. With w the heard classes' shares of the sound, and q the seen classes'
-probabilities:
+`ties` (C_a, C_v) contains how well a picture class shows the source of an audio class, in [0, 1]. `affinity` is
+initialised with it and learned from pairs. With w the shares of the heard classes in the sound and q the probabilities
+of the seen classes:
 
     support = sum_i w_i sum_j ties_ij q_j
 """
@@ -18,13 +18,13 @@ from evacap_cli.model.config import EvidenceConfig, TagEncoderConfig
 TagPair = tuple[Tensor, Tensor]
 """Tags of sound and picture, (B, T_a, 2 + windows) and (B, T_v, 3); see `tag_encoder`."""
 TEMPERATURE = 1.5
-"""Of the softmax that makes shares of the heard classes' logits."""
+"""The temperature of the softmax that converts the logits of the heard classes to shares."""
 FLOOR = 0.02
-"""Support below which nothing is told apart."""
+"""Added to the support before the logarithm: smaller differences do not count."""
 
 
 class TagEvidence(nn.Module):
-    """The cues and the probability that is made of them, with the interface of `evidence.Evidence`."""
+    """The cues and the probability computed from them, with the interface of `evidence.Evidence`."""
 
     weights: Tensor
     bias: Tensor
@@ -42,7 +42,7 @@ class TagEvidence(nn.Module):
         self.register_buffer("bias", torch.zeros(()))
 
     def start_from(self, ties: Tensor) -> None:
-        """Takes over the table of ties (C_a, C_v), as what is known and as what learning begins with."""
+        """Sets `ties` and the initial value of `affinity` to a table (C_a, C_v)."""
         self.ties.copy_(ties)
         self.affinity.data.copy_(ties)
 
@@ -59,12 +59,12 @@ class TagEvidence(nn.Module):
     def _matcher(self, support: Tensor) -> Tensor:
         floor = torch.full_like(support, FLOOR)
         log = torch.where(support > 0, (support.clamp(min=0) + FLOOR).log(), floor.log() + support / FLOOR)
-        return self.scale * log + self.offset  # straight below 0, so that learning never stops there
+        return self.scale * log + self.offset  # linear below 0, so that the gradient does not vanish
 
     def loss(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: TagPair) -> Tensor:
-        """Binary cross-entropy over all pairs of the batch, those of one clip against the rest, both counted alike.
+        """Binary cross-entropy over all pairs of the batch. Own pairs and other pairs have the same total weight.
 
-        mask: bool (B, T_v); a clip without a picture makes no pair. `audio` and `picture`, the tokens, are not used.
+        mask: bool (B, T_v); clips without a picture are in no pair. `audio` and `picture`, the tokens, are not used.
         """
         own = torch.eye(len(tags[0]), device=tags[0].device)
         counts = own * (len(own) - 1) + (1 - own)
@@ -77,9 +77,9 @@ class TagEvidence(nn.Module):
     def forward(self, audio: Tensor, picture: Tensor, mask: Tensor | None, tags: TagPair) -> Tensor:
         """The cues (B, K) of each sound with its own picture, float32.
 
-        matcher: the learned logit. support: as above, its logarithm. lift: the same over what an even mixture of all
-        sounds would have. foreign: probability of picture classes that are tied to other sounds. silent: of those that
-        are tied to none.
+        matcher: the learned logit. support: the logarithm of the support. lift: the logarithm of its ratio to the
+        support of a uniform mixture of all sounds. foreign: the probability of picture classes that are tied to other
+        sounds. silent: that of picture classes that are tied to no sound.
         """
         heard, seen = tags
         with torch.autocast(heard.device.type, enabled=False):
@@ -103,7 +103,7 @@ class TagEvidence(nn.Module):
             )
 
     def _pairs(self, table: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """table: (C_a, C_v) at classes i (B, T_a) and j (B, T_v): (B, T_a, T_v)."""
+        """The values (B, T_a, T_v) of a table (C_a, C_v) at the classes i (B, T_a) and j (B, T_v)."""
         return table[i[:, :, None], j[:, None, :]]
 
     def _support(self, table: Tensor, i: Tensor, j: Tensor, w: Tensor, q: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class TagEvidence(nn.Module):
         return (self._pairs(table, i, j) * w[:, :, None] * q[:, None]).sum(dim=(1, 2))
 
     def shown(self, tags: TagPair) -> Tensor:
-        """(B, T_a): how much of the picture shows the source of each heard class."""
+        """The share of the picture that shows the source of each heard class, (B, T_a)."""
         heard, seen = tags
         pairs = self._pairs(self.ties.float(), heard[..., 0].long(), seen[..., 0].long())
         return (pairs * seen[:, None, :, 2]).sum(dim=2)
@@ -130,10 +130,10 @@ class TagEvidence(nn.Module):
         return torch.cat((heard[..., :1], torch.maximum(heard[..., 1:], raised)), dim=-1)
 
     def probability(self, cues: Tensor) -> Tensor:
-        """(..., K) to (...): how likely sound and picture belong together, if that is as likely as not beforehand."""
+        """Cues (..., K) to (...): the probability that audio and picture belong together, for a prior of 0.5."""
         return torch.sigmoid((cues * self.weights.to(cues.dtype)).sum(dim=-1) + self.bias.to(cues.dtype))
 
 
 def shares(heard: Tensor) -> Tensor:
-    """Tags of sounds (B, T_a, ...) to each class's share of what is heard, (B, T_a), which add up to 1."""
+    """Tags of sounds (B, T_a, ...) to the share of each class in the sound, (B, T_a), with a sum of 1."""
     return (heard[..., 1].float() / TEMPERATURE).softmax(dim=1)

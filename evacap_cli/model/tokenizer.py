@@ -1,4 +1,4 @@
-"""Words to numbers and back, by the `tokenizers` library; one JSON file in a checkpoint."""
+"""Converts captions to token ids and back, with the `tokenizers` library. Stored as one JSON file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from evacap_cli.errors import EvacapError
 
 SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
-"""In the order of their numbers: `PAD`, `BOS` and `EOS` of the model are 0, 1 and 2."""
+"""In the order of their ids: 0, 1 and 2, which are `PAD`, `BOS` and `EOS` of the model."""
 
 KNOWN = (
     ("[CLS]", "[SEP]", "[PAD]"),  # BERT
@@ -21,7 +21,7 @@ KNOWN = (
     ("<|begin_of_text|>", "<|end_of_text|>", "<|end_of_text|>"),  # Llama 3
     ("<|endoftext|>", "<|endoftext|>", "<|endoftext|>"),  # GPT-2, Pythia, Qwen
 )
-"""Beginning, end and padding of vocabularies, by which a stored one is told."""
+"""Names of the begin, end and padding tokens in known vocabularies."""
 
 BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -29,7 +29,7 @@ HYPHEN = re.compile(r"(?<=\w) - (?=\w)")
 
 
 class Tokenizer:
-    """Lower-cased WordPiece, as BERT's. Captions become bos, words, eos."""
+    """A lower-case WordPiece tokenizer, as in BERT. A caption becomes bos, word pieces, eos."""
 
     def __init__(self, engine: Engine, bos: str = "[BOS]", eos: str = "[EOS]", pad: str = "[PAD]") -> None:
         self.engine = engine
@@ -47,8 +47,8 @@ class Tokenizer:
     def train(cls, captions: Iterable[str], vocab_size: int = 2000) -> Tokenizer:
         """Learns a vocabulary from captions; the same captions give the same vocabulary."""
         captions = list(captions)
-        # The library numbers letters inside words in the order of a hash table, which differs from run to run, and
-        # breaks ties by number. Numbered beforehand, as if they were special, they make the rest the same too.
+        # The library assigns ids to letters inside words in the order of a hash table, which differs between runs, and
+        # breaks ties by id. Adding the letters as special tokens first makes the result reproducible.
         engine = _engine(models.WordPiece(unk_token="[UNK]"))
         inside = sorted(
             {letter for caption in captions for word in _words(engine, caption) for letter in word[1:]}
@@ -65,9 +65,9 @@ class Tokenizer:
 
     @classmethod
     def from_vocab(cls, path: Path) -> Tokenizer:
-        """BERT's words from its `vocab.txt`: a word's number is its line's."""
+        """Reads BERT's vocabulary from `vocab.txt`: the id of a token is the number of its line, from 0."""
         try:
-            # not splitlines(): some words are line ends of Unicode's
+            # not splitlines(): some tokens are Unicode line separators
             words = path.read_bytes().decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise EvacapError(
@@ -77,7 +77,7 @@ class Tokenizer:
         if lacking := [word for word in BERT if word not in vocabulary]:
             raise EvacapError(f"{path}: has no {', '.join(lacking)}", "give bert-base-uncased's vocab.txt")
         if len(vocabulary) < len(words):
-            raise EvacapError(f"{path}: has words twice", "give bert-base-uncased's vocab.txt")
+            raise EvacapError(f"{path}: contains duplicate tokens", "give bert-base-uncased's vocab.txt")
         engine = _engine(models.WordPiece(vocabulary, unk_token="[UNK]"))
         engine.add_special_tokens(list(BERT))
         return cls(engine, "[CLS]", "[SEP]")
@@ -94,7 +94,7 @@ class Tokenizer:
 
     @classmethod
     def from_text(cls, text: str, path: Path) -> Tokenizer:
-        """What `to_text` gave; `path` is where it was found, for messages."""
+        """Parses the result of `to_text`. `path`: its file, for messages."""
         try:
             engine = Engine.from_str(text)
         except Exception as error:  # the library raises bare Exception
@@ -116,7 +116,8 @@ class Tokenizer:
         return [self.bos, *words, self.eos]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Up to the first eos, without bos and pad. Hyphens join their words again, as in `cock-a-doodle-doo`."""
+        """The text up to the first eos, without bos and pad. Spaces around hyphens are removed, as in
+        `cock-a-doodle-doo`."""
         return HYPHEN.sub("-", self.engine.decode(self._said(tokens)))
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
@@ -134,7 +135,7 @@ class Tokenizer:
 
 
 def _engine(model: models.WordPiece) -> Engine:
-    """Lower-cases and splits as BERT does."""
+    """Lower-cases and splits text as BERT does."""
     engine = Engine(model)
     engine.normalizer = normalizers.BertNormalizer(lowercase=True)
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

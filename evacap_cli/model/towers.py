@@ -1,7 +1,7 @@
-"""Weights that come with the package: the pre-trained networks of tag towers, and all that its models have in common.
+"""Weights in the package that several packaged models share, such as the pre-trained networks of tag towers.
 
-`assets/models/shared.safetensors` holds them once, under the names that they have in a model. A packaged checkpoint
-with `shared: true` in its `config.yaml` takes from there what its own file lacks.
+`assets/models/shared.safetensors` contains them, under their names in a model. A packaged checkpoint with `shared:
+true` in its `config.yaml` reads from this file the tensors that its own file lacks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def shared_path() -> Path:
 
 
 def shared_weights(names: Iterable[str]) -> dict[str, Tensor]:
-    """Those of the named tensors that the package has."""
+    """Reads the named tensors, as far as the package contains them."""
     try:
         with safe_open(shared_path(), "pt") as file:
             known = set(file.keys())
@@ -38,7 +38,7 @@ def shared_weights(names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def load_towers(model: CaptionModel) -> CaptionModel:
-    """Gives a fresh model with tag towers the packaged networks, and its evidence the table of ties."""
+    """Loads the packaged networks, and the table of ties of `TagEvidence`, into a new model with tag towers."""
     state = model.state_dict()
     wanted = [name for name in state if name.split(".")[1] in NETWORKS]
     found = shared_weights([*wanted, TIES])

@@ -1,7 +1,7 @@
 """YAMNet: MobileNet v1 on log-mel patches, 521 AudioSet classes.
 
-The architecture is `yamnet.py` of tensorflow/models (research/audioset/yamnet). Its batch norms are folded into the
-convolutions, which therefore have biases: `fold_batch_norm` does that for weights read from TensorFlow.
+The architecture is that of `yamnet.py` in tensorflow/models (research/audioset/yamnet). Its batch norms are folded into
+the convolutions, which therefore have biases; `fold_batch_norm` does this for weights from TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BLOCKS = (  # (stride of the depthwise convolution, channels after the pointwise
 
 
 class YAMNet(nn.Module):
-    """Log-mel to class logits, one row for each patch of 96 frames."""
+    """Log-mel to class logits, one row per patch of 96 frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class YAMNet(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         """Logits (B, W, 521) of log_mel (B, T, 64) as `yamnet_log_mel` makes it.
 
-        W = (T - 96) // 48 + 1; a sigmoid makes scores of the logits. ValueError if T is less than 96.
+        W = (T - 96) // 48 + 1. The sigmoid of a logit is the score. Raises ValueError if T is less than 96.
         """
         maps = self.trunk(patches(log_mel))  # (B * W, 1024, 3, 2)
         return self.classify(maps).unflatten(0, (len(log_mel), -1))
@@ -80,7 +80,8 @@ class SeparableBlock(nn.Module):
 
 
 class SameConv(nn.Conv2d):
-    """3x3 convolution with TensorFlow's SAME padding of maps of even sizes: with stride 2, only behind the map."""
+    """3x3 convolution with TensorFlow's SAME padding of maps of even sizes: with stride 2, only at the right and
+    bottom."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, groups: int = 1) -> None:
         super().__init__(c_in, c_out, 3, stride, padding=1 if stride == 1 else 0, groups=groups)
@@ -90,14 +91,14 @@ class SameConv(nn.Conv2d):
 
 
 def patches(log_mel: Tensor) -> Tensor:
-    """(B * W, 1, 96, 64), all patches of log_mel (B, T, 64). ValueError if T is less than 96."""
+    """(B * W, 1, 96, 64), all patches of log_mel (B, T, 64). Raises ValueError if T is less than 96."""
     if log_mel.shape[1] < PATCH_FRAMES:
         raise ValueError(f"{log_mel.shape[1]} frames are less than one patch of {PATCH_FRAMES}")
     return log_mel.unfold(1, PATCH_FRAMES, PATCH_HOP).transpose(2, 3).flatten(0, 1).unsqueeze(1)
 
 
 def fold_batch_norm(weight: Tensor, beta: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that does the batch norm's work, too.
+    """Weight and bias of a convolution that includes a batch norm.
 
     weight: (C_out, C_in, k, k) of a convolution without bias; beta, mean, variance: (C_out,) of a batch norm without
     scale. Computed in float64.

@@ -177,7 +177,7 @@ def test_the_model_takes_the_tokenizers_numbers(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     path, _ = saved(tmp_path)
     (path / name).unlink()
-    with pytest.raises(EvacapError, match=f"not a checkpoint, it lacks {name}"):
+    with pytest.raises(EvacapError, match=f"not a checkpoint: {name} missing"):
         load_checkpoint(path)
 
 

@@ -91,7 +91,7 @@ def test_tubelets_see_each_other_and_are_told_apart() -> None:
 @pytest.mark.parametrize("frames", [1, 2, 3, 6])
 def test_tubelets_refuse_another_number_of_frames(frames: int) -> None:
     encoder = encoder_of(**TUBELETS)
-    with pytest.raises(ValueError, match=f"looks at 4 frames, got {frames}"):
+    with pytest.raises(ValueError, match=f"takes 4 frames, got {frames}"):
         encoder.picture_tower(random_clips(1, frames=frames)[1])
 
 

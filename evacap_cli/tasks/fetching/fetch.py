@@ -127,7 +127,7 @@ def _by_hand(entry: PublishedFile, path: Path) -> str:
 
 
 def _check(entry: PublishedFile, path: Path, sha256: str | None) -> None:
-    """Raises EvacapError if a file is damaged, wants to run code, or is of another kind than its entry says."""
+    """Raises EvacapError if a file is damaged, would run code, or is of another kind than its entry says."""
     if entry.kind == "vocabulary":
         text = path.read_bytes()
         if b"\0" in text or text.lstrip()[:1] == b"<":

@@ -68,7 +68,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = {name: torch.from_numpy(file[name]) for name in names}
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         code = "pickle" in str(error).lower()
-        problem = "has Python objects and was not opened" if code else f"damaged, or no weights ({error})"
+        problem = (
+            "contains Python objects; it was not opened" if code else f"damaged, or not weights ({error})"
+        )
         raise EvacapError(
             f"{path}: {problem}", "write it with plain arrays" if code else "download it again"
         ) from error

@@ -1,4 +1,4 @@
-"""The page of a caption table: a row a clip, with pictures, player, tags, numbers and curves."""
+"""The page of a caption table: one row per clip, with pictures, player, tags, numbers and curves."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from evacap_cli.tasks.reporting.tables import Row, number, table_rows, tags, tex
 
 NUMBERS = {
     "score": Column("score", 3, "mean log-probability of a word; 0 is certain"),
-    "gate": Column("gate", 3, "how much of the picture the model lets in, 0 to 1"),
-    "entropy": Column("entropy", 3, "how widely the sound's attention is spread over the picture, 0 to 1"),
-    "mismatch": Column("mismatch", 3, "probability that the picture is not of the sound"),
+    "gate": Column("gate", 3, "how much of the picture the model uses, 0 to 1"),
+    "entropy": Column("entropy", 3, "how widely the attention is spread over the picture, 0 to 1"),
+    "mismatch": Column("mismatch", 3, "probability that picture and sound do not belong together"),
 }
 LIMITS = {"score": (None, 0.0), "gate": (0.0, 1.0), "entropy": (0.0, 1.0), "mismatch": (0.0, 1.0)}
 STATUSES = ("ok", "audio-only", "failed")
@@ -38,7 +38,7 @@ STATUSES = ("ok", "audio-only", "failed")
 
 @dataclass
 class CaptionRun:
-    """What is known of the run that made a table, beside the table. curves: its folder of `--curves`."""
+    """Facts about the run that made a table. curves: the folder of its `--curves`."""
 
     facts: Sequence[tuple[str, str]] = ()
     seconds: float | None = None
@@ -48,7 +48,7 @@ class CaptionRun:
 
 @dataclass
 class _Survey:
-    """What one reading of a table finds. missing: clips whose file is not found. example: the first such file."""
+    """The result of one pass over a table. missing: clips whose file is not found. example: the first such file."""
 
     rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)

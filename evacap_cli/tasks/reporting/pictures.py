@@ -1,4 +1,4 @@
-"""The pictures of clips: a strip of frames, a spectrogram, a small copy to play. Made in workers, kept small."""
+"""The pictures of clips: a strip of frames, a spectrogram, and a small copy to play. Worker processes make them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from evacap_cli.media import READERS, DecodePool
 from evacap_cli.tasks.clips import SAFE_READERS, ClipSettings, load_clip
 from evacap_cli.tasks.reporting.copies import small_copy
 
-FRAMES, SIDE = 4, 112  # frames of a strip, and pixels of each
+FRAMES, SIDE = 4, 112  # frames of a strip, and the side of each in pixels
 SPECTROGRAM = (480, 120)  # pixels
-LONGEST = 60.0  # seconds of a clip that its spectrogram shows
+MAX_SECONDS = 60.0  # part of a clip that its spectrogram shows
 QUALITY = 55
 KINDS = ("webp", "webp", "webm")
-OWN = re.compile(rf"[0-9a-f]{{24}}\.(?:{'|'.join(sorted(set(KINDS)))})(?:{re.escape(TEMPORARY)})?")
-"""Names of the files in a page's folder."""
-INK = np.array(
+FILE_NAMES = re.compile(rf"[0-9a-f]{{24}}\.(?:{'|'.join(sorted(set(KINDS)))})(?:{re.escape(TEMPORARY)})?")
+"""The names of the files in the folder of a page."""
+COLOURS = np.array(
     [(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float
 )
 """Colours of a spectrogram from faint to loud, as matplotlib's magma."""
@@ -64,7 +64,8 @@ Drawn = tuple[bytes, bytes, bytes]
 @dataclass(frozen=True)
 class PictureOptions:
     """make: whether there are pictures at all. copies: whether clips get a small copy to play. inline: bytes of
-    pictures and copies that stand in the page; if there are more, all are in a folder beside it. workers: processes.
+    pictures and copies that the page may contain; if there are more, all are in a folder next to it. workers:
+    processes.
     timeout: seconds that one clip may take. memory: GiB that one process may hold."""
 
     make: bool = True
@@ -102,18 +103,18 @@ def draw_all(
 
 def draw_file(job: PictureJob, readers: tuple[str, ...] = READERS) -> Drawn:
     """The pictures of a part of a file. Raises MediaError."""
-    seconds = min(max(job.end - job.start, 0.1), LONGEST)
+    seconds = min(max(job.end - job.start, 0.1), MAX_SECONDS)
     features = FeatureSettings(seconds=seconds, audio_frames=max(1, round(seconds * 100)), frames=FRAMES)
     clip = load_clip(job.path, ClipSettings(features, FRAMES), readers, job.start, job.start + seconds)
     heard = (
         round((clip.end - clip.start - WINDOW_SECONDS) / HOP_SECONDS) + 1
-    )  # rows of the fbank that are no padding
+    )  # rows of the fbank without padding
     strip, spectrogram = draw(clip.fbank[: max(1, heard)], clip.frames)
     return strip, spectrogram, small_copy(job.path, job.start, job.start + seconds) if job.copy else b""
 
 
 def draw_file_carefully(job: PictureJob) -> Drawn:
-    """For files on which a worker was lost: without decord, and without a copy."""
+    """Like `draw_file`, without decord and without a copy, for files on which a worker was lost."""
     return draw_file(PictureJob(job.index, job.path, job.start, job.end), SAFE_READERS)
 
 
@@ -134,8 +135,10 @@ def draw(fbank: np.ndarray, frames: np.ndarray | None) -> tuple[bytes, bytes]:
         strip = _webp(picture)
     heard = np.asarray(fbank, np.float32).T[::-1]  # high frequencies on top
     low, high = np.percentile(heard, (10, 99.8))
-    share = np.clip((heard - low) / max(high - low, 1e-6), 0, 1) * (len(INK) - 1)
-    colours = np.stack([np.interp(share, range(len(INK)), INK[:, c]) for c in range(3)], -1).astype(np.uint8)
+    share = np.clip((heard - low) / max(high - low, 1e-6), 0, 1) * (len(COLOURS) - 1)
+    colours = np.stack([np.interp(share, range(len(COLOURS)), COLOURS[:, c]) for c in range(3)], -1).astype(
+        np.uint8
+    )
     return strip, _webp(Image.fromarray(colours).resize(SPECTROGRAM))
 
 
@@ -146,11 +149,11 @@ def _webp(picture: Image.Image) -> bytes:
 
 
 class PictureFiles:
-    """The pictures of a page: in it up to `inline` bytes, and once there are more, all in the folder `NAME_files`
-    beside `page`.
+    """The pictures of a page: in the page up to `inline` bytes; if there are more, all in the folder `NAME_files` next
+    to `page`.
 
-    Files are named by their content, so that those of an older page stay whole until the new one is there: `clean`
-    then removes what the page does not show.
+    The names of files depend on their content, so that the files of an older page stay complete until the new page is
+    written. `clean` then removes files that the page does not use.
     """
 
     def __init__(self, page: Path, inline: int) -> None:
@@ -161,7 +164,7 @@ class PictureFiles:
         self._names: dict[int, tuple[str, ...]] = {}
 
     def add(self, index: int, drawn: Drawn) -> None:
-        """Keeps a clip's pictures. Raises EvacapError where the disk refuses."""
+        """Stores the pictures of a clip. Raises EvacapError if they cannot be written."""
         self._size += sum(map(len, drawn))
         self._held[index] = drawn
         if self._size > self.inline:
@@ -172,7 +175,7 @@ class PictureFiles:
                     self._names[place] = tuple(map(self._write, files, KINDS))
 
     def urls(self, index: int) -> tuple[str, str, str]:
-        """What `Clip.pictures` says."""
+        """The URLs for `Clip.pictures`."""
         if index in self._names:
             folder = quote(self.folder.name, safe="")
             strip, spectrogram, copy = (f"./{folder}/{name}" if name else "" for name in self._names[index])
@@ -184,13 +187,13 @@ class PictureFiles:
         return strip, spectrogram, copy
 
     def clean(self) -> None:
-        """Removes files of older pages, and the folder if nothing is in it."""
+        """Removes the files of older pages, and the folder if it is empty."""
         kept = {name for names in self._names.values() for name in names}
         with suppress(OSError):
             for path in self.folder.iterdir():
-                if OWN.fullmatch(path.name) and path.name not in kept:
+                if FILE_NAMES.fullmatch(path.name) and path.name not in kept:
                     path.unlink()
-            self.folder.rmdir()  # which fails if there are more
+            self.folder.rmdir()  # fails if it contains other files
 
     def _write(self, data: bytes, kind: str) -> str:
         if not data:

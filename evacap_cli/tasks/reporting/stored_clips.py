@@ -32,7 +32,7 @@ class StoreJob:
 
 
 class PageTarget:
-    """Where a page is written, which pictures it shows and their files, and who is told about the progress."""
+    """Where a page is written, which pictures it shows, their files, and the callback for progress."""
 
     def __init__(
         self, out: Path, options: PictureOptions | None = None, progress: Progress | None = None

@@ -1,4 +1,4 @@
-"""Caption tables as they are read back: rows of CSV, JSON lines and Parquet, one at a time."""
+"""Reads the rows of caption tables (CSV, JSON lines, Parquet), one at a time."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ Row = dict[str, Any]
 
 
 def table_rows(path: Path) -> Iterator[Row]:
-    """The rows of a caption table, by column. Raises UsageError for what is no such table."""
+    """The rows of a caption table, by column. Raises UsageError if it is not a caption table."""
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise UsageError(f"{path}: no caption table has the suffix {path.suffix!r}", CURE)
+        raise UsageError(f"{path}: caption tables do not have the suffix {path.suffix!r}", CURE)
     try:
         for row in read(path):
             missing = [name for name in NEEDED if name not in row]
             if missing:
-                raise UsageError(f"{path}: is no caption table: it has no column {', '.join(missing)}", CURE)
+                raise UsageError(
+                    f"{path}: is not a caption table: it has no column {', '.join(missing)}", CURE
+                )
             yield row
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}", CURE) from error
-    except (ValueError, csv.Error) as error:  # also what pyarrow says of damaged files
-        raise UsageError(f"{path}: is no caption table: {error}", CURE) from error
+    except (ValueError, csv.Error) as error:  # pyarrow raises it for damaged files
+        raise UsageError(f"{path}: is not a caption table: {error}", CURE) from error
 
 
 def number(row: Row, column: str) -> float | None:
@@ -52,7 +54,7 @@ def text(row: Row, column: str) -> str:
 
 
 def tags(row: Row, column: str) -> Tags:
-    """Tags as tables have them: `Dog .91; Bark .77`, or what JSON lines have."""
+    """Parses tags: `Dog .91; Bark .77`, or the list of JSON lines."""
     value = row.get(column)
     if isinstance(value, list):
         found_tags = (tag for tag in value if isinstance(tag, dict))
@@ -84,7 +86,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _unquoted(cell: str) -> str:
-    """A cell without the apostrophe that `--excel` gave it."""
+    """A cell without the apostrophe that `--excel` added."""
     return cell[1:] if cell[:1] == "'" and escape_formula(cell[1:]) == cell else cell
 
 
@@ -94,7 +96,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise ValueError("a line is no object")
+                    raise ValueError("a line is not an object")
                 yield row
 
 

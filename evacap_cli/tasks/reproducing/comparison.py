@@ -1,5 +1,5 @@
-"""What was measured beside the paper's numbers: values over seeds with intervals, changes, and whether both change in
-the same direction."""
+"""Compares measured numbers with those of the paper: values over seeds with intervals, changes, and whether both change
+in the same direction."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from evacap_cli.tasks.reproducing.plan import ROWS, SHARES, SHUFFLED, SYSTEMS, T
 Array = npt.NDArray[np.float64]
 NAN = math.nan
 BASES = {"table1": "audio", "table2": "evacap-no-sms", "table4": "evacap"}
-"""The row that others are compared with."""
+"""The row that the other rows are compared with."""
 SAME, OPPOSITE, UNCLEAR, EQUAL, DIFFERS = "same", "opposite", "unclear", "equal", "differs"
 TOLD = ("gate", "entropy", "evidence", "transport", "score")
-"""What may tell a wrong picture."""
+"""Numbers that may detect a wrong picture."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number. at: the condition, such as a share of shuffled clips. low, high: its 95 % interval. base: what the
-    changes are from. NaN where there is no number. verdict: `same` or `opposite` direction, `unclear` if the interval
-    of our change holds 0, `equal` or `differs` for counts, empty where the paper or the base has no number."""
+    """One number. at: the condition, such as a share of shuffled clips. low, high: its 95 % interval. base: the row
+    that changes are computed from. NaN if there is no number. verdict: `same` or `opposite` direction, `unclear` if the
+    interval of our change contains 0, `equal` or `differs` for counts, empty if the paper or the base has no number."""
 
     table: str
     system: str
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def verdict(paper_change: float, low: float, high: float) -> str:
-    """low, high: the interval of our change. The paper's change of 0 is a direction, too."""
+    """low, high: the interval of our change. A change of 0 in the paper counts as a direction."""
     if math.isnan(paper_change) or math.isnan(low) or math.isnan(high):
         return ""
     if paper_change == 0:
@@ -70,7 +70,7 @@ def verdict(paper_change: float, low: float, high: float) -> str:
 
 
 def compared(table: str, scale: Scale, seeds: Sequence[int], steps: Path) -> list[Comparison]:
-    """Every number of a table whose steps are done. steps: their folder."""
+    """All numbers of a table whose steps are done. steps: the folder of the steps."""
     if table == "table3":
         return list(_shuffled(scale, seeds, steps))
     if table == "figure2":
@@ -80,7 +80,7 @@ def compared(table: str, scale: Scale, seeds: Sequence[int], steps: Path) -> lis
 
 
 def _counted() -> Iterator[Comparison]:
-    """Parameters of the full-size presets, in millions: they take no training."""
+    """Parameters of the full-size presets, in millions. They need no training."""
     for key in ROWS["table1"]:
         with torch.device("meta"):
             count = (
@@ -95,13 +95,13 @@ def _counted() -> Iterator[Comparison]:
 
 
 def _evaluated(table: str, scale: Scale, seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
-    """Tables 1, 2 and 4. Draws of clips are the same for all systems, so changes are paired."""
+    """Tables 1, 2 and 4. All systems have the same draws of clips, so changes are paired."""
     base = BASES[table]
     values = {key: [_values(steps / f"evaluate-{key}-{seed}") for seed in seeds] for key in ROWS[table]}
     printed = {key: _printed(table, key, scale) for key in ROWS[table]}
 
     def mean(key: str, metric: str) -> tuple[float, Array]:
-        """The mean over seeds, and (DRAWS,) means of as many draws of seeds and clips."""
+        """The mean over seeds, and the means (DRAWS,) of draws of seeds and clips."""
         drawn = np.stack([found[1][metric] for found in values[key]])
         order = np.random.default_rng(1).integers(len(seeds), size=(len(seeds), DRAWS))
         return (
@@ -153,7 +153,7 @@ def _middle(drawn: Array) -> tuple[float, float]:
 
 
 def _over_seeds(values: Sequence[float], ends: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """The mean, and its interval: of the clips, which all seeds share, and of the seeds, as independent."""
+    """The mean and its interval, over draws of clips, which all seeds share, and of seeds, which are independent."""
     clips = np.mean([((high - low) / 3.92) ** 2 for low, high in ends])
     seeds = np.var(values, ddof=1) / len(values) if len(values) > 1 else 0.0
     mean, half = float(np.mean(values)), 1.96 * math.sqrt(clips + seeds)
@@ -168,7 +168,7 @@ def _sweeps(key: str, seeds: Sequence[int], steps: Path) -> list[dict[str, Any]]
 
 
 def _shuffled(scale: Scale, seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
-    """Table 3: changes are from the same system without shuffled clips."""
+    """Table 3. Changes are relative to the same system without shuffled clips."""
     for key in ROWS["table3"]:
         system = SYSTEMS[key]
         models = _sweeps(key, seeds, steps)
@@ -194,8 +194,8 @@ def _shuffled(scale: Scale, seeds: Sequence[int], steps: Path) -> Iterator[Compa
 
 
 def mismatch_signs(seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
-    """Beside Table 3: what tells a clip's own picture from another's (AUROC), and the share of CIDEr that is kept when
-    every picture is another clip's."""
+    """In addition to Table 3: how well each number distinguishes a clip's own picture from another one (AUROC), and the
+    share of CIDEr that remains if every clip has the picture of another clip."""
     for key in ROWS["table3"]:
         models = _sweeps(key, seeds, steps)
         for name in TOLD:
@@ -215,7 +215,7 @@ def mismatch_signs(seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
 
 
 def _timed(scale: Scale, speed: Mapping[str, Any]) -> Iterator[Comparison]:
-    """Figure 2: time over audio-only's; the interval is from the shortest to the longest of several runs."""
+    """Figure 2: time relative to audio-only. The interval is from the shortest to the longest of several runs."""
     names = {scale.preset(SYSTEMS[key]): SYSTEMS[key].name for key in TIMED}
     base = "Audio Only, 0 frames"
     for row in speed["rows"]:
@@ -234,4 +234,4 @@ def _timed(scale: Scale, speed: Mapping[str, Any]) -> Iterator[Comparison]:
 
 
 QUOTED_SECONDS = {SYSTEMS[key].name: times for key, times in SECONDS.items()}
-"""Of Section 3.5, on the paper's machine."""
+"""Seconds in Section 3.5, on the machine of the paper."""

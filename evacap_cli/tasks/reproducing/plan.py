@@ -1,4 +1,4 @@
-"""What is reproduced: the systems, how large everything is at each scale, and the steps in their order."""
+"""The plan of a reproduction: the systems, the sizes at each scale, and the steps in their order."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from evacap_cli.errors import UsageError
 from evacap_cli.tasks.speed import SpeedOptions
 
 SHARES = (0.0, 0.05, 0.5, 1.0)
-"""Of shuffled pictures, in training (Table 2) and at test time (Table 3)."""
+"""Shares of shuffled pictures, in training (Table 2) and at test time (Table 3)."""
 TABLES = ("table1", "table2", "table3", "table4", "figure2")
 FRAMES = (0, 1, 4, 8, 18)
 
 
 @dataclass(frozen=True)
 class System:
-    """A row. method: of its presets, `METHOD-base` and `METHOD-tiny`. overrides: of the preset's settings."""
+    """A row of a table. method: its presets are `METHOD-base` and `METHOD-tiny`. overrides: settings that differ from
+    the preset."""
 
     key: str
     name: str
@@ -45,7 +46,7 @@ SYSTEMS = {
 MAIN = ("audio", "avcap", "vact", "lavcap", "evacap", "evacap-no-sms", "evidence")
 ABLATIONS = ("evacap", "evacap-no-sms", "evacap-no-entropy", "evacap-no-sms-no-entropy", "evacap-no-gate")
 SHUFFLED = {0.0: "evacap-no-sms", 0.05: "evacap", 0.5: "evacap-sms-50", 1.0: "evacap-sms-100"}
-"""The systems of Table 2 by their share."""
+"""The systems of Table 2 by their share of shuffled pictures."""
 ROWS = {
     "table1": MAIN,
     "table2": tuple(SHUFFLED.values()),
@@ -53,20 +54,20 @@ ROWS = {
     "table4": (*ABLATIONS, "evidence"),
 }
 TIMED = ("audio", "avcap", "vact", "lavcap", "evacap", "evacap-no-entropy", "evacap-no-gate", "evidence")
-"""The systems of Figure 2: one for each network, as the training of SMS changes none."""
+"""The systems of Figure 2: one per network. Modality shuffling does not change the network."""
 AT_18_FRAMES = (
     "features.frames=18",
     "features.fps=2.0",
     "features.window=hamming",
     "model.encoder.frames=18",
 )
-"""The paper gives AVCap 18 frames, its public code 8."""
+"""AVCap has 18 frames in the paper and 8 in its public code."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """For the plan: seconds for each clip (a training step's share, a caption, a score, a clip to make), for each step
-    besides, and of all timing; megabytes of a model and of a clip. `machine` says what they are from."""
+    """Estimates for the plan: seconds per clip (training, captioning, scoring, making a clip), per step, and for all of
+    `speed`; megabytes of a model and of a clip. `machine`: where they were measured."""
 
     train: float
     caption: float
@@ -81,8 +82,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is. clips: of train, val and test, drawn by `evacap synth`; None: the user's stores.
-    start_epochs: of the model that all others start from; 0: none. donors: seeds of the shuffled pictures."""
+    """The sizes of a reproduction. clips: of train, val and test, made by `evacap synth`; None: the stores of the user.
+    start_epochs: of the model that all others are initialised from; 0: none. donors: seeds of the shuffled pictures."""
 
     name: str
     size: str
@@ -102,7 +103,7 @@ class Scale:
         return f"{system.method}-{self.size}"
 
     def settings(self, system: System, seed: int) -> tuple[str, ...]:
-        """Settings over those of the preset."""
+        """Settings that replace those of the preset."""
         frames = AT_18_FRAMES if self.size == "base" and system.method in ("avcap", "audio") else ()
         return (*frames, *self.overrides, *system.overrides, f"training.seed={seed}")
 
@@ -128,7 +129,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work, with a folder of its own. seconds and megabytes: what it may take."""
+    """One step, with a separate folder. seconds, megabytes: the estimated time and disk space."""
 
     name: str
     kind: str
@@ -183,7 +184,7 @@ def hours(seconds: float) -> str:
 
 
 def processes_by_default() -> int:
-    """One for each GPU, and one without any."""
+    """One process per GPU, or one without a GPU."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return 1
     import torch

@@ -1,4 +1,4 @@
-"""A reproduction from what a user names: checked, planned, carried out step by step, and written.
+"""A reproduction with the options of a user: checks and plans it, runs its steps, and writes the results.
 
 A finished step has a marker in its folder. The same command resumes at the first step without one.
 """
@@ -33,8 +33,8 @@ OPTIONS, DONE = "reproduce.json", "done.json"
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """scale: one of SCALES. data: stores of train, val and test, or none. only: of TABLES; none: all. seeds: of the
-    training; none: those of the scale."""
+    """scale: one of SCALES. data: the stores of train, val and test, or none. only: some of TABLES; none for all.
+    seeds: training seeds; none for those of the scale."""
 
     scale: str = "demo"
     data: tuple[Path, ...] = ()
@@ -47,7 +47,7 @@ class ReproduceOptions:
 
 
 class Reproduction:
-    """What is to be done in the folder `out`, and what is done. Raises UsageError for options that do not fit."""
+    """The steps in the folder `out`, and which of them are done. Raises UsageError for invalid options."""
 
     def __init__(self, out: Path, options: ReproduceOptions) -> None:
         check_output(out)
@@ -83,7 +83,7 @@ class Reproduction:
         return plan(self.scale, only, self.clips, self.seeds)
 
     def _identity(self) -> dict[str, Any]:
-        """What all steps in a folder share."""
+        """The settings that all steps in a folder share."""
         data = [Store(store).fingerprint() for store in self.options.data]
         inits = [
             str(path) for path in (*self.options.init_encoder, self.options.init_decoder) if path is not None
@@ -102,12 +102,12 @@ class Reproduction:
             raise UsageError(f"{self.out}: holds a reproduction with {differences}", "give another folder")
 
     def done(self, step: Step) -> float | None:
-        """The seconds that a step took, None while it is not done."""
+        """The seconds that a step took; None if it is not done."""
         path = self.places.folder(step.name) / DONE
         return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.is_file() else None
 
     def expected(self, step: Step) -> float:
-        """Seconds; as steps of its kind are done, by what they took."""
+        """The expected seconds of a step, from finished steps of the same kind if there are any."""
         done = [(each.seconds, taken) for each in self.steps if each.kind == step.kind
                 and (taken := self.done(each)) is not None]  # fmt: skip
         guessed, took = (sum(values) for values in zip(*done, strict=True)) if done else (1.0, 1.0)
@@ -134,7 +134,7 @@ class Reproduction:
         return ["step", "state", "takes about", "disk"], rows, notes
 
     def run(self, show: Show, log: Callable[[str], None]) -> None:
-        """Carries out what is left. Raises EvacapError."""
+        """Runs the steps that are left. Raises EvacapError."""
         left = [step for step in self.steps if self.done(step) is None]
         self._check_disk(left)
         with disk_errors(self.out):
@@ -166,7 +166,7 @@ class Reproduction:
             )
 
     def results(self) -> dict[str, list[Comparison]]:
-        """The numbers of every table all of whose steps are done, also by an earlier command."""
+        """The numbers of all tables whose steps are done, including steps of earlier commands."""
         folder, found = self.out / "steps", {}
         for table in TABLES:
             if all(self.done(step) is not None for step in self._plan([table])):
@@ -176,7 +176,7 @@ class Reproduction:
         return found
 
     def write(self, command: str) -> dict[str, list[Comparison]]:
-        """Writes all files, and returns what is in the tables."""
+        """Writes all files, and returns the contents of the tables."""
         found = self.results()
         with disk_errors(self.out):
             write_all(found, self.out, self._environment(command),

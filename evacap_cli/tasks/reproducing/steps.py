@@ -1,4 +1,4 @@
-"""One step of a reproduction, by the task of the command that does the same."""
+"""Runs a step of a reproduction with the task of the corresponding command."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ from evacap_cli.tasks.training.state import FILE
 
 SETS = ("train", "val", "test")
 WORLD_SEED = 1000
-"""Of the drawn training clips; those of val and test follow it."""
+"""Seed of the training clips; the seeds of val and test follow it."""
 START = "evacap-no-gate"
-"""The method of the model that all others start from: cross-attention, with a share of clips without their picture."""
+"""The method of the model that all others are initialised from: cross-attention, trained on some clips without their
+picture."""
 
 
 @dataclass(frozen=True)
 class ReproductionPaths:
-    """Where everything is. stores: of train, val and test. inits: files of published weights for full-size models."""
+    """The paths of a reproduction. stores: train, val and test. inits: files of published weights for full-size
+    models."""
 
     out: Path
     stores: tuple[Path, Path, Path]
@@ -58,7 +60,7 @@ class ReproductionPaths:
 
 @dataclass(frozen=True)
 class Machine:
-    """workers: None for the scale's. processes: of a training; more than one are started by torchrun."""
+    """workers: None for those of the scale. processes: for training; torchrun starts more than one."""
 
     workers: int | None = None
     device: str = "auto"
@@ -67,7 +69,7 @@ class Machine:
 
 
 def carry_out(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
-    """Does a step; what an interrupted one left is used. Raises EvacapError."""
+    """Runs a step, and resumes it if it was interrupted. Raises EvacapError."""
     _KINDS[step.kind](step, scale, places, machine, show)
 
 
@@ -87,7 +89,7 @@ def _make_clips(step: Step, scale: Scale, places: ReproductionPaths, machine: Ma
 def training_command(
     step: Step, scale: Scale, places: ReproductionPaths
 ) -> tuple[str, list[str], RunOptions]:
-    """Preset, overrides and options of a training step."""
+    """The preset, overrides and options of a training step."""
     train_store, val, _ = places.stores
     options = RunOptions(train_store, val, init_encoder=places.init_encoder, init_decoder=places.init_decoder,
                          vocab=places.vocab)  # fmt: skip
@@ -117,10 +119,12 @@ def _train(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine
     else:
         train(preset, overrides, folder, options,
               RunCallbacks(progress=lambda now: show(step.name, now.step, now.steps)))  # fmt: skip
-    if step.system == "evidence":  # the switch goes by a calibration
+    if step.system == "evidence":  # the switch needs a calibration
         calibrate(str(places.checkpoint(step.name, scale.checkpoint)), places.stores[1], device=machine.device,
                   overwrite=True, progress=_progress(show, f"{step.name}, calibration"))  # fmt: skip
-    (folder / FILE).unlink(missing_ok=True)  # the optimizer's state, which a finished run does not need
+    (folder / FILE).unlink(
+        missing_ok=True
+    )  # contains the optimizer's state, which a finished run does not need
     for name in {"last", "best"} - {scale.checkpoint} - ({"last"} if not step.system else set()):
         shutil.rmtree(folder / name, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The files of a reproduction: tables as Markdown and CSV, Figure 2, a page, and what all was made with."""
+"""Writes the files of a reproduction: tables as Markdown and CSV, Figure 2, a page, and the environment."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TITLES = {
     "table1": "Table 1: test set, 18 frames in the paper",
     "table2": "Table 2: share of shuffled pictures in training",
     "table3": "Table 3: share of shuffled pictures at test time",
-    "mismatch": "Beside Table 3: what tells a wrong picture (AUROC, 0.5 is chance), and what is kept with wrong ones",
+    "mismatch": "In addition to Table 3: detection of wrong pictures (AUROC, 0.5 is chance), and CIDEr kept with them",
     "table4": "Table 4: ablations",
-    "figure2": "Figure 2: time over audio-only's, by number of frames",
+    "figure2": "Figure 2: time relative to audio-only, by number of frames",
 }
 NOTES = (
     "Rows marked `paper` quote the EVACap paper (AudioCaps, its own machine). Intervals cover 95 % of draws of clips "
@@ -39,7 +39,8 @@ NOTES = (
 def write_all(
     found: Mapping[str, Sequence[Comparison]], out: Path, environment: Mapping[str, Any], speed: Path | None
 ) -> None:
-    """`tables.md`, `tables.csv`, `figure2.svg` (of the folder `speed`), `report.html` and `environment.json`."""
+    """Writes `tables.md`, `tables.csv`, `figure2.svg` (from the folder `speed`), `report.html` and
+    `environment.json`."""
     tables = list(_tables(found))
     lead = summary_line(found)
     text = "\n".join(f"## {table.title}\n\n{markdown(table.header, table.rows)}" for table in tables)
@@ -86,7 +87,7 @@ def _cell(value: Any) -> str:
 
 
 def _tables(found: Mapping[str, Sequence[Comparison]]) -> Iterator[Table]:
-    """A system and condition in four rows: ours, its interval, the paper's number, and the verdict."""
+    """A system and condition in four rows: our number, its interval, the paper's number, and the verdict."""
     for name, comparisons in found.items():
         metrics = list(dict.fromkeys(each.metric for each in comparisons))
         rows: list[list[str]] = []
@@ -141,7 +142,7 @@ def _figures(found: Mapping[str, Sequence[Comparison]]) -> Iterator[Figure | Non
             )
             paper = [(_frames(each), each.paper, NAN, NAN) for each in own if not math.isnan(each.paper)]
             lines.append(Line(f"{system}, paper", paper, dashed=True, colour=colour))
-        yield line_chart(f"Figure 2, {decoding}", "frames", "time over audio-only's", lines, top=1.0)
+        yield line_chart(f"Figure 2, {decoding}", "frames", "time relative to audio-only", lines, top=1.0)
 
 
 def _frames(each: Comparison) -> float:
