@@ -247,7 +247,7 @@ def make_clips(work: Path, folder: Path, credits: dict[str, Credit]) -> None:
 
 PAIRS_NOTICE = """\
 Sounds and photographs of the built-in benchmark (`evacap robustness` without --data).
-Each file was cut, levelled or scaled, and encoded anew by benchmarks/real/samples.py; it stays under the licence of
+Each file was cut, levelled or scaled, and re-encoded by benchmarks/real/samples.py; it stays under the licence of
 its original, which is named below. Where a file is a mixture, all licences hold. Packages are Debian's, except
 scikit-image and matplotlib. Licence texts: CC BY-SA, CC BY and CC0 at creativecommons.org/licenses; GPL and LGPL at
 gnu.org/licenses; Licence Art Libre at artlibre.org. None of these files is linked into the program.
@@ -256,7 +256,7 @@ CLIPS_NOTICE = """\
 # Where the sample clips come from
 
 Each clip was made by `benchmarks/real/samples.py` from a recording and a photograph, which were cut, levelled, scaled
-and encoded anew. It stays under the licences of both. Packages are Debian's, except scikit-image and matplotlib.
+and re-encoded. It stays under the licences of both. Packages are Debian's, except scikit-image and matplotlib.
 
 | file | sound | picture |
 | --- | --- | --- |"""

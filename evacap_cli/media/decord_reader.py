@@ -30,7 +30,7 @@ def read_with_decord(
 
     decord counts packets and assigns the i-th decoded frame to the i-th packet. If packets are decoded but not shown
     (clips cut without re-encoding) or cannot be decoded (no initial key frame), its frames are seconds away from
-    their timestamps. Hence it is rejected if its first frame is not at `first_frame`, the time of the first frame
+    their timestamps. It is therefore rejected if its first frame is not at `first_frame`, the time of the first frame
     that is really shown. `start`: start of the track. `size`: width and height to which frames are scaled, for square
     pixels; -1 keeps the coded size. Raises RuntimeError and decord's own errors.
     """

@@ -123,7 +123,7 @@ class Rules:
         named.scatter_(2, self.family[tokens], True)
         named[..., 0] = False
         forbidden = named[..., self.family] | ~self.allowed[:, None]
-        return forbidden.scatter_(2, tokens.index_select(2, position), True)
+        return forbidden.scatter_(2, tokens.index_select(2, position), True)  # no word twice in a row
 
 
 def _single_token(tokenizer: Tokenizer, word: str) -> int | None:

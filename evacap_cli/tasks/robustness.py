@@ -195,14 +195,14 @@ def _sweep_one(
     )
 
 
-def _mismatch(calibration: Calibration | None, said: Captions) -> np.ndarray | None:
+def _mismatch(calibration: Calibration | None, captions: Captions) -> np.ndarray | None:
     """The probability of each clip that picture and sound do not belong together: (N,), NaN without a picture. None for
     models that give none."""
-    if said.evidence is not None:  # the model compares picture and sound itself
-        return np.asarray(1 - said.evidence)
-    if calibration is None or said.gate is None or said.entropy is None:
+    if captions.evidence is not None:  # the model compares picture and sound itself
+        return np.asarray(1 - captions.evidence)
+    if calibration is None or captions.gate is None or captions.entropy is None:
         return None
-    pairs = zip(said.gate.tolist(), said.entropy.tolist(), strict=True)
+    pairs = zip(captions.gate.tolist(), captions.entropy.tolist(), strict=True)
     found = (
         calibration.probability({"gate": gate, "entropy": entropy}) if gate else None
         for gate, entropy in pairs

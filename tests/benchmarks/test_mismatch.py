@@ -88,8 +88,8 @@ def test_auroc_counts_pairs_in_the_right_order_and_ties_half(
 
 def test_a_probability_that_is_right_has_brier_0_and_a_half_a_quarter(bench: Any) -> None:
     def brier(own: list[float], other: list[float]) -> Any:
-        said = {"own": {"evidence": own}, "any": {"evidence": other}}
-        made = bench("scores").Scored({("a", 0): said})
+        numbers = {"own": {"evidence": own}, "any": {"evidence": other}}
+        made = bench("scores").Scored({("a", 0): numbers})
         return bench("detection").reliability(made, "a", np.arange(len(own)))
 
     assert brier([1.0, 1.0], [0.0, 0.0, 0.0])["brier"] == 0
@@ -107,11 +107,11 @@ def test_captions_name_what_they_say_and_nothing_else(bench: Any) -> None:
         for subject, verb, ing in event.seen:
             for caption in (f"{subject} {verb}", f"in the distance {subject} {ing} twice"):
                 assert event.sound in naming.all_named(caption), caption
-    told = {event.name: event for event in catalogue.events if naming.source.get(event.name)}
-    assert len(told) > 10, "families of which only the picture tells the member"
-    for name, event in told.items():
+    named = {event.name: event for event in catalogue.events if naming.source.get(event.name)}
+    assert len(named) > 10, "families of which only the picture tells the member"
+    for name, event in named.items():
         words = bench("naming").words_of(" ".join(part for wording in event.seen for part in wording))
-        others = [n for n, other in told.items() if other.sound == event.sound and n != name]
+        others = [n for n, other in named.items() if other.sound == event.sound and n != name]
         assert naming.source[name] & words
         assert not any(naming.source[other] & words for other in others)
 
@@ -260,7 +260,7 @@ def test_all_of_it_from_nothing_to_the_tables_and_again(tmp_path: Path) -> None:
     assert all(f"| {arm} |" in tables for arm in ARMS)
     assert (tmp_path / "out" / "mismatch.png").read_bytes().startswith(b"\x89PNG")
 
-    for path in (work / "said" / "test").glob("*.json"):
+    for path in (work / "numbers" / "test").glob("*.json"):
         if not path.stem.startswith(("audio-only", "cross-attention")):
             path.unlink()
     script("report.py", "--seeds", 0, "-o", tmp_path / "few")

@@ -45,7 +45,7 @@ def chromium() -> Iterator[Any]:
 def open_page(chromium: Any) -> Iterator[Open]:
     """Opens a file and waits until its script is done; `context`: options of playwright's.
 
-    In the end, no page may have asked for anything but local files, nor told of an error.
+    In the end, no page may have asked for anything but local files, and no page may have logged an error.
     """
     requests: list[str] = []
     errors: list[str] = []
@@ -59,7 +59,9 @@ def open_page(chromium: Any) -> Iterator[Open]:
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: (errors.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.on("console", lambda said: said.type in ("error", "warning") and errors.append(said.text))
+        page.on(
+            "console", lambda message: message.type in ("error", "warning") and errors.append(message.text)
+        )
         page.goto(path.as_uri() + part)
         page.wait_for_selector("html[data-ready]", state="attached")
         return page

@@ -51,7 +51,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     items = [Entry(key, f"{key}.wav", (f"{key} sounds", ARABIC), None) for key in keys]
     write_store(folder / "store", items, make, FEATURES, workers=0, media=[folder])
-    said: Captions = {
+    captioned: Captions = {
         keys[0]: ("a dog barks", "a dog barks", "a dog", "0.9", "0.1"),
         keys[1]: ("rain falls", "a cat meows", "rain", "0.8", "0.2"),
         keys[2]: (ARABIC, HEBREW, f"{HEBREW} | rain", "0.7", "0.3"),
@@ -60,8 +60,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = str(folder / "store")
     made = {
         "robustness": [
-            sweep_folder(folder / "sweep", captions=said, store=store),
-            sweep_folder(folder / "sweep-2", 0.4, LONG, captions=said, store=store),
+            sweep_folder(folder / "sweep", captions=captioned, store=store),
+            sweep_folder(folder / "sweep-2", 0.4, LONG, captions=captioned, store=store),
         ],
         "evaluate": [
             evaluated_folder(folder / "table", keys, store, ("ours", LONG)),
@@ -172,9 +172,9 @@ def test_looks_right(open_page: Open, results: Path, kind: str, many: str) -> No
 def test_nothing_hostile_runs(open_page: Open, tmp_path: Path) -> None:
     texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in HOSTILE]
     name = " ".join(texts[:6])
-    said: Captions = {text: (text, text[::-1], text, "0.5", "0.5") for text in texts}
+    captioned: Captions = {text: (text, text[::-1], text, "0.5", "0.5") for text in texts}
     made = [
-        sweep_folder(tmp_path / "sweep", model=name, captions=said, store=texts[0]),
+        sweep_folder(tmp_path / "sweep", model=name, captions=captioned, store=texts[0]),
         evaluated_folder(tmp_path / "table", texts, texts[1], [name, "x"]),
         speed_folder(tmp_path / "speed", name),
         run_folder(tmp_path / "run", clips=texts),

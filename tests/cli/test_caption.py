@@ -338,8 +338,8 @@ def test_run_again_it_says_what_was_there(evacap: Evacap, clip: Path, tiny: Path
     assert "failed in an earlier run" in again.stderr
     assert "b.mp4" in again.stderr
     assert "--retry-failed" in again.stderr
-    told = json.loads(again.stdout)
-    assert {name: told[name] for name in ("clips", "ok", "failed", "inputs", "new", "reused", "unused")} == {
+    summary = json.loads(again.stdout)
+    assert {name: summary[name] for name in ("clips", "ok", "failed", "inputs", "new", "reused", "unused")} == {
         "clips": 2, "ok": 1, "failed": 1, "inputs": 2, "new": 0, "reused": 2, "unused": 0,
     }  # fmt: skip
     write(folder / "c.mp4", 0.5)

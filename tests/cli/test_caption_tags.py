@@ -71,10 +71,10 @@ def test_every_table_has_the_columns(evacap: Evacap, model: Path, some_bad: Path
         row = json.loads(line)
         assert list(row) == COLUMNS
         for name in ("heard", "seen"):
-            said = "; ".join(
+            formatted = "; ".join(
                 f"{tag['class']} {tag['confidence']:.2f}".replace(" 0.", " .") for tag in row[name]
             )
-            assert said == rows[Path(row["video"]).name][name]
+            assert formatted == rows[Path(row["video"]).name][name]
         assert all(list(tag) == ["class", "confidence", "times"] for tag in row["heard"])
         assert all(row["start"] <= a < b <= row["end"] for tag in row["heard"] for a, b in tag["times"])
         assert all(list(tag) == ["class", "confidence"] for tag in row["seen"])

@@ -54,8 +54,8 @@ def test_the_end_of_memory_is_named_with_its_cure(
     with pytest.raises(typer.Exit) as ended:
         guarded(command)()
     assert ended.value.exit_code == 1
-    said = capsys.readouterr().err
-    assert "error: out of memory" in said
-    assert ("limited to 3.0 GiB (ulimit -v)" in said) == bool(limit)
-    assert ("cure: ulimit -v unlimited" in said) == bool(limit)
-    assert "should not happen" not in said
+    stderr_text = capsys.readouterr().err
+    assert "error: out of memory" in stderr_text
+    assert ("limited to 3.0 GiB (ulimit -v)" in stderr_text) == bool(limit)
+    assert ("cure: ulimit -v unlimited" in stderr_text) == bool(limit)
+    assert "should not happen" not in stderr_text

@@ -37,10 +37,10 @@ def test_synth(tmp_path: Path) -> None:
     while process.poll() is None and not list(videos.glob("*.mp4")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate()[1]
+    stderr_text = process.communicate()[1]
     assert process.returncode == 130
-    assert "interrupted" in said
-    assert "Traceback" not in said
+    assert "interrupted" in stderr_text
+    assert "Traceback" not in stderr_text
     made = list(videos.glob("*.mp4"))
     assert made
     assert all(probe(path).has_audio and not probe(path).note for path in made)

@@ -58,11 +58,11 @@ def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evaca
     assert "8 clips: 2 ok, 1 audio-only, 1 missing, 4 failed; 4 new" in made.stderr
     assert "1 failed: no audio track: mute.mp4" in made.stderr
     assert "1 missing: no such file: " in made.stderr
-    told = json.loads(made.stdout)
-    assert [told[name] for name in ("clips", "ok", "audio-only", "missing", "failed", "new", "stored", "other")] == [
+    summary = json.loads(made.stdout)
+    assert [summary[name] for name in ("clips", "ok", "audio-only", "missing", "failed", "new", "stored", "other")] == [
         8, 2, 1, 1, 4, 4, 3, 0,
     ]  # fmt: skip
-    assert sum(cause["count"] for cause in told["causes"]) == 5
+    assert sum(cause["count"] for cause in summary["causes"]) == 5
     assert {row["key"] for row in Store(out).failed} == {"mute", "cut", "empty", "text", "gone"}
 
     manifest(path, *bad)
@@ -193,8 +193,8 @@ def test_manifests_as_people_have_them(media: Path, tmp_path: Path, evacap: Evac
 
             pandas.DataFrame(wide).to_parquet(path)
     made = evacap("prepare", path, "-o", tmp_path / "s", *TINY, "--json")
-    told = json.loads(made.stdout)
-    assert (made.exit_code, told["missing"], told["ok"] + told["audio-only"]) == (3, 1, 2)
+    summary = json.loads(made.stdout)
+    assert (made.exit_code, summary["missing"], summary["ok"] + summary["audio-only"]) == (3, 1, 2)
     store = Store(tmp_path / "s")
     assert [store.captions(i) for i in range(2)] == [["caption 0", "caption 1"], ["caption 2", "caption 3"]]
     assert (store.has_picture([0, 1]) == (form != "avcap")).all()
@@ -220,10 +220,10 @@ def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(media: Path, tmp_pat
         capture_output=True, text=True, check=False, env=env,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["kills"] == 20
-    assert told["once"] == told["last"] == 3 << 8
-    assert len(set(told["shards"])) > 3  # it came further in between
+    summary = json.loads(done.stdout)
+    assert summary["kills"] == 20
+    assert summary["once"] == summary["last"] == 3 << 8
+    assert len(set(summary["shards"])) > 3  # it came further in between
     killed, whole = tmp_path / "killed", tmp_path / "undisturbed"
     assert members(killed) == members(whole)
     assert len({name.split(".")[0] for name in members(whole)}) == 12
@@ -253,9 +253,9 @@ def test_killed_with_its_workers_at_work(media: Path, tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     done = subprocess.run(args, capture_output=True, check=False, text=True)
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["stored"], told["ok"]) == (0, 30, 30)
-    assert 0 < told["new"] <= 24
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["stored"], summary["ok"]) == (0, 30, 30)
+    assert 0 < summary["new"] <= 24
     assert len({name.split(".")[0] for name in members(out)}) == 30
     assert Store(out).keys == [f"{i:02}" for i in range(30)]
     assert len(children) >= 2

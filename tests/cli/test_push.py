@@ -32,9 +32,9 @@ def test_what_is_pushed_is_what_the_hub_gives_back(
     monkeypatch.setenv("HF_TOKEN", hub.token)
     result = evacap("weights", "push", mine, "org/name", "--private", "--json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert list(told["files"]) == FILES
-    assert told["commit"].startswith(f"{hub.url}/org/name/commit/")
+    summary = json.loads(result.stdout)
+    assert list(summary["files"]) == FILES
+    assert summary["commit"].startswith(f"{hub.url}/org/name/commit/")
     repository = hub.repositories["org/name"]
     assert repository.private
     assert sorted(repository.files) == sorted(FILES)
@@ -94,7 +94,7 @@ def test_without_a_network_it_is_said(
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "said"),
+    ("model", "name", "message"),
     [
         ("demo", "org/name", "demo: is published already"),
         ("mine", "name", "is not the name of a model on the Hub"),
@@ -103,12 +103,12 @@ def test_without_a_network_it_is_said(
     ],
 )
 def test_wrong_usage(
-    model: str, name: str, said: str, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
+    model: str, name: str, message: str, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(mine.parent)
     result = evacap("weights", "push", model, name)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_a_damaged_checkpoint_is_not_pushed(hub: HubServer, mine: Path, evacap: Evacap) -> None:

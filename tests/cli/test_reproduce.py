@@ -79,12 +79,12 @@ def test_everything_at_the_smallest_scale(evacap: Evacap, tmp_path: Path) -> Non
         (row["metric"], row["at"]) for row in rows if row["table"] == "figure2" and row["system"] == "AVCap"
     }
     assert frames == {(f"{n} frames", how) for n in (0, 1, 4, 8, 18) for how in ("cached", "recompute")}
-    told = {(row["system"], row["metric"]) for row in rows if row["table"] == "mismatch"}
+    summary = {(row["system"], row["metric"]) for row in rows if row["table"] == "mismatch"}
     assert {
         ("V-ACT", "AUROC of gate"),
         ("LAVCap", "AUROC of transport"),
         ("EVACap (Proposed)", "AUROC of entropy"),
-    } <= told
+    } <= summary
     about = json.loads((out / "environment.json").read_text("utf-8"))
     assert set(about["steps"]) == set(later)
     assert {name: store["clips"] for name, store in about["stores"].items()} == {

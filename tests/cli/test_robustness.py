@@ -132,13 +132,13 @@ def test_evidence_is_told(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     assert any(row["evidence"] for row in rows)
     for row in rows:  # one of them has no picture
         assert float(row["gate"]) == (float(row["evidence"] or 0) >= 0.5)
-    for perturb, told in (("shuffle", True), ("black", False)):  # who sees nothing has no evidence
+    for perturb, has_evidence in (("shuffle", True), ("black", False)):  # who sees nothing has no evidence
         args = ("--perturb", perturb, "--seeds", "0", "-o", tmp_path / perturb, "--json")
         result = evacap("robustness", *given, *args)
         assert result.exit_code == 0, result.output
         (found,) = json.loads(result.stdout)["models"]
         assert 0 <= found["told_apart"]["gate"] <= 1
-        assert ("evidence" in found["told_apart"]) == told
+        assert ("evidence" in found["told_apart"]) == has_evidence
         assert "entropy" not in found["told_apart"]
 
 
@@ -193,7 +193,7 @@ def test_without_options_it_makes_its_own_benchmark(
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (("--probs", "1.5"), "--probs 1.5: must be between 0 and 1"),
         (("--probs", "0,half"), "not a list of numbers"),
@@ -214,13 +214,13 @@ def test_what_cannot_be_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     args: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(world)
     given = ("--model", "entropy-gate", "--data", "store", "-o", tmp_path / "out")
     result = evacap("robustness", *given, *args)
     assert result.exit_code == (1 if "nowhere" in args else 2), result.output
-    assert said in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
 
 

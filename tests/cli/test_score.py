@@ -103,7 +103,7 @@ def test_missing_clips_end_with_3_and_are_named(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--metrics", "CIDEr,FENSE"], ["FENSE", "BLEU_1", "SPIDEr"]),
         (["--draws", "-1"], ["--draws -1"]),
@@ -114,8 +114,10 @@ def test_missing_clips_end_with_3_and_are_named(
         (["-o", __file__], ["is a file"]),
     ],
 )
-def test_wrong_usage(evacap: Evacap, files: tuple[Path, Path], options: list[str], said: list[str]) -> None:
+def test_wrong_usage(
+    evacap: Evacap, files: tuple[Path, Path], options: list[str], message: list[str]
+) -> None:
     result = evacap("score", *files, *options)
     assert result.exit_code == 2, result.output
-    assert all(text in result.stderr for text in said), result.stderr
+    assert all(text in result.stderr for text in message), result.stderr
     assert result.stdout == ""

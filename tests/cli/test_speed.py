@@ -99,7 +99,7 @@ def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (("--frames", "1,x"), "not a list of whole numbers"),
         (("--frames", "-1"), "numbers of 0 or more"),
@@ -111,10 +111,10 @@ def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path
         (("--end-to-end", "nowhere"), "no such file"),
     ],
 )
-def test_what_cannot_be_is_named(evacap: Evacap, tmp_path: Path, args: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_is_named(evacap: Evacap, tmp_path: Path, args: tuple[str, ...], message: str) -> None:
     result = evacap("speed", "--model", "demo", *QUICK, "-o", tmp_path / "out", *args)
     assert result.exit_code == 2, result.output
-    assert said in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
 
 

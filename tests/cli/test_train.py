@@ -218,7 +218,7 @@ def test_tag_towers_begin_with_published_networks(evacap: Evacap, manifest: Path
 def test_two_decoders_start_alike(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path, begun: bool
 ) -> None:
-    """Afresh, or both as that of a checkpoint which only hears; frozen, they still are alike."""
+    """With random weights, or both equal to the decoder of an audio-only checkpoint; if frozen, they stay equal."""
     init = ("--init", hears) if begun else ()
     result = evacap("train", "evidence-tiny", *init, "--data", manifest, "-o", tmp_path / "run", *SMALL,
                     "training.freeze=[decoder,picture_decoder]")  # fmt: skip
@@ -255,12 +255,12 @@ def test_who_hears_as_before_says_the_same_where_the_switch_is_shut(
     alone = before.generate(fbank, max_words=6)
     for bias, shut in ((-50.0, True), (50.0, False)):
         now.fusion.evidence.bias.fill_(bias)
-        said = now.generate(fbank, pixels, mask, max_words=6)
-        assert said.gate is not None
-        assert said.gate.tolist() == [1.0 - shut] * 2
-        assert torch.equal(said.score, alone.score) == shut
+        generated = now.generate(fbank, pixels, mask, max_words=6)
+        assert generated.gate is not None
+        assert generated.gate.tolist() == [1.0 - shut] * 2
+        assert torch.equal(generated.score, alone.score) == shut
         if shut:
-            assert torch.equal(said.tokens, alone.tokens)
+            assert torch.equal(generated.tokens, alone.tokens)
     assert torch.equal(now.generate(fbank, max_words=6).score, alone.score)
 
 
@@ -302,10 +302,10 @@ def test_begins_with_what_a_checkpoint_of_another_fusion_has(
     assert all(torch.equal(now[name], value) for name, value in was.items())
     assert run.tokenizer.to_text() == before.tokenizer.to_text()
     assert run.model.config.fusion == "evidence"
-    told = " ".join(result.stderr.split())
+    summary = " ".join(result.stderr.split())
     both = len(was) + len(before.model.decoder.state_dict())
-    assert f"its fusion is audio-only; {both} of {len(now)} tensors copied" in told
-    assert "fusion.evidence" in told.split("copied, new:")[1]
+    assert f"its fusion is audio-only; {both} of {len(now)} tensors copied" in summary
+    assert "fusion.evidence" in summary.split("copied, new:")[1]
 
 
 @pytest.mark.slow
@@ -351,8 +351,8 @@ def test_settings_that_a_checkpoint_of_the_same_fusion_does_not_take_are_told(
     other = evacap(*args, "-o", tmp_path / "other", "model.decoder.feedforward=48")
     assert other.exit_code == 0, other.output
     has = load_checkpoint(hears).model.config.decoder.feedforward
-    told = " ".join(other.stderr.split())
-    assert f"keeps its own sizes, ignoring model.decoder.feedforward 48 (it has {has})" in told
+    summary = " ".join(other.stderr.split())
+    assert f"keeps its own sizes, ignoring model.decoder.feedforward 48 (it has {has})" in summary
     assert load_checkpoint(tmp_path / "other" / "last").model.config.decoder.feedforward == has
 
 
@@ -369,10 +369,10 @@ def test_a_checkpoint_of_another_fusion_and_size_is_refused(
     result = evacap("train", "evidence-tiny", "--init", hears, "--data", manifest, "-o", tmp_path / "run", *SMALL,
                     change)  # fmt: skip
     assert result.exit_code == 2, result.output
-    told = " ".join(result.stderr.split())
-    assert f"--init {hears}" in told.replace(" ", "").replace("--init", "--init ")
-    assert "of its tensors have other sizes, the first is " + part in told
-    assert "its own is audio-tiny" in told
+    summary = " ".join(result.stderr.split())
+    assert f"--init {hears}" in summary.replace(" ", "").replace("--init", "--init ")
+    assert "of its tensors have other sizes, the first is " + part in summary
+    assert "its own is audio-tiny" in summary
     assert not (tmp_path / "run" / "last").exists()
 
 

@@ -1,4 +1,4 @@
-"""`evacap train` in a real process that is told to end: it saves, says so, and goes on with the same command."""
+"""`evacap train` in a real process that gets a signal: it saves, reports it, and the same command resumes it."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_interrupted_run_saves_and_resumes(
     if prepare is not None:
         os.killpg(process.pid, signal.SIGINT)  # which goes unheard
     os.killpg(process.pid, sent)
-    said = process.stderr.readlines()
+    stderr_lines = process.stderr.readlines()
     assert process.wait() == 130
-    assert "Traceback" not in "".join(said)
+    assert "Traceback" not in "".join(stderr_lines)
     state = torch.load(out / "training.pt", weights_only=True)
     assert 0 < state["step"] < STEPS
-    assert said[-2] == "interrupted; saving after this step; interrupt again to exit immediately\n"
+    assert stderr_lines[-2] == "interrupted; saving after this step; interrupt again to exit immediately\n"
     assert (
-        said[-1]
+        stderr_lines[-1]
         == f"interrupted; saved at step {state['step']} of {STEPS}; run the same command again to resume\n"
     )
     again = evacap(*args[:-1], 0)
@@ -93,7 +93,7 @@ def test_two_interrupted_processes_save_once_and_resume(manifest: Path, tmp_path
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
-    def said(name: str, rank: int) -> str:
+    def stderr_lines(name: str, rank: int) -> str:
         (path,) = (tmp_path / name).rglob(f"{rank}/stderr.log")
         return path.read_text()
 
@@ -104,13 +104,13 @@ def test_two_interrupted_processes_save_once_and_resume(manifest: Path, tmp_path
     process.wait()
     step = torch.load(out / "training.pt", weights_only=True)["step"]
     assert 0 < step < STEPS
-    assert [line for line in said("stopped", 0).splitlines() if "interrupted" in line] == [
+    assert [line for line in stderr_lines("stopped", 0).splitlines() if "interrupted" in line] == [
         "interrupted; saving after this step; interrupt again to exit immediately",
         f"interrupted; saved at step {step} of {STEPS}; run the same command again to resume",
     ]
-    assert "interrupted" not in said("stopped", 1)
-    assert all("Traceback" not in said("stopped", rank) for rank in (0, 1))
+    assert "interrupted" not in stderr_lines("stopped", 1)
+    assert all("Traceback" not in stderr_lines("stopped", rank) for rank in (0, 1))
     assert start("again").wait() == 0
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, STEPS + 1))
-    assert f"{STEPS} steps in " in said("again", 0)
-    assert "steps in " not in said("again", 1)
+    assert f"{STEPS} steps in " in stderr_lines("again", 0)
+    assert "steps in " not in stderr_lines("again", 1)

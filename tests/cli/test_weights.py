@@ -91,19 +91,19 @@ def test_a_published_file_is_recognised(evacap: Evacap, tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.ones(4)}, tmp_path / "b.pth")
     result = evacap("weights", "info", tmp_path / "a.pth", tmp_path / "b.pth")
     assert result.exit_code == 0
-    told = " ".join(result.stdout.split())
-    assert "CAV-MAE, 3 tensors of float32" in told
-    assert "--init-encoder" in told
-    assert "unknown, 1 tensors" in told
+    summary = " ".join(result.stdout.split())
+    assert "CAV-MAE, 3 tensors of float32" in summary
+    assert "--init-encoder" in summary
+    assert "unknown, 1 tensors" in summary
 
 
 @pytest.mark.slow
 def test_networks_of_tag_towers_are_counted(evacap: Evacap) -> None:
     """They are part of the towers' numbers; a model that only hears has one. Of checkpoints as of presets."""
-    told = json.loads(
+    summary = json.loads(
         evacap("weights", "info", "evidence-tags", "demo", "audio-tags", "evacap-base", "--json").stdout
     )
-    preset, checkpoint, ear, other = told["models"]
+    preset, checkpoint, ear, other = summary["models"]
     assert preset["networks"] == {"YAMNet": 3_729_481, "efficientnet_lite0": 4_652_008}
     assert checkpoint["networks"] == preset["networks"]
     assert list(ear["networks"]) == ["YAMNet"]
@@ -122,7 +122,7 @@ def test_files_of_published_networks_are_recognised(evacap: Evacap, tmp_path: Pa
     torch.save({"_conv_stem.weight": torch.ones(4)}, tmp_path / "b.pth")
     result = evacap("weights", "info", tmp_path / "a.npz", tmp_path / "b.pth")
     assert result.exit_code == 0, result.stderr
-    told = " ".join(result.stdout.split())
-    assert "YAMNet, 1 tensors of float32, 0.0 M (0.00) parameters" in told
-    assert "weights import yamnet" in told
-    assert "weights import efficientnet-lite0" in told
+    summary = " ".join(result.stdout.split())
+    assert "YAMNet, 1 tensors of float32, 0.0 M (0.00) parameters" in summary
+    assert "weights import yamnet" in summary
+    assert "weights import efficientnet-lite0" in summary

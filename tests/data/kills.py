@@ -61,19 +61,19 @@ def killed_before(step: int, call: Callable[[], object]) -> None:
 
 
 def at_steps(folder: Path) -> dict[str, object]:
-    """Of a first run, of one that adds and finds a shard gone, and of one that starts afresh."""
+    """The steps of a first run, of one that adds clips and finds a shard missing, and of one that overwrites."""
 
     def run(place: Path) -> None:
         write(place, toys(4), shard_clips=3)
 
-    def afresh(place: Path) -> None:
+    def overwrite(place: Path) -> None:
         write(place, toys(4), shard_clips=3, overwrite=True)
 
     write(
         folder / "first", toys(1)
     )  # what is slow the first time, here, or every process would need its time for it
     counts = []
-    for name, call in (("first", run), ("added", run), ("afresh", afresh)):
+    for name, call in (("first", run), ("added", run), ("overwrite", overwrite)):
         for step in range(1000):
             place = folder / f"step-{name}-{step}"
             if name != "first":

@@ -29,13 +29,13 @@ def run(script: str, *args: object) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_killed_at_every_step_of_the_disk(tmp_path: Path) -> None:
-    """Before every rename, removal and sync of a run that begins, one that goes on and one that starts afresh."""
-    told = run("tests.data.kills", tmp_path, "steps")
-    assert min(told["steps"]) > 10
+    """Kills before every rename, removal and sync of a first run, a resumed run and an overwriting run."""
+    counts = run("tests.data.kills", tmp_path, "steps")
+    assert min(counts["steps"]) > 10
     write(tmp_path / "whole", toys(4), shard_clips=3)
     whole = members(tmp_path / "whole")
     killed = sorted(path for path in tmp_path.iterdir() if path.name.startswith("step-"))
-    assert len(killed) == sum(told["steps"])
+    assert len(killed) == sum(counts["steps"])
     for folder in killed:
         report = write(folder, toys(4), shard_clips=3)
         gone = report.damaged if folder.name.startswith("step-added") else []

@@ -26,17 +26,17 @@ def shards(count: int) -> list[str]:
 
 
 def test_one_run(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     items = deeds(10, t3="fail", t8="wrong")
     items.insert(2, Toy("gone", error="no such file"))
-    report = write(tmp_path / "a" / "s", items, progress=lambda done, total: told.append((done, total)))
+    report = write(tmp_path / "a" / "s", items, progress=lambda done, total: calls.append((done, total)))
     assert report.counts == {"ok": 6, "audio-only": 2, "missing": 1, "failed": 2}
     assert [(row["key"], row["status"]) for row in report.failed] == [
         ("gone", "missing"), ("t3", "failed"), ("t8", "failed"),
     ]  # fmt: skip
     assert "fbank has shape (3, 8), but the settings require (16, 8)" in report.failed[2]["error"]
     assert (report.new, report.clips, report.other, report.damaged) == (10, 8, 0, [])
-    assert told == [(i, 11) for i in range(1, 12)]
+    assert calls == [(i, 11) for i in range(1, 12)]
     assert names(tmp_path / "a" / "s") == [*WHOLE[:1], *shards(2), *WHOLE[1:]]
     assert report.bytes == sum(shard_path(tmp_path / "a" / "s", i).stat().st_size for i in range(2))
     assert len({name.split(".")[0] for name in members(tmp_path / "a" / "s")}) == 8

@@ -1,4 +1,4 @@
-"""Streams for worker processes: items are lists of steps, so that nothing but these functions is sent to them."""
+"""Streams for worker processes. Items are lists of steps, so that only these functions are pickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file has nothing but itself opened: no other file, no address, whatever it names."""
+"""Opening a file opens no other file and no address, whatever the file refers to."""
 
 from __future__ import annotations
 

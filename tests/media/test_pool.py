@@ -1,4 +1,4 @@
-"""Workers that die and hang for real; items are calls, so that nothing but the standard library is sent to
+"""Workers that die and hang for real. Items are calls, so that only the standard library is pickled for
 them.
 """
 

@@ -33,7 +33,7 @@ def test_sound_and_picture_stay_together(tmp_path: Path, kind: str) -> None:
 
 
 def test_of_three_joined_matroska_files_two_are_played(tmp_path: Path) -> None:
-    """FFmpeg passes over the third, and so do its players; how much is read is said."""
+    """FFmpeg and its players skip the third; a note gives the length that is read."""
     path = joined(tmp_path / "a.mkv", (2, 3, 4), 3, video="mpeg4", audio="flac", rate=48_000)
     check_sound(path, 5, 3)
     check_picture(path, 5)

@@ -15,14 +15,14 @@ AUDIOCAPS = """audiocap_id,youtube_id,start_time,caption
 103541,7fmOlUlwoNg,20,A rattle
 103540,7fmOlUlwoNg,20,A rattle
 """
-SAID = [["Rattling, and vibrations", "A rattle", "A rattle"], ["A rocket flies"]]
+TEXTS = [["Rattling, and vibrations", "A rattle", "A rattle"], ["A rocket flies"]]
 WIDE = """file_name,caption_1,caption_2,caption_3
 7fmOlUlwoNg.wav,"Rattling, and vibrations",A rattle,A rattle
 6BJ455B1aAs.wav,A rocket flies,,
 """
 JSONL = "".join(
-    json.dumps({"video": name, "captions": said}) + "\n"
-    for name, said in zip(("7fmOlUlwoNg", "6BJ455B1aAs"), SAID, strict=True)
+    json.dumps({"video": name, "captions": captions}) + "\n"
+    for name, captions in zip(("7fmOlUlwoNg", "6BJ455B1aAs"), TEXTS, strict=True)
 )
 COCO = json.dumps(
     {
@@ -30,14 +30,14 @@ COCO = json.dumps(
         "annotations": [
             {"image_id": image, "id": 5 + i, "caption": text}
             for i, (image, text) in enumerate(
-                [(1, SAID[0][0]), (2, SAID[1][0]), (1, SAID[0][1]), (1, SAID[0][2])]
+                [(1, TEXTS[0][0]), (2, TEXTS[1][0]), (1, TEXTS[0][1]), (1, TEXTS[0][2])]
             )
         ],
     }
 )
 
 
-MAPPED = json.dumps({"7fmOlUlwoNg": [{"caption": text} for text in SAID[0]], "6BJ455B1aAs": SAID[1][0]})
+MAPPED = json.dumps({"7fmOlUlwoNg": [{"caption": text} for text in TEXTS[0]], "6BJ455B1aAs": TEXTS[1][0]})
 """As pycocoevalcap takes them, and one text."""
 
 
@@ -57,7 +57,7 @@ def paired(folder: Path, candidates: str, references: str = AUDIOCAPS, suffix: s
     [("a.csv", AUDIOCAPS), ("w.csv", WIDE), ("l.jsonl", JSONL), ("c.json", COCO), ("m.json", MAPPED)],
 )
 def test_forms_of_references(tmp_path: Path, name: str, text: str) -> None:
-    assert read_references(write(tmp_path, name, text)).captions == SAID
+    assert read_references(write(tmp_path, name, text)).captions == TEXTS
 
 
 OURS = """video,start,end,caption,score,gate,entropy,status,error
@@ -86,7 +86,7 @@ def test_forms_of_candidates(tmp_path: Path, suffix: str, text: str) -> None:
     found = paired(tmp_path, text, suffix=suffix)
     assert found.clips == ["7fmOlUlwoNg", "6BJ455B1aAs"]  # in the references' order
     assert found.candidates == ["a rattle", "a rocket"]
-    assert found.references == SAID
+    assert found.references == TEXTS
     assert found.counts() == {"clips": 2, "missing": 0, "failed": 0, "extra": 0, "unreferenced": 0, "empty": 0,
                               "repeated": 0}  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_forms_of_candidates(tmp_path: Path, suffix: str, text: str) -> None:
 def test_captions_of_other_systems(tmp_path: Path, suffix: str, text: str) -> None:
     found = paired(tmp_path, text, suffix=suffix)
     assert found.candidates == ["hum", "bang"]
-    assert found.references == SAID
+    assert found.references == TEXTS
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_cocos_results_go_with_cocos_annotations(tmp_path: Path) -> None:
     )
     found = pair(read_candidates(path), path, read_references(write(tmp_path, "c.json", COCO)))
     assert found.candidates == ["b", "a rocket"]
-    assert found.references == SAID
+    assert found.references == TEXTS
 
 
 def test_numbers_of_rows_do_not_split_clips(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_labels_are_never_the_same(tmp_path: Path) -> None:
 
 def test_only_some_clips(tmp_path: Path) -> None:
     found = paired(tmp_path, OURS).only({"6BJ455B1aAs"})
-    assert (found.clips, found.candidates, found.references) == (["6BJ455B1aAs"], ["a rocket"], [SAID[1]])
+    assert (found.clips, found.candidates, found.references) == (["6BJ455B1aAs"], ["a rocket"], [TEXTS[1]])
 
 
 @pytest.mark.parametrize(
@@ -229,5 +229,5 @@ def test_a_very_long_caption_is_read_whole(tmp_path: Path) -> None:
     limit, text = csv.field_size_limit(), "a dog barks and " * 40_000
     path = write(tmp_path, "c.csv", f"video,caption\na.mp4,{text}\nb.mp4,a bell\n")
     assert [len(one.caption) for one in read_candidates(path)] == [len(text), 6]
-    assert [len(said[0]) for said in read_references(path).captions] == [len(text), 6]
+    assert [len(texts[0]) for texts in read_references(path).captions] == [len(text), 6]
     assert csv.field_size_limit() == limit

@@ -30,10 +30,10 @@ def test_interval_of_numbers_that_say_all_or_nothing() -> None:
 
 def test_reliability_of_a_calibrated_probability_is_the_diagonal() -> None:
     rng = np.random.default_rng(1)
-    said = rng.uniform(0, 1, 20_000)
-    changed = rng.uniform(0, 1, 20_000) < said
-    own = np.where(changed, np.nan, said)
-    replaced = np.where(changed, said, np.nan)
+    predicted = rng.uniform(0, 1, 20_000)
+    changed = rng.uniform(0, 1, 20_000) < predicted
+    own = np.where(changed, np.nan, predicted)
+    replaced = np.where(changed, predicted, np.nan)
     bins = reliability(own, [replaced])
     assert len(bins) == 8
     for mean, share, low, high in bins:

@@ -52,7 +52,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert len(TupleCache(path).get(names)) == 1200
 
 
-def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "captions.sqlite"
     path.write_bytes(b"no database" * 1000)
     cache = TupleCache(path)

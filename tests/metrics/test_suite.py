@@ -57,7 +57,7 @@ def test_all_values_are_pycocoevalcaps(monkeypatch: pytest.MonkeyPatch, tmp_path
     meteor = scores.statistics["METEOR"]
     assert meteor.value(meteor.rows) == pytest.approx(scores.per_clip["METEOR"], abs=1e-12)
     assert scores.spice is not None
-    texts = {*CANDIDATES.values(), *(text for said in REFERENCES.values() for text in said)}
+    texts = {*CANDIDATES.values(), *(text for sentences in REFERENCES.values() for text in sentences)}
     assert scores.spice.parsed == len(texts)
     assert list(temporary.iterdir()) == []
 

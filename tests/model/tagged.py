@@ -33,7 +33,7 @@ def _tag_model(fusion: str, seed: int, decoders: int, encoder: TagEncoderConfig)
             for name, parameter in model.encoder.named_parameters():
                 if (
                     name.startswith("network_") and parameter.dim() == 4
-                ):  # fresh, they hardly tell inputs apart
+                ):  # with their initial weights, outputs hardly depend on inputs
                     parameter.mul_(2.5 if name.startswith("network_a") else 1.4)
             for decoder in model.decoders:
                 decoder.words.weight.mul_(30)

@@ -45,13 +45,13 @@ def obvious(decoder: AdaptiveDecoder, sound: Tensor, frames: Tensor, words: Tens
         for t, x in enumerate(states):
             x = layer.attention_norm(x + layer.out(attend(q[t], list(k[: t + 1]), list(v[: t + 1]))))
             query = layer.query(x)
-            told = layer.hear_out(attend(query, list(hear_k), list(hear_v)))
+            mixed = layer.hear_out(attend(query, list(hear_k), list(hear_v)))
             weight = x.new_zeros(())
             if see:
                 weight = 1 / (1 + torch.exp(-layer.confidence(x)[0]))
                 shown = layer.see_out(attend(query, [k for k, _ in see], [v for _, v in see]))
-                told = (1 - weight) * told + weight * shown
-            x = layer.context_norm(x + told)
+                mixed = (1 - weight) * mixed + weight * shown
+            x = layer.context_norm(x + mixed)
             following.append(layer.output_norm(x + layer.narrow(gelu(layer.widen(x)))))
             weights.append(weight)
         states = following

@@ -260,8 +260,8 @@ def test_four_clips_are_learned_by_heart(record_property: Record) -> None:
         losses.append(loss.item())
     record_property("first and last loss", (losses[0], losses[-1]))
     assert losses[-1] < 0.2
-    said = model.eval().generate(data["audio"], data["picture"], max_words=7)
-    assert torch.equal(said.tokens, data["tokens"])
+    generated = model.eval().generate(data["audio"], data["picture"], max_words=7)
+    assert torch.equal(generated.tokens, data["tokens"])
 
 
 # ---- precisions

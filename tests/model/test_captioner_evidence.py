@@ -180,10 +180,10 @@ def test_each_decoder_learns_from_every_clip_unless_it_is_frozen(frozen: bool) -
         heard = with_fusion(model, "audio-only")(**data, objective=ALONE)["caption"]
         assert abs(seen - heard) > 0.01
         model.eval()  # where the switch is, and each clip has one decoder
-        said = model.logits(model.fuse(*model_inputs(model, data)), data["tokens"][:, :-1])
+        logits = model.logits(model.fuse(*model_inputs(model, data)), data["tokens"][:, :-1])
         wanted = data["need_predict"][:, 1:]
-        told = smoothed_cross_entropy(said[wanted], data["tokens"][:, 1:][wanted], ALONE.smoothing)
-        assert model(**data, objective=ALONE)["caption"] == told
+        expected = smoothed_cross_entropy(logits[wanted], data["tokens"][:, 1:][wanted], ALONE.smoothing)
+        assert model(**data, objective=ALONE)["caption"] == expected
     torch.testing.assert_close(parts["caption"].detach(), seen if frozen else (seen + heard) / 2)
 
 

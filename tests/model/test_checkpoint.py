@@ -1,4 +1,4 @@
-"""Checkpoint folders: what is saved is what is loaded, and what is damaged is said."""
+"""Checkpoint folders: a loaded checkpoint equals the saved one, and damage is reported."""
 
 from __future__ import annotations
 

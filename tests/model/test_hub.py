@@ -68,7 +68,7 @@ def test_all_files_are_of_one_commit(hub: HubServer, copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("hf:org/none", "no such model on the Hub"),
         ("hf:org/name@v9", "has no such revision"),
@@ -78,11 +78,11 @@ def test_all_files_are_of_one_commit(hub: HubServer, copy: Path) -> None:
         ("hf:", "is not the name of a model"),
     ],
 )
-def test_wrong_names_are_told(name: str, said: str, hub: HubServer, copy: Path, evacap: Evacap) -> None:
+def test_wrong_names_are_told(name: str, message: str, hub: HubServer, copy: Path, evacap: Evacap) -> None:
     hub.add("org/name", copy)
     result = evacap("weights", "export", name, "-o", copy / "out.safetensors")
     assert result.exit_code == 2
-    assert f"{name}: {said}" in result.stderr
+    assert f"{name}: {message}" in result.stderr
 
 
 def test_only_safetensors_are_loaded(hub: HubServer, copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""Words that a caption has to earn: no weights say what no class that was heard allows."""
+"""No caption contains a word that none of the heard classes allows, whatever the weights."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_loud_window_is_enough() -> None:
 
 
 def test_a_confidence_of_0_allows_every_word() -> None:
-    """Of classes that are not among the tags, too; families still are said once."""
+    """All words are allowed, also those of classes outside the tags; each family still occurs at most once."""
     lexicon = lexicon_of(0.0)
     allowed = lexicon.allowed(random_heard(CLIPS))
     assert allowed.shape == (CLIPS, len(letters()))
@@ -139,9 +139,9 @@ def test_what_may_follow_what_was_said() -> None:
     assert found.shape == (CLIPS, 4, len(letters()))
     for b in range(CLIPS):
         for k in range(4):
-            said = set(tokens[b, k].tolist())
+            words_so_far = set(tokens[b, k].tolist())
             for word in range(len(letters())):
-                again = any(word in family and said & family for family in FAMILIES)
+                again = any(word in family and words_so_far & family for family in FAMILIES)
                 again = again or word == tokens[b, k, -1]
                 assert found[b, k, word].item() == (again or not allowed[b, word].item())
 
@@ -160,9 +160,9 @@ def exhaustive(
     words = [word for word in range(table.shape[1]) if word != settings.eos]
     most = settings.max_length - 2
     for n in range(most + 1):
-        for said in product(words, repeat=n):
+        for words_so_far in product(words, repeat=n):
             tokens, total = [settings.bos], 0.0
-            for t, word in enumerate([*said, settings.eos]):
+            for t, word in enumerate([*words_so_far, settings.eos]):
                 banned = rules.forbidden(torch.tensor(tokens).view(1, 1, -1), torch.tensor([t]))[clip, 0]
                 chances = table[t, tokens[-1]].log_softmax(-1)
                 if t == most:  # no further word
@@ -174,7 +174,7 @@ def exhaustive(
                 tokens.append(word)
             score = total / ((5 + n + 1) / 6) ** settings.length_penalty
             if score > best[0]:
-                best = (score, total, [settings.bos, *said, settings.eos])
+                best = (score, total, [settings.bos, *words_so_far, settings.eos])
     return best
 
 
@@ -242,19 +242,19 @@ def test_what_is_not_heard_is_never_said(fusion: str, beam: int, seed: int) -> N
         assert all(len(family & set(row)) <= 1 for family in FAMILIES)
         assert all(Counter(row)[word] <= 1 for family in FAMILIES for word in family)
     earned = [word for row in out.tokens.tolist() for word in row if word in NAMED]
-    assert earned  # and what is earned is said
+    assert earned  # and allowed words occur
 
 
 def test_no_family_is_said_twice() -> None:
     """Though each of its words has been earned."""
     model = model_of(confidence=0.5, b=40.0, c=40.0, d=30.0)
     heard = torch.tensor([[[1.0, 3, 3, 3, 3], [3.0, 3, 3, 3, 3], [9.0, 0, 0, 0, 0]]])
-    said = model.generate(heard, max_words=6, min_words=6, towers=True).tokens[0].tolist()
-    assert sum(word in FAMILIES[0] for word in said) == 1
-    assert said.count(number("d")) > 1  # of no family
+    words_so_far = model.generate(heard, max_words=6, min_words=6, towers=True).tokens[0].tolist()
+    assert sum(word in FAMILIES[0] for word in words_so_far) == 1
+    assert words_so_far.count(number("d")) > 1  # of no family
     model.lexicon = None
-    said = model.generate(heard, max_words=6, min_words=6, towers=True).tokens[0].tolist()
-    assert sum(word in FAMILIES[0] for word in said) > 1
+    words_so_far = model.generate(heard, max_words=6, min_words=6, towers=True).tokens[0].tolist()
+    assert sum(word in FAMILIES[0] for word in words_so_far) > 1
 
 
 @pytest.mark.parametrize("beam", [1, 4])

@@ -147,7 +147,7 @@ def test_no_gradient_through_the_plan() -> None:
 
 
 def test_training_aligns_the_towers() -> None:
-    """A few steps lower the alignment loss; one clip has nothing to be told apart from."""
+    """A few steps lower the alignment loss; the loss of a single clip is 0."""
     model = fresh_model("optimal-transport", 1).train()
     fbank, pixels = random_clips(6, 1)
     tokens, wanted = random_words(6, 7, 1)

@@ -60,7 +60,7 @@ def test_config_and_card_get_it_and_nothing_else_changes(evacap: Evacap, store: 
     before = files_of(model)
     result = evacap("weights", "calibrate", model, "--data", store, "--about", "forty of noise", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
+    inputs_of = json.loads(result.stdout)
     after = files_of(model)
     assert set(after) == set(before)
     assert {name for name in after if after[name] != before[name]} == {"config.yaml", "README.md"}
@@ -74,7 +74,7 @@ def test_config_and_card_get_it_and_nothing_else_changes(evacap: Evacap, store: 
     assert note["inputs"] == ["gate", "entropy"]
     # neither the blind clip nor the dubbed one has a picture of its own; as a donor, only the blind one lacks one
     assert (note["clips"], note["pairs"]) == (CLIPS - 2, DONORS * (CLIPS - 1))
-    assert note["auroc"] == told["auroc"]
+    assert note["auroc"] == inputs_of["auroc"]
     assert note["auroc_interval"][0] <= note["auroc"] <= note["auroc_interval"][1]
     assert note["data"].startswith("forty of noise (store ")
     card = after["README.md"].decode()
@@ -96,14 +96,14 @@ def test_it_is_the_fit_of_what_the_model_says(evacap: Evacap, store: Path, tmp_p
         own, kept, InferenceOptions(beam=2, max_words=5, batch_size=7)
     ).caption_paired(pairings)
 
-    def told(said: object) -> np.ndarray:
-        values = np.column_stack([said.gate, said.entropy])
-        values[said.gate == 0] = np.nan
+    def inputs_of(captions: object) -> np.ndarray:
+        values = np.column_stack([captions.gate, captions.entropy])
+        values[captions.gate == 0] = np.nan
         return values
 
-    matched = told(alone)
+    matched = inputs_of(alone)
     matched[DUBBED] = np.nan
-    found = fit(matched, np.stack(list(map(told, mixed))), seed=5)
+    found = fit(matched, np.stack(list(map(inputs_of, mixed))), seed=5)
     calibration = Calibration.of(own)
     assert calibration is not None
     assert calibration.weights == pytest.approx(found.calibration.weights, rel=1e-3)
@@ -146,16 +146,16 @@ def assert_goes_by_its_calibration(path: Path, store: Path, tolerance: float = 1
     assert evidence.weights.tolist() == pytest.approx([-w for w in calibration.weights], rel=10 * tolerance)
     assert evidence.bias.item() == pytest.approx(-calibration.bias, rel=10 * tolerance)
     own_pictures, others = heard_and_seen(path, store)
-    for said in (own_pictures, *others):
+    for captions in (own_pictures, *others):
         for clip in range(CLIPS):
-            numbers = {name: float(values[clip]) for name, values in said.cues.items()}
+            numbers = {name: float(values[clip]) for name, values in captions.cues.items()}
             mismatch = calibration.probability(numbers)
             if mismatch is None:
-                assert np.isnan(said.evidence[clip])
-                assert said.gate[clip] == 0
+                assert np.isnan(captions.evidence[clip])
+                assert captions.gate[clip] == 0
             else:
-                assert said.evidence[clip] == pytest.approx(1 - mismatch, abs=10 * tolerance)
-                assert said.gate[clip] == (said.evidence[clip] >= 0.5)
+                assert captions.evidence[clip] == pytest.approx(1 - mismatch, abs=10 * tolerance)
+                assert captions.gate[clip] == (captions.evidence[clip] >= 0.5)
     assert np.nanstd(own_pictures.evidence) > 0.01  # else a wrong sign would not be seen
     assert abs(np.nanmean(own_pictures.evidence - 0.5)) > 20 * tolerance
 
@@ -176,12 +176,12 @@ def test_a_switch_goes_by_what_was_found(evacap: Evacap, store: Path, tmp_path: 
     assert changed == {"fusion.evidence.weights", "fusion.evidence.bias"}
     assert now.keys() == was.keys()
 
-    def told(said: Captions) -> np.ndarray:
-        return np.column_stack(list(said.cues.values()))
+    def inputs_of(captions: Captions) -> np.ndarray:
+        return np.column_stack(list(captions.cues.values()))
 
-    matched = told(own)
+    matched = inputs_of(own)
     matched[DUBBED] = np.nan
-    found = fit(matched, np.stack(list(map(told, mixed)))).calibration
+    found = fit(matched, np.stack(list(map(inputs_of, mixed)))).calibration
     note = load_checkpoint(model).metadata["mismatch"]
     assert note["inputs"] == ["cosine", "best", "matcher"]
     assert note["weights"] == pytest.approx(found.weights, rel=1e-3)

@@ -138,8 +138,8 @@ def test_all_published_names_become_a_checkpoint_that_captions(
     path, out = saved(tmp_path / "AVCap.pth", published()), tmp_path / "avcap"
     result = evacap("weights", "import", "avcap", path, *SMALL, "-o", out, "--vocab", vocab, "--json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert told["renamed"] + told.get("loaded", 0) + told["left out"] == 584
+    summary = json.loads(result.stdout)
+    assert summary["renamed"] + summary.get("loaded", 0) + summary["left out"] == 584
     loaded = load_checkpoint(out)
     config = loaded.model.config
     assert (config.fusion, config.encoder.frames, config.encoder.depth, config.decoder.layers) == (

@@ -254,13 +254,13 @@ def test_all_misfits_are_reported_at_once(kind: str, model: CaptionModel, tmp_pa
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(EvacapError) as caught:
         import_networks(path, model)
-    told = caught.value.message
-    assert "file.pth" in told
-    assert f"lacks: {missing}" in told
-    assert f"another shape: {other} {list(state[other].shape)}, wanted" in told
-    assert f"{broken}" in told
-    assert f"{negative} (a variance below 0)" in told
-    assert "the model does not have: surprise" in told
+    summary = caught.value.message
+    assert "file.pth" in summary
+    assert f"lacks: {missing}" in summary
+    assert f"another shape: {other} {list(state[other].shape)}, wanted" in summary
+    assert f"{broken}" in summary
+    assert f"{negative} (a variance below 0)" in summary
+    assert "the model does not have: surprise" in summary
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

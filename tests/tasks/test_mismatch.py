@@ -36,16 +36,18 @@ def test_a_known_answer() -> None:
 
 def test_what_it_says_is_what_comes_true() -> None:
     found = fit(*drawn(5000, 3, distance=1.5))
-    assert [said for said, _ in found.reliability] == sorted(said for said, _ in found.reliability)
-    assert all(abs(said - was) < 0.03 for said, was in found.reliability)
+    assert [predicted for predicted, _ in found.reliability] == sorted(
+        predicted for predicted, _ in found.reliability
+    )
+    assert all(abs(predicted - was) < 0.03 for predicted, was in found.reliability)
     fresh = drawn(20_000, 1, distance=1.5, seed=5)
     values = np.concatenate([fresh[0], fresh[1][0]])
     wrong = np.repeat([0, 1], 20_000)
-    said = np.array([found.calibration.probability({"gate": a, "entropy": b}) for a, b in values[::7]])
+    predicted = np.array([found.calibration.probability({"gate": a, "entropy": b}) for a, b in values[::7]])
     for low in np.arange(0.1, 0.9, 0.1):
-        inside = (said >= low) & (said < low + 0.1)
-        assert wrong[::7][inside].mean() == pytest.approx(said[inside].mean(), abs=0.06)
-    better = auroc(said[wrong[::7] == 1], said[wrong[::7] == 0])
+        inside = (predicted >= low) & (predicted < low + 0.1)
+        assert wrong[::7][inside].mean() == pytest.approx(predicted[inside].mean(), abs=0.06)
+    better = auroc(predicted[wrong[::7] == 1], predicted[wrong[::7] == 0])
     assert better == pytest.approx(found.auroc, abs=0.02)
 
 
@@ -122,8 +124,8 @@ def plain() -> Checkpoint:
 
 
 def calibrated(plain: Checkpoint, found: FittedCalibration | dict[str, Any]) -> Checkpoint:
-    told = found.to_dict() if isinstance(found, FittedCalibration) else found
-    return replace(plain, metadata={**plain.metadata, "mismatch": told})
+    saved = found.to_dict() if isinstance(found, FittedCalibration) else found
+    return replace(plain, metadata={**plain.metadata, "mismatch": saved})
 
 
 def test_a_probability_from_a_checkpoint(plain: Checkpoint) -> None:

@@ -89,5 +89,5 @@ def test_a_store_for_any_features(
     assert clip.fbank.shape == (settings.audio_frames, settings.mel_bins)
     assert clip.frames is not None
     assert clip.frames.shape == (2, 3, 32, 32)
-    sample.sample_store(settings, workers=0)  # found, not made anew
+    sample.sample_store(settings, workers=0)  # found, not made again
     assert sorted(path.name for path in tmp_path.glob("sample-*")) == made

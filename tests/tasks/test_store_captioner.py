@@ -23,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def one(at: Checkpoint, store: Store, sound: int, picture: int) -> Generation:
-    """What is said of one sound with one picture, by the plain way through the model."""
+    """The caption of one sound with one picture, from a direct call of the model."""
     fbank = torch.from_numpy(store.fbank([sound])).float()
     seen = bool(store.has_picture([picture])[0])
     pixels = normalize_frames(torch.from_numpy(store.frames([picture])), FEATURES) if seen else None
@@ -39,15 +39,15 @@ def test_every_pair_is_what_it_is_alone(fusion: str, batch_size: int, store: Sto
     own, mixed = captioner.caption_paired(pairings)
     caption = captioner.caption()
     for clip in range(CLIPS):
-        given = [(said, int(pairing.donor[clip])) for said, pairing in zip(mixed, pairings, strict=True)]
-        for said, donor in ((own, clip), (caption, clip), *given):
+        given = [(output, int(pairing.donor[clip])) for output, pairing in zip(mixed, pairings, strict=True)]
+        for output, donor in ((own, clip), (caption, clip), *given):
             out = one(at, store, clip, donor)
-            assert said.captions[clip] == at.tokenizer.decode(out.tokens[0].tolist())
-            assert said.score[clip] == pytest.approx(float(out.score[0]), abs=1e-4)
+            assert output.captions[clip] == at.tokenizer.decode(out.tokens[0].tolist())
+            assert output.score[clip] == pytest.approx(float(out.score[0]), abs=1e-4)
             if out.evidence is not None and out.cues is not None:
-                assert said.evidence[clip] == pytest.approx(float(out.evidence[0]), abs=1e-5, nan_ok=True)
-                told = [values[clip] for values in said.cues.values()]
-                assert told == pytest.approx(out.cues[0].tolist(), abs=1e-5, nan_ok=True)
+                assert output.evidence[clip] == pytest.approx(float(out.evidence[0]), abs=1e-5, nan_ok=True)
+                cues = [values[clip] for values in output.cues.values()]
+                assert cues == pytest.approx(out.cues[0].tolist(), abs=1e-5, nan_ok=True)
     if fusion in ("entropy-gate", "evidence"):
         assert own.gate is not None
         assert own.gate[WITHOUT_PICTURE] == 0
@@ -99,9 +99,9 @@ def test_changes_of_the_picture(store: Store) -> None:
     assert dropped.gate is not None
     assert (dropped.gate == 0).all()
     assert np.isnan(dropped.entropy).all()
-    for said in (black, frozen, noise):
-        assert np.abs(own.score - said.score).max() > 1e-4
-        assert said.score[WITHOUT_PICTURE] == pytest.approx(own.score[WITHOUT_PICTURE], abs=1e-5)
+    for output in (black, frozen, noise):
+        assert np.abs(own.score - output.score).max() > 1e-4
+        assert output.score[WITHOUT_PICTURE] == pytest.approx(own.score[WITHOUT_PICTURE], abs=1e-5)
     assert (noise.score == same.score).all()
     assert (noise.score != other.score).any()
 
@@ -114,27 +114,27 @@ def test_pictures_that_show_nothing_are_shut_out(store: Store) -> None:
         [perturbations.black(), perturbations.freeze(), perturbations.drop_video(), perturbations.noise(0)]
     )
     seen = np.arange(CLIPS) != WITHOUT_PICTURE
-    for said in (own, frozen):
-        assert said.gate.tolist() == seen.tolist()
-    for said in (black, dropped, noise):
-        assert not said.gate.any()
-        assert np.isnan(said.evidence).all()
-        assert all(np.isnan(values).all() for values in said.cues.values())
-        assert said.captions == dropped.captions
-        assert said.score == pytest.approx(dropped.score, abs=1e-5)
+    for output in (own, frozen):
+        assert output.gate.tolist() == seen.tolist()
+    for output in (black, dropped, noise):
+        assert not output.gate.any()
+        assert np.isnan(output.evidence).all()
+        assert all(np.isnan(values).all() for values in output.cues.values())
+        assert output.captions == dropped.captions
+        assert output.score == pytest.approx(dropped.score, abs=1e-5)
 
 
 def test_captions_and_scores_are_reordered_together(store: Store) -> None:
     rows = np.array([6, 0, 5, 1, WITHOUT_PICTURE, 2, 3])
     for fusion in ("evidence", "entropy-gate", "concat"):
-        said = StoreCaptioner(checkpoint(fusion), store, InferenceOptions(beam=1, max_words=4)).caption()
-        other = said.reordered(rows)
-        assert other.captions == [said.captions[row] for row in rows]
-        assert other.cues.keys() == said.cues.keys()
+        output = StoreCaptioner(checkpoint(fusion), store, InferenceOptions(beam=1, max_words=4)).caption()
+        other = output.reordered(rows)
+        assert other.captions == [output.captions[row] for row in rows]
+        assert other.cues.keys() == output.cues.keys()
         numbers = [
-            (getattr(said, name), getattr(other, name)) for name in ("score", "gate", "entropy", "evidence")
+            (getattr(output, name), getattr(other, name)) for name in ("score", "gate", "entropy", "evidence")
         ]
-        numbers += [(said.cues[name], other.cues[name]) for name in said.cues]
+        numbers += [(output.cues[name], other.cues[name]) for name in output.cues]
         for before, after in numbers:
             assert (before is None) == (after is None)
             if before is not None:

@@ -150,9 +150,9 @@ def interval_chart(
             drawn.append(
                 f'<line class="{colour} whisker" x1="{x(each.low):.1f}" x2="{x(each.high):.1f}" y1="{y}" y2="{y}"/>'
             )
-        told = f"{each.name}: {each.value:.4g}" + (f" ({each.low:.4g} to {each.high:.4g})" if between else "")
+        text = f"{each.name}: {each.value:.4g}" + (f" ({each.low:.4g} to {each.high:.4g})" if between else "")
         drawn.append(
-            f'<circle class="{colour}" cx="{x(each.value):.1f}" cy="{y}" r="4.5"><title>{escape(told)}</title></circle>'
+            f'<circle class="{colour}" cx="{x(each.value):.1f}" cy="{y}" r="4.5"><title>{escape(text)}</title></circle>'
         )
         if math.isfinite(each.paper):
             at = x(each.paper)

@@ -232,8 +232,8 @@ def compare_captions(
         for index, row in enumerate(table_rows(first)):
             key = text(row, "video"), number(row, "start")
             rows = [row, *(other.get(key, {}) for other in others)]
-            said = tuple(text(each, "caption") for each in rows)
-            change = max(word_change(said[0], caption) for caption in said[1:])
+            captioned = tuple(text(each, "caption") for each in rows)
+            change = max(word_change(captioned[0], caption) for caption in captioned[1:])
             values = (number(each, column.name) for each in rows for column in columns)
             made = _clip(
                 row,
@@ -242,7 +242,7 @@ def compare_captions(
                 CurveFiles(None),
                 pictures.urls(index),
             )
-            yield replace(made, captions=said, numbers=(change, *values))
+            yield replace(made, captions=captioned, numbers=(change, *values))
 
     save_page(
         Page(

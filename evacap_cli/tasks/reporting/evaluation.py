@@ -111,10 +111,12 @@ def _clip_list(
 
     def every() -> Iterator[Clip]:
         for key in keys:
-            said = [found.get(key, {}).get("caption", "") for found in rows.values()]
+            captioned = [found.get(key, {}).get("caption", "") for found in rows.values()]
             values = [number(rows[model].get(key, {}), name) for model, name in taken]
-            change = [max(word_change(said[0], other) for other in said[1:])] if many else []
-            yield stored.describe(Clip(key, (*said, " | ".join(stored.references(key))), (*change, *values)))
+            change = [max(word_change(captioned[0], other) for other in captioned[1:])] if many else []
+            yield stored.describe(
+                Clip(key, (*captioned, " | ".join(stored.references(key))), (*change, *values))
+            )
 
     numbers = (*([DIFFERENT] if many else []), *columns)
     return ClipList(every, numbers, (*rows, "references"), DIFFERENT.name if many else ""), stored.notes

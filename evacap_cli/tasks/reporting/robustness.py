@@ -185,13 +185,13 @@ def _clip_list(
 
     def every() -> Iterator[Clip]:
         for key, rows in clips.items():
-            said = [rows.get(model, {}).get(name, "") for model in models for name in ("own", "changed")]
+            captioned = [rows.get(model, {}).get(name, "") for model in models for name in ("own", "changed")]
             changes = [word_change(row["own"], row["changed"]) for row in rows.values()]
             some = next(iter(rows.values()))
             yield stored.describe(
                 Clip(
                     key,
-                    (*said, some["references"]),
+                    (*captioned, some["references"]),
                     (max(changes), *(number(rows.get(model, {}), name) for model, name in taken)),
                     other=index.get(some["donor"]) if perturb in OTHER else None,
                 )

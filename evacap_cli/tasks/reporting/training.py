@@ -201,10 +201,10 @@ def _samples(logs: Mapping[str, Log]) -> ClipList | None:
     def every() -> Iterator[Clip]:
         for clip, reference in references.items():
             rows = [samples.get(clip, {}) for _, _, samples in taken]
-            said = [str(row.get("caption", "")) for row in rows]
+            texts = [str(row.get("caption", "")) for row in rows]
             values = [rows[i].get(name) for i, name in places]
-            yield Clip(clip, (*said, reference),
-                       (word_change(said[0], reference), *(v if _is_number(v) else None for v in values)))  # fmt: skip
+            yield Clip(clip, (*texts, reference),
+                       (word_change(texts[0], reference), *(v if _is_number(v) else None for v in values)))  # fmt: skip
 
     return ClipList(every, (change, *columns), (*(title for title, _, _ in taken), "reference"))
 

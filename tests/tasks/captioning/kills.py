@@ -1,6 +1,6 @@
 """A run that is killed over and over: python -m tests.tasks.captioning.kills FOLDER OUT MODEL SEED KILLS
 
-Each is a fork of this process, so that none has to import all anew, killed at a random moment of its work: some time
+Each is a fork of this process, which avoids repeated imports, and is killed at a random moment of its work: some time
 after a number of inputs is done. Prints the journal's whole lines after each kill as JSON.
 """
 

@@ -148,9 +148,9 @@ def test_what_the_model_is_given(captioner: Captioner, folder: Path, monkeypatch
 
 
 def words(captioner: Captioner, clips: list[Clip], size: int) -> list[CaptionResult]:
-    said = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, size).caption(clips)
-    assert all(isinstance(each, CaptionResult) for each in said)
-    return said  # type: ignore[return-value]
+    result = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, size).caption(clips)
+    assert all(isinstance(each, CaptionResult) for each in result)
+    return result  # type: ignore[return-value]
 
 
 @pytest.mark.slow
@@ -168,12 +168,12 @@ def test_words_do_not_depend_on_the_neighbours(captioner: Captioner, pictures: b
     for size in (2, 4, 9):
         for _ in range(2):
             order = generator.permutation(9)
-            for i, said in zip(order, words(captioner, [clips[i] for i in order], size), strict=True):
-                assert said.caption == alone[i].caption
-                assert said.score == pytest.approx(alone[i].score, abs=1e-5)
-                assert said.gate == pytest.approx(alone[i].gate, abs=1e-5)
+            for i, result in zip(order, words(captioner, [clips[i] for i in order], size), strict=True):
+                assert result.caption == alone[i].caption
+                assert result.score == pytest.approx(alone[i].score, abs=1e-5)
+                assert result.gate == pytest.approx(alone[i].gate, abs=1e-5)
                 if pictures:
-                    np.testing.assert_allclose(said.gate_curve, alone[i].gate_curve, atol=1e-5)
+                    np.testing.assert_allclose(result.gate_curve, alone[i].gate_curve, atol=1e-5)
     assert len({each.score for each in alone}) == 9
 
 
@@ -184,11 +184,11 @@ def test_curves_over_time(captioner: Captioner) -> None:
     long, short = words(captioner, [Clip(fbank, frames, 3.0, 13.0), Clip(fbank, frames, 0.0, 1.0)], 2)
     rows, columns = captioner.checkpoint.model.config.encoder.audio_grid
     per_second = columns / 10.24
-    for said, seconds in ((long, 10), (short, 1)):
-        assert said.gate_curve is not None
-        assert said.entropy_curve is not None
-        assert said.gate_curve.shape == said.entropy_curve.shape == (int(np.ceil(seconds * per_second)),)
-        assert said.gate_curve.dtype == np.float32
+    for result, seconds in ((long, 10), (short, 1)):
+        assert result.gate_curve is not None
+        assert result.entropy_curve is not None
+        assert result.gate_curve.shape == result.entropy_curve.shape == (int(np.ceil(seconds * per_second)),)
+        assert result.gate_curve.dtype == np.float32
     grid = [torch.arange(rows)[:, None].expand(rows, columns), torch.arange(columns).expand(rows, columns)]
     describer = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 2)
     (curve,) = describer._curves((grid[0] + 10 * grid[1]).reshape(1, -1), [Clip(fbank, frames, 0.0, 10.0)])
@@ -224,15 +224,15 @@ def test_out_of_memory_halves_the_batch_once_and_for_all(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     clips = clips_of([0.1 * i for i in range(8)])
-    alone = [said.caption for said in words(captioner, clips, 1)]
+    alone = [result.caption for result in words(captioner, clips, 1)]
     model = Tight(captioner, 2, error)
     monkeypatch.setattr(captioner.checkpoint.model, "generate", model)
-    told: list[str] = []
-    describer = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8, told.append)
+    messages: list[str] = []
+    describer = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8, messages.append)
     for _ in range(2):
-        assert [said.caption for said in describer.caption(clips)] == alone  # type: ignore[union-attr]
+        assert [result.caption for result in describer.caption(clips)] == alone  # type: ignore[union-attr]
     assert model.sizes == [8, 4, *[2] * 8]
-    assert told == [
+    assert messages == [
         "cpu: out of memory with batch size 8; continuing with 4",
         "cpu: out of memory with batch size 4; continuing with 2",
     ]
@@ -253,11 +253,11 @@ def test_if_the_model_fails_on_a_clip_only_that_clip_fails(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = clips_of([0.1, 0.2, 0.5, 0.3])
-    alone = [said.caption for said in words(captioner, clips, 1)]
+    alone = [result.caption for result in words(captioner, clips, 1)]
     monkeypatch.setattr(captioner.checkpoint.model, "generate", Tight(captioner, 9, RuntimeError, bad=0.5))
-    said = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8).caption(clips)
-    assert said[2] == "the model failed on it: ZeroDivisionError: in the model"
-    assert [each.caption for i, each in enumerate(said) if i != 2] == [*alone[:2], alone[3]]  # type: ignore[union-attr]
+    result = BatchCaptioner(captioner.checkpoint, captioner.device, None, 4, 20, 8).caption(clips)
+    assert result[2] == "the model failed on it: ZeroDivisionError: in the model"
+    assert [each.caption for i, each in enumerate(result) if i != 2] == [*alone[:2], alone[3]]  # type: ignore[union-attr]
 
 
 def test_copies_get_the_rows_of_the_first(captioner: Captioner, clip: Path, tmp_path: Path) -> None:
@@ -266,11 +266,11 @@ def test_copies_get_the_rows_of_the_first(captioner: Captioner, clip: Path, tmp_
     write(tmp_path / "c.mp4", 0.7)
     sources = find_sources([tmp_path])
     assert [source.same_as for source in sources] == [None, 0, None, 0]
-    told = []
+    messages = []
     results = list(
-        captioner.rows(sources, INLINE, on_clip=lambda source, *_: told.append(Path(source.name).name))
+        captioner.rows(sources, INLINE, on_clip=lambda source, *_: messages.append(Path(source.name).name))
     )
-    assert sorted(told) == ["a.mp4", "c.mp4"]
+    assert sorted(messages) == ["a.mp4", "c.mp4"]
     rows = [row for _, (row,) in results]
     assert [Path(row.video).name for row in rows] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
     assert rows[0].score == rows[1].score == rows[3].score != rows[2].score

@@ -226,7 +226,7 @@ def harmful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is told by /proc")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc is needed to measure memory")
 def test_workers_that_die_hang_or_grow_cost_their_clip_alone(
     captioner: Captioner, harmful: Path, tmp_path: Path
 ) -> None:
@@ -328,14 +328,14 @@ def test_one_file_for_each_input_is_written_as_it_is_done(
     captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for copies, in whatever order."""
-    told: list[str] = []
+    calls: list[str] = []
     kind: type[Output] = type(OutputOptions(tmp_path / "o.csv").open())
-    monkeypatch.setattr(kind, "finished", lambda self, source, rows: told.append(source.name))
+    monkeypatch.setattr(kind, "finished", lambda self, source, rows: calls.append(source.name))
     run(captioner, folder, tmp_path / "o.csv")
-    assert sorted(Path(name).name for name in told) == ALL
-    told.clear()
+    assert sorted(Path(name).name for name in calls) == ALL
+    calls.clear()
     run(captioner, folder, tmp_path / "o.csv")
-    assert told == []
+    assert calls == []
 
 
 @pytest.mark.slow
@@ -450,10 +450,10 @@ def test_a_column_for_mismatch_where_the_model_is_calibrated(
     captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows made before without it have it, too: it follows from what is kept."""
-    out, told = tmp_path / "o.csv", list[str]()
+    out, calls = tmp_path / "o.csv", list[str]()
     target = OutputOptions(out, mismatch=True)
-    caption_files(captioner, find_sources([folder]), target, INLINE, log=told.append)
-    assert "not calibrated" in told[0]
+    caption_files(captioner, find_sources([folder]), target, INLINE, log=calls.append)
+    assert "not calibrated" in calls[0]
     assert "mismatch" not in out.read_text().splitlines()[0]
     calibration = {"inputs": ["gate", "entropy"], "weights": [1.0, -1.0], "bias": 0.5}
     monkeypatch.setitem(captioner.checkpoint.metadata, "mismatch", calibration)

@@ -193,7 +193,7 @@ def test_a_bit_changed_on_the_way_is_noticed_at_the_first_fetch(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["avcat"], "avcat: no published file of this name"),
         ([], "Usage"),
@@ -203,10 +203,10 @@ def test_a_bit_changed_on_the_way_is_noticed_at_the_first_fetch(
         (["avcap", "--table", "none.yaml"], "none.yaml: cannot be read"),
     ],
 )
-def test_wrong_usage(arguments: list[str], said: str, evacap: Evacap) -> None:
+def test_wrong_usage(arguments: list[str], message: str, evacap: Evacap) -> None:
     result = evacap("weights", "fetch", *arguments)
     assert result.exit_code == 2
-    assert said in result.output
+    assert message in result.output
 
 
 def test_the_list_says_what_is_here(

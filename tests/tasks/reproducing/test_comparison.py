@@ -1,4 +1,4 @@
-"""What is said of measured numbers beside the paper's, on made-up results."""
+"""The comparison of measured numbers with the paper's, on synthetic results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    ("paper", "low", "high", "said"),
+    ("paper", "low", "high", "expected"),
     [
         (0.1, 0.01, 0.2, "same"),
         (0.1, -0.2, -0.01, "opposite"),
@@ -31,8 +31,8 @@ NAN = math.nan
         (0.1, NAN, NAN, ""),
     ],
 )
-def test_verdicts(paper: float, low: float, high: float, said: str) -> None:
-    assert verdict(paper, low, high) == said
+def test_verdicts(paper: float, low: float, high: float, expected: str) -> None:
+    assert verdict(paper, low, high) == expected
 
 
 def evaluated(steps: Path, key: str, seed: int, cider: float, drawn: np.ndarray) -> None:
@@ -91,8 +91,8 @@ def swept(steps: Path, key: str, seed: int, kept: float) -> None:
         }
         for at in SHARES
     ]
-    told = {"gate": 0.6 + 0.1 * seed, "score": 0.5}
-    (folder / "robustness.json").write_text(json.dumps({"models": [{"points": points, "told_apart": told}]}))
+    auroc = {"gate": 0.6 + 0.1 * seed, "score": 0.5}
+    (folder / "robustness.json").write_text(json.dumps({"models": [{"points": points, "told_apart": auroc}]}))
 
 
 def test_shuffled_clips_are_compared_with_none(tmp_path: Path) -> None:

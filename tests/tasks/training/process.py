@@ -21,15 +21,15 @@ from .colours import Colours, make_tokenizer, settings, small_model
 
 
 def killed_after(step: int) -> bool:
-    """Forks, and kills the fork as soon as it has told that it took `step`. False in the fork."""
+    """Forks, and kills the fork as soon as it reports `step`. Returns False in the fork."""
     ours, theirs = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(theirs, 1)
         return False
     os.close(theirs)
-    with open(ours) as told:
-        for line in told:
+    with open(ours) as pipe:
+        for line in pipe:
             if int(line) >= step:
                 os.kill(child, signal.SIGKILL)
                 break

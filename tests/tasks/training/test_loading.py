@@ -55,15 +55,15 @@ def test_fewer_clips_than_a_batch_make_a_smaller_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clips", "world", "overrides", "said"),
+    ("clips", "world", "overrides", "message"),
     [
         (0, 1, {}, "no training clips"),
         (3, 4, {}, "too few"),
         (40, 2, {"batch_size": 7}, "shared evenly by 2 processes"),
     ],
 )
-def test_uneven_batches_are_refused(clips: int, world: int, overrides: dict, said: str) -> None:
-    with pytest.raises(EvacapError, match=said):
+def test_uneven_batches_are_refused(clips: int, world: int, overrides: dict, message: str) -> None:
+    with pytest.raises(EvacapError, match=message):
         Plan(clips, settings(**overrides), world)
 
 

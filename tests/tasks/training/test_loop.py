@@ -39,8 +39,8 @@ def test_learns_and_keeps_a_checkpoint_that_captions(tokenizer: Tokenizer, tmp_p
     assert summary["best"] == pytest.approx(lowest, abs=1e-6)
     kept = load_checkpoint(tmp_path / "best")
     fbank, pixels, _ = data.batch(range(4)).inputs(torch.device("cpu"), FEATURES)
-    said = [kept.tokenizer.decode(t.tolist()) for t in kept.model.generate(fbank, pixels).tokens]
-    assert said == list(WORDS)
+    captions = [kept.tokenizer.decode(t.tolist()) for t in kept.model.generate(fbank, pixels).tokens]
+    assert captions == list(WORDS)
     assert kept.features == FEATURES.to_dict()
     assert kept.metadata["training"]["lr"] == SETTINGS.lr
 

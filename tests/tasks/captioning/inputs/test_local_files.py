@@ -39,7 +39,7 @@ def test_a_file_is_itself(source: Source) -> None:
     with local_file(source) as path:
         assert path == Path(source.path)
         assert path.read_bytes() == b"content"
-    with local_file(Source(source.name, source.path)) as path:  # nobody said size or time
+    with local_file(Source(source.name, source.path)) as path:  # without size and time
         assert path.exists()
 
 

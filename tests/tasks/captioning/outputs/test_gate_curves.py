@@ -47,10 +47,10 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def described(captioner: Captioner, inputs: list[Path], **options: Any) -> list[Described]:
-    told: list[Described] = []
+    calls: list[Described] = []
     list(captioner.rows(find_sources(inputs), CaptionOptions(workers=0, **options),
-                        on_clip=lambda *args: told.append(args)))  # fmt: skip
-    return told
+                        on_clip=lambda *args: calls.append(args)))  # fmt: skip
+    return calls
 
 
 def test_the_mean_over_frequency_of_the_columns_within_the_clip() -> None:
@@ -101,13 +101,13 @@ def test_columns_are_columns_of_the_sound(demo: Captioner) -> None:
 @pytest.mark.slow
 def test_numbers_and_picture_of_every_clip(demo: Captioner, films: Path, tmp_path: Path) -> None:
     curves = GateCurves(tmp_path / "curves", demo.checkpoint)
-    told = described(demo, [films])
-    for each in told:
+    calls = described(demo, [films])
+    for each in calls:
         curves.add(*each)
     assert sorted(path.name for path in (tmp_path / "curves").iterdir()) == [
         "film.mp4.npz", "film.mp4.png", "film.wav.npz", "film.wav.png",
     ]  # fmt: skip
-    source, _, row, words = told[0]
+    source, _, row, words = calls[0]
     with np.load(tmp_path / "curves" / "film.mp4.npz") as kept:  # nothing in it is a pickle
         assert set(kept) == {"times", "gate", "entropy", "caption", "video", "start", "end"}
         assert kept["caption"] == words.caption == row.caption
@@ -148,13 +148,13 @@ def test_the_picture_shows_the_clip_at_its_times(
         gate_figure, "draw_gates", lambda view, path: (views.append(view), path.write_bytes(b"x"))
     )
     curves = GateCurves(tmp_path, demo.checkpoint, segmented=True)
-    told = described(demo, [films / "film.mp4"], segment=2.0)
-    for each in told:
+    calls = described(demo, [films / "film.mp4"], segment=2.0)
+    for each in calls:
         curves.add(*each)
     assert views[1].frame_times == pytest.approx([2.25, 2.75, 3.25, 3.75])
-    assert views[1].title == told[1][3].caption
+    assert views[1].title == calls[1][3].caption
     assert views[1].name.endswith("film.mp4, 2-4 s")
-    assert views[1].fbank is told[1][1].fbank
+    assert views[1].fbank is calls[1][1].fbank
     assert views[1].times[0] == pytest.approx(2.16)
 
 
@@ -217,12 +217,12 @@ def test_failed_plot_does_not_stop_the_run(
         raise ZeroDivisionError("in the picture")
 
     monkeypatch.setattr(gate_figure, "draw_gates", fails)
-    told: list[str] = []
-    GateCurves(tmp_path, demo.checkpoint, log=told.append).add(*one)
+    calls: list[str] = []
+    GateCurves(tmp_path, demo.checkpoint, log=calls.append).add(*one)
     assert [path.name for path in tmp_path.iterdir()] == ["film.wav.npz"]
-    assert len(told) == 1
-    assert "film.wav" in told[0]
-    assert "ZeroDivisionError: in the picture" in told[0]
+    assert len(calls) == 1
+    assert "film.wav" in calls[0]
+    assert "ZeroDivisionError: in the picture" in calls[0]
 
 
 def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
@@ -258,10 +258,10 @@ def test_confidences_of_words_are_kept_and_drawn(
     draw = gate_figure.draw_gates
     monkeypatch.setattr(gate_figure, "draw_gates", lambda view, path: (views.append(view), draw(view, path)))
     curves = GateCurves(tmp_path / "curves", captioner.checkpoint)
-    told = described(captioner, [films])
-    for each in told:
+    calls = described(captioner, [films])
+    for each in calls:
         curves.add(*each)
-    _, clip, row, words = told[0]
+    _, clip, row, words = calls[0]
     checkpoint = captioner.checkpoint
     out = checkpoint.model.generate(
         torch.from_numpy(clip.fbank)[None],

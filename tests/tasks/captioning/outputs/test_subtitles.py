@@ -80,14 +80,14 @@ def test_read_back_as_they_were(kind: str, tmp_path: Path) -> None:
     expected = [(0.0, 10.0), (10.0, 20.5), (3600.0, 3661.04), (360_000.0, 360_010.0)]
     text = text_of(kind, ROWS)
     cues = PARSERS[kind](text)
-    for (start, end, said), times, row in zip(cues, expected, ROWS, strict=True):
+    for (start, end, cue), times, row in zip(cues, expected, ROWS, strict=True):
         assert (start, end) == pytest.approx(times, abs=6e-4)
-        assert said.replace("&amp;", "&") == row.caption
+        assert cue.replace("&amp;", "&") == row.caption
     path = tmp_path / f"f.{kind}"
     path.write_text(text, encoding="utf-8")
-    for (start, end, said), times, row in zip(played(path), expected, ROWS, strict=True):
+    for (start, end, cue), times, row in zip(played(path), expected, ROWS, strict=True):
         assert (start, end) == pytest.approx(times, abs=6e-4)
-        assert said == row.caption
+        assert cue == row.caption
 
 
 @pytest.mark.parametrize("kind", ["srt", "vtt"])
@@ -100,16 +100,16 @@ def test_what_captions_say_is_not_obeyed(kind: str, tmp_path: Path) -> None:
     path.write_text(text, encoding="utf-8")
     shown = played(path)
     assert len(shown) == len(rows)
-    for (_, _, said), (_, _, drawn), row in zip(cues, shown, rows, strict=True):
-        assert "\n" not in said
-        assert not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in said)
-        assert not any("\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069" for c in said)
-        assert "<" not in said
-        assert "-->" not in said
+    for (_, _, cue), (_, _, drawn), row in zip(cues, shown, rows, strict=True):
+        assert "\n" not in cue
+        assert not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in cue)
+        assert not any("\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069" for c in cue)
+        assert "<" not in cue
+        assert "-->" not in cue
         words = "".join(c if unicodedata.category(c) not in ("Cc", "Zl", "Zp") else " " for c in row.caption)
         words = "".join(c for c in words if c not in "\u202e\u202c\u2066\u2069")
         meant = unicodedata.normalize("NFKC", " ".join(words.split()))
-        read = said if kind == "srt" else said.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        read = cue if kind == "srt" else cue.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
         assert unicodedata.normalize("NFKC", read) == meant
         if (
             kind == "srt"

@@ -83,15 +83,15 @@ def test_tables_with_tags(tmp_path: Path, kind: str) -> None:
     first, second = read(out)
     names = [*columns(mismatch=True)[:8], "heard", "seen", "status", "error"]
     assert list(first) == list(second) == names
-    told: list[object] = ["Dog .91; Bark .77", "beagle .99"]
+    calls: list[object] = ["Dog .91; Bark .77", "beagle .99"]
     if kind == "jsonl":
         dog = {"class": "Dog", "confidence": 0.91, "times": [[1.23, 4.03]]}
-        told = [
+        calls = [
             [dog, {**dog, "class": "Bark", "confidence": 0.77}],
             [{"class": "beagle", "confidence": 0.99}],
         ]
-    assert [first.pop(name) for name in ("heard", "seen")] == told
-    assert [second.pop(name) for name in ("heard", "seen")] == [type(told[0])(), type(told[1])()]
+    assert [first.pop(name) for name in ("heard", "seen")] == calls
+    assert [second.pop(name) for name in ("heard", "seen")] == [type(calls[0])(), type(calls[1])()]
     assert [first, second] == [as_read(each, mismatch=True) for each in (ODD, FAILED)]
 
 
