@@ -97,11 +97,11 @@ def measured(scored: Scored, store: Store, ours: World) -> dict[str, Any]:
         kept["shuffled 1, of own"] = {
             n: scored.kept(arm, "shuffled 1", arm, "own", n) for n in names if scored.has(arm, "any", n)
         }
-    tell(scored, store, ours, found)
+    print_report(scored, store, ours, found)
     return found
 
 
-def tell(scored: Scored, store: Store, ours: World, found: dict[str, Any]) -> None:
+def print_report(scored: Scored, store: Store, ours: World, found: dict[str, Any]) -> None:
     """Adds AUROC and gates by kind of mismatch, and reliability."""
     kinds = np.array([store.extra(i)["kind"] for i in range(len(store))])
     rows, dubbed = fitting(store), np.flatnonzero(kinds == "dubbed")

@@ -21,7 +21,7 @@ ReportPage = Annotated[
     typer.Option(
         "--report",
         metavar="PAGE.html",
-        help="An HTML page of the result, too: tables, figures, and each clip to see and hear.",
+        help="Also write an HTML page of the result: tables, figures, and each clip with pictures and sound.",
         rich_help_panel="Output",
     ),
 ]
@@ -29,7 +29,7 @@ EmbedMedia = Annotated[
     bool,
     typer.Option(
         "--embed-media",
-        help="Put a small copy of each clip in the page, to play where its file is not.",
+        help="Embed a small copy of each clip in the page, which plays without the original file.",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -40,7 +40,7 @@ def report(
         list[Path],
         typer.Argument(
             help="A caption table (.csv, .jsonl, .parquet), or the folder of evaluate, robustness, speed or train. "
-            "Several of a kind are compared."
+            "Several results of the same kind are compared."
         ),
     ],
     out: Annotated[
@@ -59,7 +59,7 @@ def report(
     inline: Annotated[
         float,
         typer.Option(
-            help="MB of pictures in the page. If there are more, all are in the folder PAGE_files beside it.",
+            help="Most MB of pictures in the page. If there are more, all are in the folder PAGE_files next to it.",
             rich_help_panel=PICTURES,
         ),
     ] = 20.0,
@@ -73,17 +73,19 @@ def report(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Decoding processes.", show_default="cores less one", rich_help_panel=MACHINE),
+        typer.Option(
+            help="Decoding processes.", show_default="number of cores minus 1", rich_help_panel=MACHINE
+        ),
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option(help="Seconds that decoding one clip may take.", rich_help_panel=MACHINE),
+        typer.Option(help="Time limit for decoding one clip, in seconds.", rich_help_panel=MACHINE),
     ] = 60.0,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write an HTML page of a result: sort, filter, look, listen, copy. It needs no network and no other program.
+    """Write an HTML page of a result, to sort, filter and play its clips in a browser, without a network.
 
     Examples:
     evacap report out.csv -o report.html

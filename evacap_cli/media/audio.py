@@ -276,7 +276,7 @@ def _from(media: Media, start: float) -> Iterator[Block]:
             yield first
             yield from blocks
             return
-        # The seek went too far, or there is a gap: only reading from the beginning can tell them apart.
+        # The seek went too far, or there is a gap: only reading from the beginning can distinguish them.
         media.rewind()
     media.use_only(media.audio)
     yield from _placed(_decoded(media), media.seconds)

@@ -215,7 +215,7 @@ def test_tag_towers_begin_with_published_networks(evacap: Evacap, manifest: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("begun", [False, True])
-def test_two_decoders_start_alike(
+def test_two_decoders_start_with_equal_weights(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path, begun: bool
 ) -> None:
     """With random weights, or both equal to the decoder of an audio-only checkpoint; if frozen, they stay equal."""

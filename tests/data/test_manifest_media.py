@@ -125,7 +125,7 @@ def test_the_file_named_with_the_start_comes_first(tmp_path: Path) -> None:
     assert entries[0].path == thirty
     assert (
         entries[1].path is None
-    )  # nobody can tell whether the bare file is the clip at 30 s or the one at 90 s
+    )  # it is ambiguous whether the bare file is the clip at 30 s or the one at 90 s
     assert entries[1].error == f"{bare}: start time is unknown, one of 30, 90 expected"
 
 

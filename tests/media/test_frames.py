@@ -351,5 +351,5 @@ def test_unknown_reader(tmp_path: Path) -> None:
 
 
 def test_ticks_are_exact() -> None:
-    """The tests' own clock can tell 120 frames a second."""
+    """The clock of the tests can distinguish 120 frames per second."""
     assert Fraction(TICKS, 120).denominator == 1

@@ -203,7 +203,7 @@ def test_where_no_clip_is_seen_there_still_are_gradients(decoders: int) -> None:
     assert any(bool(grad.any()) for grad in last) == (decoders == 1)
 
 
-def test_decoders_start_alike_and_count() -> None:
+def test_decoders_start_with_equal_weights_and_count() -> None:
     one, fresh = (fresh_model("evidence", SEED, decoders) for decoders in (1, 2))
     assert one.picture_decoder is None
     assert fresh.picture_decoder is not None

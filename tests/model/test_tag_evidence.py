@@ -18,7 +18,7 @@ from evacap_cli.model.tag_evidence import FLOOR, TEMPERATURE, TagEvidence, share
 from .tagged import ENCODER, random_heard, random_seen, random_ties, tag_model
 
 CLIPS = 5
-NOTHING = torch.zeros(0)  # tokens, which are not used
+NO_TOKENS = torch.zeros(0)  # tokens, which are not used
 
 
 def evidence_of(seed: int = 0) -> TagEvidence:
@@ -90,7 +90,7 @@ def test_shares_add_up_and_follow_the_logit_in_the_clip() -> None:
 def test_cues_are_as_defined(seed: int) -> None:
     evidence, (heard, seen) = evidence_of(seed), tags_of(seed=seed)
     with torch.no_grad():
-        found = evidence(NOTHING, NOTHING, None, (heard, seen))
+        found = evidence(NO_TOKENS, NO_TOKENS, None, (heard, seen))
     assert found.shape == (CLIPS, len(evidence.cues))
     assert found.dtype == torch.float32
     for b in range(CLIPS):
@@ -108,7 +108,7 @@ def test_cues_of_what_is_plain_to_see() -> None:
     heard = torch.tensor([[[3.0, 4.0, 4.0], [400.0, -8.0, -8.0]]]).expand(3, -1, -1)
     seen = torch.tensor([[[10.0, 9.0, 0.9]], [[11.0, 9.0, 0.9]], [[500.0, 9.0, 0.9]]])
     with torch.no_grad():
-        cues = dict(zip(evidence.cues, evidence(NOTHING, NOTHING, None, (heard, seen)).T, strict=True))
+        cues = dict(zip(evidence.cues, evidence(NO_TOKENS, NO_TOKENS, None, (heard, seen)).T, strict=True))
     assert cues["foreign"].tolist() == pytest.approx([0.0, 0.9, 0.0], abs=1e-6)
     assert cues["silent"].tolist() == pytest.approx([0.1, 0.1, 1.0], abs=1e-6)
     assert cues["support"][0] > cues["support"][1] == cues["support"][2]
@@ -131,7 +131,7 @@ def test_pairs_are_every_sound_with_every_picture() -> None:
     evidence, (heard, seen) = evidence_of(), tags_of()
     with torch.no_grad():
         found = evidence.pairs((heard, seen))
-        own = evidence(NOTHING, NOTHING, None, (heard, seen))[:, evidence.cues.index("matcher")]
+        own = evidence(NO_TOKENS, NO_TOKENS, None, (heard, seen))[:, evidence.cues.index("matcher")]
     assert found.shape == (CLIPS, CLIPS)
     for a in range(CLIPS):
         for v in range(CLIPS):
@@ -144,9 +144,9 @@ def test_half_precision_does_not_touch_what_is_compared(dtype: torch.dtype) -> N
     """Neither what is learned from, nor what is decided by."""
     evidence, tags = evidence_of(), tags_of()
     with torch.no_grad():
-        plain = evidence.pairs(tags), evidence(NOTHING, NOTHING, None, tags)
+        plain = evidence.pairs(tags), evidence(NO_TOKENS, NO_TOKENS, None, tags)
         with torch.autocast("cpu", dtype):
-            found = evidence.pairs(tags), evidence(NOTHING, NOTHING, None, tags)
+            found = evidence.pairs(tags), evidence(NO_TOKENS, NO_TOKENS, None, tags)
     for ours, theirs in zip(found, plain, strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs)
@@ -168,7 +168,7 @@ def test_loss_is_cross_entropy_over_all_pairs(masked: tuple[int, ...]) -> None:
             losses.append(-math.log(p if a == v else 1 - p))
             weights.append(CLIPS - 1 if a == v else 1)
     expected = sum(x * w for x, w in zip(losses, weights, strict=True)) / max(sum(weights), 1)
-    found = evidence.loss(NOTHING, NOTHING, mask if masked else None, (heard, seen))
+    found = evidence.loss(NO_TOKENS, NO_TOKENS, mask if masked else None, (heard, seen))
     assert found.item() == pytest.approx(expected, abs=1e-5)
     found.backward()
     assert evidence.affinity.grad is not None
@@ -178,7 +178,7 @@ def test_loss_is_cross_entropy_over_all_pairs(masked: tuple[int, ...]) -> None:
 
 def test_a_batch_of_one_clip_has_a_loss() -> None:
     evidence, tags = evidence_of(), tags_of(1)
-    assert evidence.loss(NOTHING, NOTHING, None, tags).isfinite()
+    assert evidence.loss(NO_TOKENS, NO_TOKENS, None, tags).isfinite()
 
 
 def test_learning_tells_pairs_apart_and_leaves_the_ties_alone() -> None:
@@ -186,13 +186,13 @@ def test_learning_tells_pairs_apart_and_leaves_the_ties_alone() -> None:
     evidence.start_from(random_ties())
     before = evidence.ties.clone()
     optimiser = torch.optim.Adam(evidence.parameters(), lr=0.02)
-    first = evidence.loss(NOTHING, NOTHING, None, tags).item()
+    first = evidence.loss(NO_TOKENS, NO_TOKENS, None, tags).item()
     for _ in range(60):
         optimiser.zero_grad()
-        evidence.loss(NOTHING, NOTHING, None, tags).backward()
+        evidence.loss(NO_TOKENS, NO_TOKENS, None, tags).backward()
         optimiser.step()
     logits = evidence.pairs(tags).detach()
-    assert evidence.loss(NOTHING, NOTHING, None, tags).item() < 0.5 * first
+    assert evidence.loss(NO_TOKENS, NO_TOKENS, None, tags).item() < 0.5 * first
     others = logits.masked_fill(torch.eye(8, dtype=torch.bool), torch.nan).nanmean(dim=1)
     assert (logits.diagonal() > others + 1).float().mean() > 0.8
     assert torch.equal(evidence.ties, before)
@@ -242,7 +242,7 @@ def test_a_captioner_opens_where_its_evidence_says_so(packed: bool) -> None:
         pack(model, None)
     with torch.inference_mode():
         tags = heard, pooled_frames(seen, ENCODER.seen, ENCODER.picture_classes)
-        expected = evidence.probability(evidence(NOTHING, NOTHING, None, tags))
+        expected = evidence.probability(evidence(NO_TOKENS, NO_TOKENS, None, tags))
     out = model.generate(heard, seen, max_words=4, towers=True)
     assert out.evidence is not None
     assert out.gate is not None
@@ -255,8 +255,10 @@ def test_classes_that_a_matching_picture_shows_are_raised() -> None:
     evidence, (heard, seen) = evidence_of(), tags_of()
     config = EvidenceConfig(threshold=0.5, confirmation=3.0, confirmed_logit=4.0)
     with torch.no_grad():
-        evidence.bias -= evidence(NOTHING, NOTHING, None, (heard, seen))[:, 0].median()  # open for about half
-        probability = evidence.probability(evidence(NOTHING, NOTHING, None, (heard, seen)))
+        evidence.bias -= evidence(NO_TOKENS, NO_TOKENS, None, (heard, seen))[
+            :, 0
+        ].median()  # open for about half
+        probability = evidence.probability(evidence(NO_TOKENS, NO_TOKENS, None, (heard, seen)))
         found = evidence.confirm((heard, seen), config)
     raised = 0
     for b in range(CLIPS):

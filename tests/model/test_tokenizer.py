@@ -1,4 +1,4 @@
-"""Words to numbers and back."""
+"""Captions to token ids and back."""
 
 from __future__ import annotations
 

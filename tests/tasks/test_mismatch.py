@@ -87,7 +87,7 @@ def test_numbers_that_say_all() -> None:
 
 
 def test_a_clip_never_judges_itself() -> None:
-    """Inputs that name the clip: known by heart they would tell all, of another clip they tell nothing."""
+    """Inputs that identify the clip: a memorised clip is predicted perfectly, other clips not at all."""
     rng = np.random.default_rng(0)
     matched, mismatched = rng.normal(0, 1, (30, 25)), rng.normal(0, 1, (1, 30, 25))
     found = fit(matched, mismatched, [f"x{i}" for i in range(25)])

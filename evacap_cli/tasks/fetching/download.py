@@ -15,7 +15,7 @@ from evacap_cli.data.store.files import disk_errors, size_of, take_lock
 from evacap_cli.errors import EvacapError
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes so far and the bytes of the file, None if the server does not tell."""
+"""Called with the bytes so far and the bytes of the file, None if the server does not state it."""
 PARTIAL = "partial"
 """Subfolder with unfinished files, so that their names keep the suffix by which they are read."""
 _DISK = (

@@ -66,7 +66,7 @@ def test_a_table_needs_only_its_own_steps() -> None:
         names("table5")
 
 
-def test_arms_start_alike_and_full_size_from_published_weights(tmp_path: Path) -> None:
+def test_arms_start_from_one_model_and_full_size_from_published_weights(tmp_path: Path) -> None:
     places = ReproductionPaths(
         tmp_path, (tmp_path / "a", tmp_path / "b", tmp_path / "c"), (Path("cav.pth"),), Path("git.pt")
     )

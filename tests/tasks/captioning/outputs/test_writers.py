@@ -373,5 +373,5 @@ def test_a_disk_that_may_only_be_read(small_disk: Path) -> None:
 
 
 def test_columns_are_the_fields_of_rows() -> None:
-    """All but the note, which `--verbose` and `--json` tell: what was passed over in a file is no error."""
+    """All fields but the note, which `--verbose` and `--json` show: what was passed over in a file is no error."""
     assert set(columns(mismatch=True, tags=True)) == {field.name for field in fields(Row)} - {"note"}
