@@ -17,11 +17,11 @@ from evacap_cli.metrics.clip_names import Named, Names
 # columns that name a clip; a file name is more reliable than an id, which may be a row number
 _FILES = ("video", "file_name", "filename", "path", "file", "file_path", "video_path", "audio_path", "wav")
 _NUMBERS = ("image_id", "audio_id", "id")
-_OF_A_CAPTION = "audiocap_id"  # the id of a caption; used only if no other column names the clip
-_NAMES = (*_FILES, "youtube_id", "ytid", "video_id", "clip", "key", *_NUMBERS, _OF_A_CAPTION)
+_CAPTION_ID = "audiocap_id"  # the id of a caption; used only if no other column names the clip
+_NAMES = (*_FILES, "youtube_id", "ytid", "video_id", "clip", "key", *_NUMBERS, _CAPTION_ID)
 _TIMES = ("start", "end", "start_time")
 # columns of candidates; tables of other systems can have the references beside them, as `caption`
-_SAYING = (
+_CAPTION_COLUMNS = (
     "caption_predicted", "predicted_caption", "prediction", "predictions", "predicted", "generated_caption",
     "hypothesis", "candidate", "candidates", "caption", "captions",
 )  # fmt: skip
@@ -66,14 +66,14 @@ class Pairs:
         odd = {
             name: [clip for clip in getattr(self, name) if clip in clips] for name in ("empty", "repeated")
         }
-        return Pairs(**lists, **odd, **{name: getattr(self, name) for name in ODDITIES})
+        return Pairs(**lists, **odd, **{name: getattr(self, name) for name in LEFT_OUT})
 
     def counts(self) -> dict[str, int]:
         """The number of clips in each list."""
-        return {name: len(getattr(self, name)) for name in ("clips", *ODDITIES, "empty", "repeated")}
+        return {name: len(getattr(self, name)) for name in ("clips", *LEFT_OUT, "empty", "repeated")}
 
 
-ODDITIES = ("missing", "failed", "extra", "unreferenced")
+LEFT_OUT = ("missing", "failed", "extra", "unreferenced")
 
 
 @dataclass
@@ -102,12 +102,12 @@ def read_references(path: Path) -> References:
     Captions of a clip keep their order, including duplicates; empty captions are dropped. Raises UsageError.
     """
     table = _read(path)
-    saying = [name for name in map(plain_name, table.columns) if _REFERENCE.fullmatch(name)]
+    caption_columns = [name for name in map(plain_name, table.columns) if _REFERENCE.fullmatch(name)]
     clips: dict[tuple[Any, ...], tuple[Named, list[str]]] = {}
-    for _, clip, row in _rows(path, table, saying):
+    for _, clip, row in _rows(path, table, caption_columns):
         identity = (clip.names[0], clip.start, clip.end, clip.video_start)
         _, captions = clips.setdefault(identity, (clip, []))
-        captions += [text for name in saying for text in _texts(row.get(name)) if text.strip()]
+        captions += [text for name in caption_columns for text in _texts(row.get(name)) if text.strip()]
     return References(
         path, [clip for clip, _ in clips.values()], [captions for _, captions in clips.values()]
     )
@@ -117,10 +117,10 @@ def read_candidates(path: Path) -> list[Candidate]:
     """Reads tables with one caption per clip, such as that of `evacap caption`, and COCO results. Raises UsageError."""
     table = _read(path)
     columns = [plain_name(name) for name in table.columns]
-    saying = [name for name in _SAYING if name in columns][:1]
+    caption_columns = [name for name in _CAPTION_COLUMNS if name in columns][:1]
     found, wrong = [], []
-    for where, clip, row in _rows(path, table, saying):
-        texts = _texts(row.get(saying[0]))
+    for where, clip, row in _rows(path, table, caption_columns):
+        texts = _texts(row.get(caption_columns[0]))
         if len(texts) > 1:
             wrong.append(f"{where} has {len(texts)}")
         failed = str(row.get("status") or "").strip().lower() == "failed"
@@ -194,14 +194,16 @@ def _fill(result: Pairs, labels: list[str], chosen: dict[int, Candidate], refere
 
 
 def _read(path: Path) -> Table:
-    known = {*_NAMES, *_TIMES, *_SAYING, "status"}
+    known = {*_NAMES, *_TIMES, *_CAPTION_COLUMNS, "status"}
     return read_table(path, lambda name: name in known or bool(_REFERENCE.fullmatch(name)), mapping=True)
 
 
-def _rows(path: Path, table: Table, saying: list[str]) -> Iterator[tuple[str, Named, dict[str, Any]]]:
+def _rows(
+    path: Path, table: Table, caption_columns: list[str]
+) -> Iterator[tuple[str, Named, dict[str, Any]]]:
     """Yields the position of each row, its clip and its cells. Raises UsageError if required columns are missing."""
     columns = [plain_name(name) for name in table.columns]
-    lacking = [] if saying else ["captions"]
+    lacking = [] if caption_columns else ["captions"]
     if not any(name in columns for name in _NAMES):
         lacking.insert(0, "clip names")
     if lacking or not table.rows:
@@ -212,16 +214,16 @@ def _rows(path: Path, table: Table, saying: list[str]) -> Iterator[tuple[str, Na
     nameless = []
     for where, row in table.rows:
         filled = {name: text for name in _NAMES if (text := _name(row.get(name)))}
-        filled |= {name: whole_number(filled[name]) for name in (*_NUMBERS, _OF_A_CAPTION) if name in filled}
+        filled |= {name: whole_number(filled[name]) for name in (*_NUMBERS, _CAPTION_ID) if name in filled}
         numbers = [text for name, text in filled.items() if name in _NUMBERS]
-        names = [text for name, text in filled.items() if name not in (*_NUMBERS, _OF_A_CAPTION)]
+        names = [text for name, text in filled.items() if name not in (*_NUMBERS, _CAPTION_ID)]
         if not names:
             names, numbers = numbers or list(filled.values()), []
         if names:
             start, end, video_start = (_seconds(row.get(name)) for name in _TIMES)
             named = Named(tuple(dict.fromkeys(names)), start, end, video_start, tuple(dict.fromkeys(numbers)))
             yield where, named, row
-        elif any(text.strip() for name in saying for text in _texts(row.get(name))):
+        elif any(text.strip() for name in caption_columns for text in _texts(row.get(name))):
             nameless.append(where)
     if nameless:
         raise UsageError(

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 Tuples = list[list[str]]
-MOST = 400_000  # captions in the cache, about 150 MB; the least recently used are removed first
+CAPACITY = 400_000  # captions in the cache, about 150 MB; the least recently used are removed first
 _WAIT = 60.0  # seconds to wait for the lock of another process
 _DAY = 86_400
 
@@ -22,8 +22,8 @@ class TupleCache:
     With `path` None, the cache has no file.
     """
 
-    def __init__(self, path: Path | None, most: int = MOST) -> None:
-        self.path, self.most, self.trouble = path, most, ""
+    def __init__(self, path: Path | None, capacity: int = CAPACITY) -> None:
+        self.path, self.capacity, self.trouble = path, capacity, ""
         self._memory: dict[str, Tuples] = {}
         if path is not None:
             self._prepare(path, again=True)
@@ -80,7 +80,7 @@ class TupleCache:
         return found
 
     def put(self, parsed: Mapping[str, Tuples]) -> None:
-        """Adds tuples by caption. If there are more than `most`, removes the least recently used."""
+        """Adds tuples by caption. If there are more than `capacity`, removes the least recently used."""
         self._memory |= parsed
         if self.path is None or not parsed:
             return
@@ -90,10 +90,10 @@ class TupleCache:
             with closing(self._connect()) as file, file:
                 file.executemany("INSERT OR REPLACE INTO captions VALUES (?, ?, ?)", rows)
                 (count,) = file.execute("SELECT COUNT(*) FROM captions").fetchone()
-                if count > self.most:
+                if count > self.capacity:
                     file.execute(
                         "DELETE FROM captions WHERE caption IN (SELECT caption FROM captions ORDER BY used LIMIT ?)",
-                        (count - self.most + self.most // 10,),
+                        (count - self.capacity + self.capacity // 10,),
                     )
         except sqlite3.Error as error:
             self._give_up(error)

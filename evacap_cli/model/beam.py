@@ -59,19 +59,20 @@ class WordRules(Protocol):
     """Which words may come next."""
 
     def forbidden(self, tokens: Tensor, position: Tensor) -> Tensor:
-        """tokens: int64 (B, K, L), of which those after `position`, int64 (1,), are not chosen yet. bool (B, K, V)."""
+        """tokens: int64 (B, K, L), chosen up to `position`, int64 (1,). Returns bool (B, K, V), True for forbidden
+        words."""
         ...
 
 
 class Decoding(Protocol):
-    """What `BeamSearch` needs of a decoder."""
+    """The steps of a decoder that `BeamSearch` uses."""
 
     def step(self, tokens: Tensor, position: Tensor) -> Tensor:
         """Logits (B, K, V) of the words after `position`, int64 (1,). tokens: int64 (B, K, L), chosen up to there."""
         ...
 
     def reorder(self, parent: Tensor) -> None:
-        """Takes over what each new beam continues. parent: int64 (B, K)."""
+        """Sets the beam that each new beam continues. parent: int64 (B, K)."""
         ...
 
 
@@ -82,8 +83,8 @@ class BeamSearch:
     than K open ones rank before it, a clip is done when no open beam can still win. At the last step, the best
     candidate is taken even if it has not ended.
 
-    Every tensor keeps its shape and place from word to word and no value is read by Python, so that `advance` can be
-    recorded once and repeated by the device (`graphs`), if `decoding` and `rules` keep to that, too.
+    Every tensor keeps its shape and storage, and Python reads no values, so that `advance` can be recorded once and
+    replayed on the device (`graphs`). `decoding` and `rules` must do the same.
     """
 
     def __init__(self, decoding: Decoding, batch: int, settings: BeamSettings, device: torch.device,
@@ -105,7 +106,7 @@ class BeamSearch:
         self.reset()
 
     def reset(self) -> None:
-        """Goes back to the first word. `decoding` and `rules` are to be reset by the caller."""
+        """Returns to the first word. The caller resets `decoding` and `rules`."""
         self.tokens.fill_(self.settings.pad)
         self.tokens[..., 0] = self.settings.bos
         self.scores.fill_(0.0)
@@ -118,8 +119,9 @@ class BeamSearch:
         self.best.score.fill_(float("-inf"))
 
     def run(self, advance: Callable[[], None] | None = None, check_every: int = 1) -> Hypotheses:
-        """The best hypotheses. advance: what takes one step, `self.advance` by default. check_every: after how many
-        words the search asks whether all clips are done, for which it waits for the device."""
+        """Runs the search and returns the best hypotheses. advance: the function for one step, by default
+        `self.advance`. check_every: the number of words between checks whether all clips are done; each check waits for
+        the device."""
         advance = advance or self.advance
         steps = self.settings.max_length - 1
         for step in range(1, steps + 1):
@@ -129,7 +131,7 @@ class BeamSearch:
         return self.best
 
     def advance(self) -> None:
-        """One word for all beams of all clips. Clips that are done keep their hypothesis."""
+        """Adds one word to all beams of all clips. Clips that are done keep their hypothesis."""
         K, L, eos = self.settings.beams, self.settings.max_length, self.settings.eos
         following = self.position + 1
         is_last = following == L - 1
@@ -161,7 +163,7 @@ class BeamSearch:
         self.position.copy_(following)
 
     def _keep_best(self, score: Tensor, total: Tensor, parent: Tensor, following: Tensor) -> None:
-        """Takes over each clip's best candidate of (B, 2K) where it beats what the clip has."""
+        """Replaces the best hypothesis of a clip if one of its candidates (B, 2K) has a higher score."""
         best = self.best
         top, place = score.max(dim=1)
         better = top > best.score
@@ -175,10 +177,10 @@ class BeamSearch:
 
 
 class CachedDecoding:
-    """Steps of `BeamSearch` on a decoder: the prefix once, each word's keys and values once.
+    """Steps of `BeamSearch` with cached keys and values: the prefix and each word are computed once.
 
-    Every tensor keeps its shape and place from step to step, and numbers that change are tensors: compiled or recorded
-    once, a step serves all words.
+    Every tensor keeps its shape and storage from step to step, and the numbers that change are tensors, so that a step
+    is compiled or recorded only once.
     """
 
     def __init__(
@@ -197,7 +199,7 @@ class CachedDecoding:
         self.position = torch.zeros((), dtype=torch.long, device=device)
 
     def reset(self, memory: Tensor, mask: Tensor | None) -> None:
-        """Goes back to the first word, with another memory of the same shape."""
+        """Returns to the first word, with another memory of the same shape."""
         P = self.prefix
         for buffers, values in zip(self.cache, self.decoder.encode_prefix(memory, mask), strict=True):
             for buffer, value in zip(buffers, values, strict=True):

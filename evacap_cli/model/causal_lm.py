@@ -102,7 +102,7 @@ class CausalLMDecoder(TextDecoder):
 
 
 class CausalLMDecoding:
-    """Steps of `BeamSearch` on a language model with a cache: the prompt once a clip, then a word a step."""
+    """Steps of `BeamSearch` on a language model with a cache: the prompt is computed once per clip, each word once."""
 
     def __init__(
         self, decoder: CausalLMDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings

@@ -1,8 +1,8 @@
 """CUDA graphs: kernels are recorded once and launched together, instead of one by one from Python.
 
-At batch size 1 a GPU waits for launches most of the time: a caption of 20 words takes thousands of small kernels. A
-recording belongs to one shape of its inputs. It is made when a shape comes for the second time, its first result is
-compared with the plain computation, and where recording fails or the results differ, the plain computation stays.
+At batch size 1, a GPU mostly waits for launches: a caption of 20 words takes thousands of small kernels. Each recording
+is for one shape of its inputs. It is made when a shape occurs for the second time, and its first result is compared
+with the plain computation. If recording fails or the results differ, the plain computation is used.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from evacap_cli.model.decoder import TextDecoder
 from evacap_cli.model.lexicon import Rules
 
 CHECK_EVERY = 4
-"""Words between two questions whether all clips are done. Each waits for the device; further words change nothing."""
+"""Words between two checks whether all clips are done. Each check waits for the device; extra words change nothing."""
 MAX_RECORDINGS = 8
-"""Per model. Each holds the memory of its inputs, its results and what is between them. Later shapes have none."""
+"""Maximum number of recordings per model. Each holds the memory of its inputs, results and intermediate values."""
 MAX_IMAGES = 32
-"""Images, or sounds, up to which an encoder's pass is recorded. Larger ones keep the device busy as they are."""
+"""Maximum number of images or sounds in a recorded pass of an encoder. Larger batches keep the device busy anyway."""
 
 Recording = TypeVar("Recording")
 Record = Callable[[Callable[[], None]], Callable[[], None]]
-"""Records a function of tensors that keep their place, and returns what repeats it on their new values."""
+"""Records a function of tensors that keep their storage, and returns a function that replays it on their new values."""
 
 
 class RulesOf(Protocol):
-    """The lexicon, which makes the rules of a search."""
+    """The lexicon that makes the rules of a search."""
 
     def rules(self, allowed: Tensor) -> Rules: ...
 
@@ -41,7 +41,7 @@ class Deviation(RuntimeError):
 
 
 def record_cuda(function: Callable[[], None]) -> Callable[[], None]:
-    """`Record` for CUDA. The function runs once before, as memory of kernels and libraries is set up at first use."""
+    """`Record` for CUDA. Runs the function once before, because libraries allocate memory at their first use."""
     dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
     # autocast's cache of converted weights would be freed while the graph still reads them
     with torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False):
@@ -62,7 +62,7 @@ class Recordings:
     def __init__(self, record: Record = record_cuda, most: int = MAX_RECORDINGS) -> None:
         self.record, self.most = record, most
         self.failure: str | None = None
-        """Why nothing is recorded any more."""
+        """The reason for recording nothing more; None while recording works."""
         self._seen: set[Hashable] = set()
         self._recorded: dict[Hashable, object] = {}
 
@@ -70,7 +70,7 @@ class Recordings:
         self, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings,
         lexicon: RulesOf | None = None, allowed: Tensor | None = None,
     ) -> Hypotheses | None:  # fmt: skip
-        """The hypotheses of `BeamSearch` with `CachedDecoding`, or None: then search without a recording.
+        """The hypotheses of `BeamSearch` with `CachedDecoding`, or None if the caller must search without a recording.
 
         memory: (B, P, d). mask: bool (B, P) or None. lexicon and allowed, bool (B, V): both or none.
         """
@@ -83,7 +83,7 @@ class Recordings:
         return None if found is None else found(memory, mask, allowed)
 
     def encode(self, name: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """`function(x)`. name: what it is; of one name there is one function."""
+        """Returns `function(x)`. name: identifies the function."""
         if len(x) > MAX_IMAGES:
             return function(x)
         key = (name, x.shape, x.dtype, _autocast())
@@ -93,7 +93,7 @@ class Recordings:
     def _get(
         self, key: Hashable, kind: type[Recording], build: Callable[[Record], Recording]
     ) -> Recording | None:
-        """The recording of `key`, which is made when the key comes for the second time."""
+        """The recording for `key`, which is made when the key occurs for the second time."""
         wanted = key in self._seen and key not in self._recorded and len(self._recorded) < self.most
         if wanted and self.failure is None:
             try:
@@ -121,7 +121,7 @@ class RecordedFunction:
         self.replay = record(run)
         plain, recorded = function(x), self(x)
         if plain.shape != recorded.shape or not torch.allclose(plain, recorded, rtol=1e-3, atol=1e-3):
-            raise Deviation("an encoder's recording gives other values")
+            raise Deviation("the recording of an encoder returns other values")
 
     def __call__(self, x: Tensor) -> Tensor:
         self.input.copy_(x)
@@ -130,7 +130,7 @@ class RecordedFunction:
 
 
 class RecordedSearch:
-    """Beam search with one word's step recorded, for one shape. Raises RuntimeError if it cannot be recorded."""
+    """Beam search with a recorded step, for one shape. Raises RuntimeError if it cannot be recorded."""
 
     def __init__(
         self, record: Record, decoder: TextDecoder, memory: Tensor, mask: Tensor | None, settings: BeamSettings,
@@ -141,11 +141,11 @@ class RecordedSearch:
         rules = None if lexicon is None or self.allowed is None else lexicon.rules(self.allowed)
         self.beams = BeamSearch(self.decoding, len(memory), settings, memory.device, rules)
         plain = self.beams.run().clone()
-        self._reset(memory, mask)  # the step that recording takes needs room
+        self._reset(memory, mask)  # recording runs a step, which needs room
         self.replay = record(self.beams.advance)
         recorded = self(memory, mask, allowed)
         if not torch.equal(plain.tokens, recorded.tokens):
-            raise Deviation("the recording of a word's step gives other captions")
+            raise Deviation("the recording of a step returns other captions")
 
     def __call__(self, memory: Tensor, mask: Tensor | None, allowed: Tensor | None) -> Hypotheses:
         if self.allowed is not None and allowed is not None:

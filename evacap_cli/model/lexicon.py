@@ -109,13 +109,13 @@ class Lexicon(nn.Module):
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of `BeamSearch`: it does not take words that are not `allowed`, bool (B, V), words of a family of which
-    the caption has one, int64 (V,) with 0 for words without a family, and the last word again."""
+    """Rules for `BeamSearch`. Forbids words that are not `allowed`, bool (B, V), the last word, and words of a `family`
+    that the caption contains already: int64 (V,), 0 for words without a family."""
 
     allowed: Tensor
     family: Tensor
     families: int
-    """How many there are, 0 included."""
+    """The number of families, including 0."""
 
     def forbidden(self, tokens: Tensor, position: Tensor) -> Tensor:
         """tokens: int64 (B, K, L), chosen up to `position`, int64 (1,), then padding. Returns bool (B, K, V)."""

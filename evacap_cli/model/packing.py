@@ -83,9 +83,9 @@ def _works(dtype: torch.dtype, packed: bool) -> bool:
 def pack(model: CaptionModel, precision: torch.dtype | None) -> CaptionModel:
     """Prepares `model` for fast inference. Its state can no longer be saved. A packed model stays as it is.
 
-    `precision`: the autocast type it will run under, None for fp32. On a CPU every linear layer becomes a
-    `PackedLinear`; elsewhere their weights are stored in `precision`, and CUDA
-    repeats recorded kernels (`graphs`). Norms, embeddings, the vocabulary's logits
+    `precision`: the autocast type that it will run in, None for fp32. On a CPU, every linear layer becomes a
+    `PackedLinear`; on other devices, weights of linear layers are stored in `precision`, and CUDA replays recorded
+    kernels (`graphs`). Norms, embeddings, the vocabulary's logits
     and what `Evidence` compares stay fp32. Raises ValueError for a model that was packed for another precision.
     """
     dtype = precision or torch.float32

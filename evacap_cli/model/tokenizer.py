@@ -118,13 +118,13 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """The text up to the first eos, without bos and pad. Spaces around hyphens are removed, as in
         `cock-a-doodle-doo`."""
-        return HYPHEN.sub("-", self.engine.decode(self._said(tokens)))
+        return HYPHEN.sub("-", self.engine.decode(self._caption_tokens(tokens)))
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The tokens that `decode` joins; those that continue a word begin with `##`."""
-        return [self.engine.id_to_token(token) or "" for token in self._said(tokens)]
+        return [self.engine.id_to_token(token) or "" for token in self._caption_tokens(tokens)]
 
-    def _said(self, tokens: Sequence[int]) -> list[int]:
+    def _caption_tokens(self, tokens: Sequence[int]) -> list[int]:
         words = []
         for token in tokens:
             if token == self.eos:

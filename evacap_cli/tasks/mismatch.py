@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 KEY = "mismatch"  # in the metadata
 RIDGE = 1.0  # penalty on the weights of standardized inputs, which may be collinear
 FOLDS, BINS, DRAWS, MIDDLE = 10, 5, 1000, (0.025, 0.975)
-STEPS, ENOUGH = 100, 1e-10
+MAX_STEPS, TOLERANCE = 100, 1e-10
 
 
 @dataclass(frozen=True)
@@ -183,15 +183,15 @@ def _regress(values: Array, wrong: Array, counts: Array) -> tuple[Array, float]:
         return float(counts @ (np.logaddexp(0, z) - wrong * z) + w @ ridge @ w / 2)
 
     w = np.zeros(x.shape[1])
-    for _ in range(STEPS):
+    for _ in range(MAX_STEPS):
         p = _sigmoid(x @ w)
         slope = x.T @ (counts * (p - wrong)) + ridge @ w
         step = np.linalg.solve((x.T * (counts * np.maximum(p * (1 - p), 1e-12))) @ x + ridge, slope)
         now = loss(w)
-        while loss(w - step) > now and np.abs(step).max() > ENOUGH:
+        while loss(w - step) > now and np.abs(step).max() > TOLERANCE:
             step /= 2
         w = w - step
-        if np.abs(step).max() <= ENOUGH:
+        if np.abs(step).max() <= TOLERANCE:
             break
     weights = w[1:] / scale
     return weights, float(w[0] - weights @ mean)

@@ -14,7 +14,7 @@ from typing import Any
 from evacap_cli.cache import cache_folder
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.metrics.bootstrap import DRAWS, LEVEL, Difference, compare, intervals
-from evacap_cli.metrics.caption_pairs import ODDITIES, Pairs, pair, read_candidates, read_references
+from evacap_cli.metrics.caption_pairs import LEFT_OUT, Pairs, pair, read_candidates, read_references
 from evacap_cli.metrics.spice import cache_file
 from evacap_cli.metrics.spice_cache import TupleCache
 from evacap_cli.metrics.statistics import Array
@@ -129,7 +129,7 @@ def _system_dict(system: System) -> dict[str, Any]:
         "candidates": str(system.path),
         "clips": len(scores.clips),
         "clips_hash": scores.id_hash,
-        "left_out": {name: getattr(system.pairs, name) for name in ODDITIES},
+        "left_out": {name: getattr(system.pairs, name) for name in LEFT_OUT},
         "empty": system.pairs.empty,
         "repeated": system.pairs.repeated,
         "intervals": {name: list(ends) for name, ends in system.intervals.items()},

@@ -23,11 +23,11 @@ def test_what_is_put_is_got_by_another(tmp_path: Path) -> None:
 
 def test_it_is_bounded_and_keeps_what_is_used(tmp_path: Path) -> None:
     path = tmp_path / "captions.sqlite"
-    cache = TupleCache(path, most=50)
+    cache = TupleCache(path, capacity=50)
     cache.put({f"old {i}": [] for i in range(40)})
     with closing(sqlite3.connect(path)) as file, file:
         file.execute("UPDATE captions SET used = 1")
-    TupleCache(path, most=50).get(["old 7"])  # used again today
+    TupleCache(path, capacity=50).get(["old 7"])  # used again today
     cache.put({f"new {i}": [] for i in range(30)})
     kept = TupleCache(path).get([f"old {i}" for i in range(40)] + [f"new {i}" for i in range(30)])
     assert len(kept) == 45

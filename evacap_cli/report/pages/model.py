@@ -32,7 +32,7 @@ class Clip:
 
     name: the file as the table names it. captions, numbers: one for each column of the list; None for a missing
     number. start, end: seconds. href: relative URL of the file, or "" if it is missing. heard, seen: tags.
-    looked: the caption's words, in their order, with how much of each comes from the picture.
+    confidences: the caption's words, in their order, with how much of each comes from the picture.
     curves: gate and entropy over time, 0 to 1, or None. pictures: URLs of the frame strip, the spectrogram and the
     player's copy: `data:` URLs for pictures inside the page, "" for missing ones. other: the index of the clip whose
     picture or sound replaced this clip's.
@@ -48,7 +48,7 @@ class Clip:
     href: str = ""
     heard: Tags = ()
     seen: Tags = ()
-    looked: Tags = ()
+    confidences: Tags = ()
     curves: tuple[tuple[float | None, ...], ...] = ()
     pictures: tuple[str, str, str] = ("", "", "")
     other: int | None = None

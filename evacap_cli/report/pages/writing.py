@@ -96,7 +96,7 @@ def _row(clip: Clip) -> list[Any]:
     curves = [[_finite(value, 2) for value in curve] for curve in clip.curves]
     return [
         clip.name, clip.href, _finite(clip.start, 3), _finite(clip.end, 3), clip.status, clip.error, clip.captions,
-        [_finite(value, 6) for value in clip.numbers], clip.heard, clip.seen, curves, clip.looked,
+        [_finite(value, 6) for value in clip.numbers], clip.heard, clip.seen, curves, clip.confidences,
         1 if _inside(clip) else clip.pictures if any(clip.pictures) else 0, clip.other,
     ]  # fmt: skip
 

@@ -37,7 +37,7 @@ _STACKS = (
     ("encoder.blocks_u", "encoder.shared_depth"),
     ("decoder.layers", "decoder.layers"),
 )
-_OF_OTHER_UNITS = ("audio_frames", "image_size", "audio_patch", "image_patch", "mlp_ratio")
+_NOT_TENSOR_SIZES = ("audio_frames", "image_size", "audio_patch", "image_patch", "mlp_ratio")
 
 
 def size_settings(name: str, found: Sequence[int], wanted: Sequence[int]) -> set[str]:
@@ -47,7 +47,7 @@ def size_settings(name: str, found: Sequence[int], wanted: Sequence[int]) -> set
         return {"model.encoder.frames, model.encoder.picture_tokens"} if "patch_embed_v" in name else set()
     axes = next((axes for pattern, axes in _AXES if re.match(pattern, name)), ())
     return {
-        f"model.{setting}" + ("" if setting.endswith(_OF_OTHER_UNITS) else f"={size}")
+        f"model.{setting}" + ("" if setting.endswith(_NOT_TENSOR_SIZES) else f"={size}")
         for setting, size, ours in zip(axes, found, wanted, strict=False)
         if setting and size != ours
     }

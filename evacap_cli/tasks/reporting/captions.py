@@ -176,7 +176,7 @@ def _clip(
     pictures: tuple[str, str, str],
 ) -> Clip:
     start, end = number(row, "start"), number(row, "end")
-    curve, looked = curves.read((text(row, "video"), start, end))
+    curve, confidences = curves.read((text(row, "video"), start, end))
     return Clip(
         name=text(row, "video"),
         captions=(text(row, "caption"),),
@@ -189,7 +189,7 @@ def _clip(
         heard=tags(row, "heard"),
         seen=tags(row, "seen"),
         curves=curve,
-        looked=looked,
+        confidences=confidences,
         pictures=pictures,
     )
 

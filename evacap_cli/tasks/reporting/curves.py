@@ -10,8 +10,8 @@ import numpy as np
 POINTS = 64  # of a curve in a page
 Key = tuple[str, float | None, float | None]
 Curve = tuple[tuple[float | None, ...], ...]
-Looked = tuple[tuple[str, float], ...]
-NOTHING: tuple[Curve, Looked] = ((), ())
+Confidences = tuple[tuple[str, float], ...]
+NOTHING: tuple[Curve, Confidences] = ((), ())
 
 
 class CurveFiles:
@@ -27,18 +27,18 @@ class CurveFiles:
                 key = str(kept["video"]), round(float(kept["start"]), 3), round(float(kept["end"]), 3)
                 self._paths[key] = path
 
-    def read(self, key: Key) -> tuple[Curve, Looked]:
+    def read(self, key: Key) -> tuple[Curve, Confidences]:
         """Gate and entropy of a clip, and the confidence of each word where the model has it. Both are empty for a clip
         without a file."""
         path = self._paths.get(key)
         if path is None:
             return NOTHING
         with suppress(Exception), np.load(path, allow_pickle=False) as kept:
-            looked: Looked = ()
+            confidences: Confidences = ()
             if "words" in kept:
                 values = (round(float(value), 2) for value in kept["confidences"])
-                looked = tuple(zip(map(str, kept["words"]), values, strict=True))
-            return tuple(_curve(kept[name]) for name in ("gate", "entropy")), looked
+                confidences = tuple(zip(map(str, kept["words"]), values, strict=True))
+            return tuple(_curve(kept[name]) for name in ("gate", "entropy")), confidences
         return NOTHING
 
 

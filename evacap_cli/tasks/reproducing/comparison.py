@@ -31,7 +31,7 @@ NAN = math.nan
 BASES = {"table1": "audio", "table2": "evacap-no-sms", "table4": "evacap"}
 """The row that the other rows are compared with."""
 SAME, OPPOSITE, UNCLEAR, EQUAL, DIFFERS = "same", "opposite", "unclear", "equal", "differs"
-TOLD = ("gate", "entropy", "evidence", "transport", "score")
+DETECTORS = ("gate", "entropy", "evidence", "transport", "score")
 """Numbers that may detect a wrong picture."""
 
 
@@ -69,7 +69,7 @@ def verdict(paper_change: float, low: float, high: float) -> str:
     return SAME if (low > 0) == (paper_change > 0) else OPPOSITE
 
 
-def compared(table: str, scale: Scale, seeds: Sequence[int], steps: Path) -> list[Comparison]:
+def compare(table: str, scale: Scale, seeds: Sequence[int], steps: Path) -> list[Comparison]:
     """All numbers of a table whose steps are done. steps: the folder of the steps."""
     if table == "table3":
         return list(_shuffled(scale, seeds, steps))
@@ -193,12 +193,12 @@ def _shuffled(scale: Scale, seeds: Sequence[int], steps: Path) -> Iterator[Compa
                 )
 
 
-def mismatch_signs(seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
+def detection_results(seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
     """In addition to Table 3: how well each number distinguishes a clip's own picture from another one (AUROC), and the
     share of CIDEr that remains if every clip has the picture of another clip."""
     for key in ROWS["table3"]:
         models = _sweeps(key, seeds, steps)
-        for name in TOLD:
+        for name in DETECTORS:
             found = [model["told_apart"][name] for model in models if name in model["told_apart"]]
             if len(found) == len(models):
                 mean, low, high = _over_seeds(found, [(value, value) for value in found])

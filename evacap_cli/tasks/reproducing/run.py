@@ -21,7 +21,7 @@ from evacap_cli.data.store.files import disk_errors
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.evaluation import Show, check_output
-from evacap_cli.tasks.reproducing.comparison import Comparison, compared, mismatch_signs
+from evacap_cli.tasks.reproducing.comparison import Comparison, compare, detection_results
 from evacap_cli.tasks.reproducing.plan import SCALES, TABLES, Step, hours, plan
 from evacap_cli.tasks.reproducing.steps import SETS, Machine, ReproductionPaths, carry_out
 from evacap_cli.tasks.reproducing.writing import write_all
@@ -170,9 +170,9 @@ class Reproduction:
         folder, found = self.out / "steps", {}
         for table in TABLES:
             if all(self.done(step) is not None for step in self._plan([table])):
-                found[table] = compared(table, self.scale, self.seeds, folder)
+                found[table] = compare(table, self.scale, self.seeds, folder)
                 if table == "table3":
-                    found["mismatch"] = list(mismatch_signs(self.seeds, folder))
+                    found["mismatch"] = list(detection_results(self.seeds, folder))
         return found
 
     def write(self, command: str) -> dict[str, list[Comparison]]:

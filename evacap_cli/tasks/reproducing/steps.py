@@ -35,7 +35,7 @@ from evacap_cli.tasks.training.state import FILE
 SETS = ("train", "val", "test")
 WORLD_SEED = 1000
 """Seed of the training clips; the seeds of val and test follow it."""
-START = "evacap-no-gate"
+START_PRESET = "evacap-no-gate"
 """The method of the model that all others are initialised from: cross-attention, trained on some clips without their
 picture."""
 
@@ -97,7 +97,7 @@ def training_command(
         own = ("training.modality_dropout=0.3", "training.sms=0.0", "training.consistency=0.0",
                f"training.epochs={scale.start_epochs}")  # fmt: skip
         kept = [text for text in scale.overrides if not text.startswith("training.epochs=")]
-        return f"{START}-{scale.size}", [*kept, *own], options
+        return f"{START_PRESET}-{scale.size}", [*kept, *own], options
     system = SYSTEMS[step.system]
     if scale.start_epochs:
         options = replace(options, init=str(places.checkpoint("start", "last")))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evacap_cli.metrics.bootstrap import DRAWS
-from evacap_cli.tasks.reproducing.comparison import Comparison, compared, mismatch_signs, verdict
+from evacap_cli.tasks.reproducing.comparison import Comparison, compare, detection_results, verdict
 from evacap_cli.tasks.reproducing.plan import ROWS, SCALES, SHARES, SYSTEMS
 
 DEMO = SCALES["demo"]
@@ -51,7 +51,7 @@ def test_changes_are_paired_over_clips_and_seeds(tmp_path: Path) -> None:
             value = 1.0 + shift.get(key, 0.0) + 0.1 * seed
             evaluated(tmp_path, key, seed, value, value + noise)
     found = {
-        each.system: each for each in compared("table1", DEMO, (0, 1, 2), tmp_path) if each.metric == "CIDEr"
+        each.system: each for each in compare("table1", DEMO, (0, 1, 2), tmp_path) if each.metric == "CIDEr"
     }
     audio, avcap = found["Audio Only"], found["AVCap"]
     assert (audio.ours, audio.paper, audio.verdict, audio.seeds) == (pytest.approx(1.1), 0.635, "", 3)
@@ -69,9 +69,7 @@ def test_changes_are_paired_over_clips_and_seeds(tmp_path: Path) -> None:
 def test_parameters_are_those_of_the_full_size(tmp_path: Path) -> None:
     for key in ROWS["table1"]:
         evaluated(tmp_path, key, 0, 1.0, np.ones(DRAWS))
-    found = [
-        each for each in compared("table1", DEMO, (0,), tmp_path) if each.metric.startswith("parameters")
-    ]
+    found = [each for each in compare("table1", DEMO, (0,), tmp_path) if each.metric.startswith("parameters")]
     paper = {each.system: each.paper for each in found if not math.isnan(each.paper)}
     assert paper == {"Audio Only": 153, "AVCap": 233, "EVACap (Proposed)": 235, "EVACap w/o S": 235}
     assert {each.verdict for each in found if each.system in paper} == {"equal"}
@@ -99,7 +97,7 @@ def test_shuffled_clips_are_compared_with_none(tmp_path: Path) -> None:
     for key in ROWS["table3"]:
         for seed in (0, 1):
             swept(tmp_path, key, seed, 0.9 + 0.01 * seed if key != "evacap" else 1.0)
-    found = {(each.system, each.at): each for each in compared("table3", DEMO, (0, 1), tmp_path)}
+    found = {(each.system, each.at): each for each in compare("table3", DEMO, (0, 1), tmp_path)}
     assert len(found) == len(ROWS["table3"]) * len(SHARES)
     avcap = found["AVCap", "100%"]
     assert (avcap.paper, avcap.paper_change) == (0.636, pytest.approx(0.636 / 0.646 - 1, abs=1e-6))
@@ -110,7 +108,7 @@ def test_shuffled_clips_are_compared_with_none(tmp_path: Path) -> None:
     assert found["AVCap", "5%"].verdict == "opposite"  # the paper's rises
     assert found["EVACap (Proposed)", "100%"].verdict == "unclear"
     assert found["AVCap", "0%"].verdict == ""
-    signs = {(each.system, each.metric): each for each in mismatch_signs((0, 1), tmp_path)}
+    signs = {(each.system, each.metric): each for each in detection_results((0, 1), tmp_path)}
     assert signs["V-ACT", "AUROC of gate"].ours == pytest.approx(0.65)
     assert signs["V-ACT", "CIDEr kept at 100 %"].ours == pytest.approx(0.905)
     assert ("V-ACT", "AUROC of entropy") not in signs
@@ -133,7 +131,7 @@ def test_times_are_over_audio_only(tmp_path: Path) -> None:
     ]
     (tmp_path / "speed").mkdir()
     (tmp_path / "speed" / "speed.json").write_text(json.dumps({"rows": rows}))
-    found: list[Comparison] = compared("figure2", DEMO, (0,), tmp_path)
+    found: list[Comparison] = compare("figure2", DEMO, (0,), tmp_path)
     assert [(each.system, each.metric, each.ours) for each in found] == [
         (SYSTEMS["audio"].name, "0 frames", 1.0), ("AVCap", "18 frames", 2.0), ("AVCap", "1 frames", 1.5),
     ]  # fmt: skip
