@@ -71,7 +71,7 @@ def hostile() -> Page:
             error=text,
             heard=((text, 0.5),),
             seen=((text, 0.25),),
-            looked=((text, 0.125),),
+            confidences=((text, 0.125),),
         )
         for i, text in enumerate(HOSTILE)
     ]

@@ -114,8 +114,8 @@ def test_a_full_disk_leaves_the_table(films: Path, tiny: Path, tmp_path: Path) -
         "caption", films, "-o", table, "--model", tiny, "--workers", 0, "--max-words", 2, "--report", page,
         limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000)),
     )  # fmt: skip
-    _, told = process.communicate()
-    assert process.returncode == 1, told.decode()
-    assert b"error: no report" in told
+    _, stderr = process.communicate()
+    assert process.returncode == 1, stderr.decode()
+    assert b"error: no report" in stderr
     assert finished(table) == 4
     assert not list(tmp_path.glob("p.html*"))
