@@ -49,8 +49,8 @@ def caption(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Video or audio files, folders (searched recursively), wildcards, URLs or manifests. - reads a list "
-            "of paths from stdin."
+            help="Video or audio files, folders (searched recursively), wildcards, URLs, manifests or shards "
+            "(WebDataset .tar, .parquet with bytes). - reads a list of paths from stdin."
         ),
     ],
     out: Annotated[
@@ -60,7 +60,7 @@ def caption(
             "--out",
             rich_help_panel=OUT,
             help="File to write: .csv, .jsonl, .parquet, .srt or .vtt. With --format, a folder with one file per "
-            "input. Progress is kept in OUT.journal: run the same command again to resume or to add new inputs.",
+            "input. {shard} in the name gives a file per shard, also .tar. Progress is kept in OUT.journal: run the same command again to resume or to add new inputs.",
             show_default="CSV on stdout",
         ),
     ] = None,
@@ -318,6 +318,7 @@ def _skipped(sources: Sources, verbose: bool, any_suffix: bool) -> str:
 
 
 def _check_report(page: Path | None, embed_media: bool, out: Path | None) -> None:
+    from evacap_cli.tasks.captioning.outputs.writers import SHARD
     from evacap_cli.tasks.reporting.pages import check_page
     from evacap_cli.tasks.reporting.tables import READERS
 
@@ -326,7 +327,7 @@ def _check_report(page: Path | None, embed_media: bool, out: Path | None) -> Non
     if page is None:
         return
     check_page(page)
-    if out is None or out.suffix.lower() not in READERS or out.is_dir():
+    if out is None or out.suffix.lower() not in READERS or out.is_dir() or SHARD in out.name:
         raise UsageError(
             f"--report {page}: needs a table", f"name one with -o, with the suffix {', '.join(READERS)}"
         )

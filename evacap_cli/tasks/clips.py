@@ -78,13 +78,15 @@ def load_clip(
     start: float | None = None,
     end: float | None = None,
     pictures: Sequence[Path] = (),
+    sound: str | Path | None = None,
 ) -> Clip:
     """Decodes the part of a file that is captioned. Raises MediaError, but not for an unreadable picture.
 
     `start`, `end`: the part in seconds; its first `features.seconds` are used. `pictures`: image files, in order, that
-    replace the frames of the file.
+    replace the frames of the file. `sound`: a file that replaces the sound of the file.
     """
     use_one_thread()
+    shown, path = path, path if sound is None else sound
     features, track = settings.features, settings.audio_track
     whole = start is None and end is None and settings.window == "loudest"
     survey = survey_file(path, track)
@@ -102,10 +104,14 @@ def load_clip(
         try:
             if pictures:
                 frames = _read_images(pictures, features, settings.frames)
-            elif survey.video is not None:
+            elif (survey if sound is None else survey_file(shown)).video is not None:
                 times = [start + t for t in frame_times(end - start, features, settings.frames)]
                 crops = read_frames(
-                    path, times, lambda frame: crop_frame(frame, features.image_size).numpy(), readers, track
+                    shown,
+                    times,
+                    lambda frame: crop_frame(frame, features.image_size).numpy(),
+                    readers,
+                    track if sound is None else None,
                 )
                 frames = np.stack(crops)
         except Exception as reason:  # of any kind: the clip still has its audio

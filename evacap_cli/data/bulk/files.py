@@ -11,7 +11,9 @@ from typing import IO
 from evacap_cli.errors import MediaError
 from evacap_cli.media.container import one_line
 
-BLOCK = 1 << 18  # bytes per request: between two headers of a tar file lies a clip, which a listing does not need
+BLOCK = (
+    1 << 18
+)  # bytes per request: between two headers of a tar file lies a clip, which a listing does not need
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 1_000_000
 

@@ -69,7 +69,9 @@ def list_parquet(path: str, column: MediaColumn, wanted: tuple[str, ...] = ()) -
     with shard_errors(), _opened(path) as file:
         names = {field.name.strip().lower(): field.name for field in file.schema_arrow}
         key = next((names[name] for name in _KEYS if name in names and names[name] != column.name), None)
-        columns = list(dict.fromkeys([*([key] if key else []), *([column.path] if column.path else []), *wanted]))
+        columns = list(
+            dict.fromkeys([*([key] if key else []), *([column.path] if column.path else []), *wanted])
+        )
         width = len(str(max(0, file.metadata.num_rows - 1)))
         if not columns:
             yield from (ParquetRow(row, f"{row:0{width}d}", "", {}) for row in range(file.metadata.num_rows))

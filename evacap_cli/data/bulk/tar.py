@@ -69,7 +69,9 @@ def list_tar(path: str, texts: bool = False) -> TarListing:
                         sample.texts[member.suffix] = file.read(member.size)
                 file.seek(archive.offset)
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    error = f"the shard is cut or damaged at byte {archive.offset}: later clips may be missing"
+                    error = (
+                        f"the shard is cut or damaged at byte {archive.offset}: later clips may be missing"
+                    )
             except tarfile.TarError:
                 error = f"the shard is cut or damaged at byte {archive.offset}: later clips may be missing"
     except MediaError as reason:
@@ -101,4 +103,6 @@ def _not_tar(path: str) -> str:
     except MediaError:
         return ""
     compressed = start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
-    return f"{os.path.basename(path)} is compressed: decompress it, so that clips can be read alone" * compressed
+    return (
+        f"{os.path.basename(path)} is compressed: decompress it, so that clips can be read alone" * compressed
+    )

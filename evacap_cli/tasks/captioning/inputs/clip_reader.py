@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +16,17 @@ import numpy as np
 from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.features import crop_frame, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
-from evacap_cli.media import PADDING, READERS, SAMPLE_RATE, Media, SoundPass, follow_frames, open_media_twice
-from evacap_cli.tasks.captioning.inputs.local_files import local_file
+from evacap_cli.media import (
+    PADDING,
+    READERS,
+    SAMPLE_RATE,
+    Media,
+    SoundPass,
+    follow_frames,
+    open_media,
+    open_media_twice,
+)
+from evacap_cli.tasks.captioning.inputs.local_files import local_file, sound_file
 from evacap_cli.tasks.clips import (
     SAFE_READERS,
     Clip,
@@ -52,8 +63,8 @@ def read_source(
     """
     if settings.segment is not None:
         return read_segments(source, settings)
-    with local_file(source) as path:
-        return load_clip(path, settings, readers, source.start, source.end)
+    with local_file(source) as path, sound_file(source, path, settings.audio_track) as sound:
+        return load_clip(path, settings, readers, source.start, source.end, sound=sound)
 
 
 def read_source_carefully(source: Source, settings: ClipSettings) -> Clip | Iterator[Clip | None]:
@@ -75,12 +86,16 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
     use_one_thread()
     features, count = settings.features, settings.frames
     crop = partial(_crop, size=features.image_size)
-    with local_file(source) as path, open_media_twice(path, settings.audio_track) as (media, pictures):
+    with (
+        local_file(source) as path,
+        sound_file(source, path, settings.audio_track) as sound,
+        _open_media(path, sound, settings.audio_track) as (media, pictures),
+    ):
         segments = _read_segments(media, source, settings)
-        if media.video is None or count == 0:
+        if pictures.video is None or count == 0:
             for segment in segments:
                 if segment is not None:
-                    error = unseen if media.video else ""
+                    error = unseen if pictures.video else ""
                     yield Clip(segment.fbank, None, segment.start, segment.end, error, segment.note)
                 else:
                     yield None
@@ -105,6 +120,21 @@ def read_segments(source: Source, settings: ClipSettings, unseen: str = "") -> I
             segment = waiting.popleft()
             frames, error = (None, seen) if isinstance(seen, str) else (np.stack(seen), "")
             yield Clip(segment.fbank, frames, segment.start, segment.end, error, segment.note)
+
+
+@contextmanager
+def _open_media(path: Path, sound: Path | None, track: str | None) -> Iterator[tuple[Media, Media]]:
+    """Opens a file for its sound and for its picture, or, with `sound`, two files. Raises MediaError."""
+    with ExitStack() as opened:
+        if sound is None:
+            yield opened.enter_context(open_media_twice(path, track))
+            return
+        media = opened.enter_context(open_media(sound, track))
+        try:
+            pictures = opened.enter_context(open_media(path))
+        except MediaError:  # captioned from its sound
+            pictures = media
+        yield media, pictures
 
 
 @dataclass(frozen=True)

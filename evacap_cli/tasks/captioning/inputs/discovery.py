@@ -1,4 +1,4 @@
-"""Finds inputs in a stable order: files, folders, wildcards, lists, manifests and URLs."""
+"""Finds inputs in a stable order: files, folders, wildcards, lists, manifests, shards and URLs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from evacap_cli.data.bulk.files import expand_range
+from evacap_cli.data.bulk.members import Member
 from evacap_cli.errors import EvacapError, MediaError, UsageError
 from evacap_cli.tasks.captioning.inputs import urls
 from evacap_cli.tasks.captioning.inputs.duplicates import Inode, find_duplicates
@@ -22,6 +24,7 @@ from evacap_cli.tasks.captioning.inputs.folders import (
     walk,
 )
 from evacap_cli.tasks.captioning.inputs.output_paths import OutputPaths
+from evacap_cli.tasks.captioning.inputs.shards import is_shard, read_shard, shard_suffix
 from evacap_cli.tasks.captioning.inputs.sources import Source, Sources
 from evacap_cli.tasks.captioning.inputs.wildcards import expand_wildcard
 
@@ -41,6 +44,8 @@ def find_sources(
     - Wildcards: see `expand_wildcard`. URLs: see `urls`.
     - A table (`MANIFESTS`) is a manifest, read like `read_manifest`, without captions. Its paths may be URLs. A clip
       whose file is not found has an `error`.
+    - A tar file, or a Parquet file with media bytes, is a shard. Each of its keys with media is an input. A damaged
+      shard also has a source with an `error`. `shard-{000..999}.tar` is a range of names.
     - `-` is a list on `stdin` (of this process, if None), one name per line or NUL-terminated. Each name is a file,
       folder, wildcard or URL. If it does not exist, it has an `error`.
 
@@ -67,12 +72,17 @@ class _SourceCollector:
         self.sources = Sources()
         self.inodes: list[Inode | None] = []
         self.output_paths = OutputPaths()
+        self.shards = OutputPaths()
         self.missing: list[str] = []
         self.wrong: dict[str, UsageError] = {}
         self.protocols: set[str] = set()  # URL schemes that were checked
 
     def add(self, name: str, listed: bool = False) -> None:
         """Adds an input. `listed`: from a list on stdin, where a missing input is a source with an `error`."""
+        if not os.path.lexists(name) and len(names := expand_range(name)) > 1:
+            for each in names:
+                self.add(each, listed)
+            return
         try:
             if not urls.is_url(name) or (path := urls.local_path(name)) is None:
                 path = name
@@ -112,6 +122,8 @@ class _SourceCollector:
     ) -> None:
         if status.is_folder:
             self._add_folder(path)
+        elif not status.error and is_shard(path):
+            self._add_shard(name, path, relative, status)
         elif not listed and os.path.splitext(path)[1].lower() in MANIFESTS and not status.error:
             self._add_manifest(Path(path))
         else:
@@ -157,7 +169,11 @@ class _SourceCollector:
             )
             return
         for name in found:
-            self._append(urls.without_password(name), name, urls.output_path(name), PathStatus())
+            shown, relative = urls.without_password(name), urls.output_path(name)
+            if is_shard(name):
+                self._add_shard(shown, name, relative, PathStatus())
+            else:
+                self._append(shown, name, relative, PathStatus())
         if not found and self.sources.left_out.total() == before:
             self._add_missing(url, urls.output_path(url), listed)
 
@@ -180,6 +196,19 @@ class _SourceCollector:
                 status = PathStatus(error=part.error) if part.error else path_status(local)
                 self._append(part.path, local, part.relative, status, part.start, part.end)
 
+    def _add_shard(self, name: str, path: str, relative: str, status: PathStatus) -> None:
+        """Adds the clips of a shard."""
+        stem = os.path.basename(relative)
+        shard = self.shards.assign(stem[: -len(shard_suffix(path))])
+        clips = read_shard(path, shard)
+        for member in clips.members:
+            file = member.key + member.suffix
+            error = "the file is empty" if member.size == 0 else ""
+            of_member = PathStatus(member.size, status.mtime_ns, status.inode, error)
+            self._append(f"{name}/{file}", path, f"{shard}/{file}", of_member, member=member)
+        if clips.error:
+            self._append(name, path, stem, PathStatus(error=clips.error), member=Member(shard, "", "", 0))
+
     def _append(
         self,
         name: str,
@@ -188,11 +217,12 @@ class _SourceCollector:
         status: PathStatus | None,
         start: float | None = None,
         end: float | None = None,
+        member: Member | None = None,
     ) -> None:
         status = status or PathStatus(error="no such file or folder")
         output = self.output_paths.assign(relative, start, end)
         self.sources.append(
-            Source(name, path, start, end, status.size, status.mtime_ns, status.error, None, output)
+            Source(name, path, start, end, status.size, status.mtime_ns, status.error, None, output, member)
         )
         self.inodes.append(status.inode)
 

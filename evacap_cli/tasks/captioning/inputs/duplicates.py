@@ -23,7 +23,8 @@ def find_duplicates(sources: Sequence[Source], inodes: Sequence[Inode | None]) -
 
     Inodes and URLs identify the same file under two names without reading it. Other files are read only if their size
     and part are equal: first the start and the end, then, if these agree, the whole file. A file that cannot be read,
-    that changes, or that is on a stalled drive is no duplicate; captioning reports the error. `inodes`: None for URLs.
+    that changes, or that is on a stalled drive is no duplicate; captioning reports the error. `inodes`: None for URLs;
+    of a member, that of its shard. Members of Parquet files are not compared by content.
     """
     first: dict[Any, int] = {}
     copies: dict[int, int] = {}
@@ -32,10 +33,11 @@ def find_duplicates(sources: Sequence[Source], inodes: Sequence[Inode | None]) -
         if source.error:
             continue
         part = (source.start, source.end)
-        known = first.setdefault((inode or source.path, part), i)
+        member = source.member
+        known = first.setdefault((inode or source.path, member and member.position, part), i)
         if known != i:
             copies[i] = known
-        elif inode is not None:
+        elif inode is not None and (member is None or not (member.column or member.sound)):
             sizes.setdefault((source.size, part), []).append(i)
 
     reader = _Reader()
@@ -93,18 +95,19 @@ def _read(source: Source, whole: bool, progress: SimpleQueue[bytes | None]) -> N
     digest, status = hashlib.sha256(), None
     try:
         with open(source.path, "rb", buffering=0) as file:
-            if whole:
-                while chunk := file.read(_CHUNK):
+            begin, size = source.member.position if source.member else 0, source.size or 0
+            edge = max(EDGE_BYTES, size - EDGE_BYTES)
+            parts = [(0, size)] if whole else [(0, min(size, EDGE_BYTES)), (edge, size)]
+            for start, end in parts:
+                file.seek(begin + start)
+                while start < end and (chunk := file.read(min(_CHUNK, end - start))):
+                    start += len(chunk)
                     digest.update(chunk)
                     progress.put(None)
-            else:
-                digest.update(file.read(EDGE_BYTES))
-                progress.put(None)
-                file.seek(max(EDGE_BYTES, (source.size or 0) - EDGE_BYTES))
-                digest.update(file.read(EDGE_BYTES))
             status = os.fstat(file.fileno())
     except OSError:
         pass
     finally:
-        listed = status and (source.size, source.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        size = None if status is None else source.size if source.member else status.st_size
+        listed = status and (source.size, source.mtime_ns) == (size, status.st_mtime_ns)
         progress.put(digest.digest() if listed else b"")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evacap_cli.errors import MediaError
+from evacap_cli.media import survey_file
 from evacap_cli.tasks.captioning.inputs.urls import download, is_url
 
 if TYPE_CHECKING:
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def local_file(source: Source) -> Iterator[Path]:
-    """Yields the path of a local file, or of a temporary copy of a URL.
+    """Yields the path of a local file, of a temporary copy of a URL, or of a copy in memory of a member of a shard.
 
     Raises MediaError if a URL cannot be downloaded, or if a file has changed since it was listed or while the body
     runs. This replaces a MediaError of the body, because half a file often cannot be read.
     """
+    if source.member is not None:
+        from evacap_cli.data.bulk.members import member_file
+
+        with member_file(source.path, source.member, source.mtime_ns) as path:
+            yield path
+        return
     if is_url(source.path):
         with download(source.path) as path:
             yield path
@@ -36,6 +43,26 @@ def local_file(source: Source) -> Iterator[Path]:
         _check(source.path, before)
         raise
     _check(source.path, before)
+
+
+@contextmanager
+def sound_file(source: Source, path: Path, track: str | None) -> Iterator[Path | None]:
+    """Yields the file with the sound of a sample whose sound is a separate member of its shard; None if it has no such
+    member, or if the file with the picture, at `path`, has sound. Raises MediaError."""
+    if source.member is None or source.member.sound is None or _has_sound(path, track):
+        yield None
+        return
+    from evacap_cli.data.bulk.members import member_file
+
+    with member_file(source.path, source.member.sound, source.mtime_ns) as sound:
+        yield sound
+
+
+def _has_sound(path: Path, track: str | None) -> bool:
+    try:
+        return survey_file(path, track).audio is not None
+    except MediaError:
+        return False
 
 
 def _check(path: str, before: tuple[int, int]) -> None:

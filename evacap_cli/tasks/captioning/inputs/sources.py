@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # keeps workers that read files from importing the code of shards
+    from evacap_cli.data.bulk.members import Member
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input: a file, a URL, or a part of one.
+    """One input: a file, a URL, a member of a shard, or a part of one.
 
     name: the value of the column `video`. path: the path or URL to open. start, end: the part in seconds, None for the
     whole file. size (bytes), mtime_ns: when it was listed, None if unknown. error: why it cannot be read, if known
     already. same_as: number of an earlier source with the same content and part. relative: its path below an output
-    folder.
+    folder. member: the file inside the shard `path`; then `size` is the member's, and `mtime_ns` the shard's.
     """
 
     name: str
@@ -26,6 +30,7 @@ class Source:
     error: str = ""
     same_as: int | None = None
     relative: str = ""
+    member: Member | None = None
 
 
 class Sources(list[Source]):

@@ -218,7 +218,10 @@ def _from_json(column: str, value: Any) -> Any:
 def _key(source: Source) -> list[Any]:
     """Returns what identifies a source from run to run."""
     path = without_password(source.path) if is_url(source.path) else os.path.abspath(source.path)
-    return [path, source.size, source.mtime_ns, source.start, source.end]
+    key: list[Any] = [path, source.size, source.mtime_ns, source.start, source.end]
+    if (member := source.member) is not None:
+        key += [member.key, member.position]
+    return key
 
 
 def _digest(key: list[Any]) -> bytes:

@@ -68,7 +68,8 @@ def check_existing(output: Output, sources: Sequence[Source], target: OutputOpti
     """Raises UsageError if files exist that a first run would replace."""
     if not isinstance(output, FilePerInput) or target.overwrite or output.journal.exists():
         return
-    existing = [path for source in sources if (path := output.path_of(source)).exists()]
+    paths = dict.fromkeys(output.path_of(source) for source in sources)
+    existing = [path for path in paths if path.exists()]
     if existing:
         named = "".join(f"\n  {path}" for path in existing[:MAX_LISTED])
         named += "\n  ..." * (len(existing) > MAX_LISTED)

@@ -1,4 +1,4 @@
-"""Writes outputs: one table or subtitle file for all inputs, one per input below a folder, or CSV on stdout.
+"""Writes outputs: one table or subtitle file for all inputs, one per input or per shard, or CSV on stdout.
 
 A new format is a new entry of `WRITERS`.
 """
@@ -6,7 +6,10 @@ A new format is a new entry of `WRITERS`.
 from __future__ import annotations
 
 import io
+import json
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -45,6 +48,9 @@ WRITERS: dict[str, Writer] = {
     "vtt": _written_as(vtt_text),
 }
 FORMATS = tuple(WRITERS)
+SHARD = "{shard}"
+"""The part of an output's name that stands for the name of a shard."""
+SHARD_FORMATS = ("csv", "jsonl", "parquet", "tar")
 SUBTITLES = frozenset({"srt", "vtt"})
 JOURNAL = ".journal"
 FOLDER_NAME = "captions"  # name of a folder's journal, without suffix
@@ -78,8 +84,8 @@ def open_output(
     mismatch: bool = False,
     tags: bool = False,
 ) -> Output:
-    """Returns the output for `out`. Without `kind`, `out` is one file whose suffix gives the format; with it, a folder
-    with one file per input.
+    """Returns the output for `out`. Without `kind`, `out` is one file whose suffix gives the format, or, with `{shard}` in
+    its name, a file per shard; with `kind`, a folder with one file per input.
 
     excel, mismatch, tags: see `TableFormat`. merge: see `merge_rows`. Writes nothing. Raises UsageError that lists all
     problems.
@@ -87,8 +93,9 @@ def open_output(
     suffix = out.suffix.lower().removeprefix(".")
     one = kind is None or (kind == suffix and not out.is_dir())
     chosen = suffix if kind is None else kind
-    wrong = list(_wrong(out, kind, suffix, one))
-    if excel and chosen in FORMATS and chosen != "csv":
+    by_shard = SHARD in str(out)
+    wrong = list((_wrong_shards if by_shard else _wrong)(out, kind, suffix, one))
+    if excel and chosen in (*FORMATS, *SHARD_FORMATS) and chosen != "csv":
         wrong.append((f"--excel is for CSV only, not .{chosen}", "omit --excel"))
     if mismatch and chosen in SUBTITLES:
         wrong.append((f"--flag-mismatch adds a column, but .{chosen} has none", "omit it, or write a table"))
@@ -97,6 +104,8 @@ def open_output(
     if wrong:
         raise UsageError("\n".join(message for message, _ in wrong), "; ".join(cure for _, cure in wrong))
     table_format = TableFormat(excel, mismatch, tags)
+    if by_shard:
+        return FilePerShard(out, suffix, table_format, merge)
     return (
         OneFile(out, chosen, table_format, merge) if one else FilePerInput(out, chosen, table_format, merge)
     )
@@ -125,6 +134,20 @@ def _wrong(out: Path, kind: str | None, suffix: str, one: bool) -> Iterator[tupl
         )
 
 
+def _wrong_shards(out: Path, kind: str | None, suffix: str, one: bool) -> Iterator[tuple[str, str]]:
+    """Yields (message, cure) for each problem with a path that has `{shard}`."""
+    example = out.parent / f"{SHARD}.parquet"
+    if SHARD not in out.name or SHARD in str(out.parent):
+        yield f"-o {out}: {SHARD} is not in the file's name alone", "use a name such as out/{shard}.parquet"
+    elif kind is not None:
+        yield f"-o {out} --format {kind}: {SHARD} and --format exclude each other", "omit --format"
+    elif suffix not in SHARD_FORMATS:
+        known = ", ".join(f".{name}" for name in SHARD_FORMATS)
+        yield f"-o {out}: no output per shard has the suffix {out.suffix!r}", f"use {known}, as in {example}"
+    elif out.parent.exists() and not out.parent.is_dir():
+        yield f"-o {out}: {out.parent} is a file", "name another folder"
+
+
 class OneFile:
     """One file for all inputs, written when all are done."""
 
@@ -133,7 +156,8 @@ class OneFile:
         self.journal = out.with_name(out.name + JOURNAL)
 
     def check(self, sources: Sequence[Source]) -> None:
-        if self.kind in SUBTITLES and len(recordings := {source.path for source in sources}) > 1:
+        recordings = {(source.path, source.member and source.member.position) for source in sources}
+        if self.kind in SUBTITLES and len(recordings) > 1:
             raise UsageError(
                 f"-o {self.out}: subtitles are for one recording, but there are {len(recordings)}",
                 f"use -o {self.out.with_suffix('')} -f {self.kind} for a file each, or a table, such as "
@@ -188,6 +212,65 @@ class FilePerInput:
             # writes missing files again.
             with written_whole(path, sync=False) as aside:
                 aside.write_bytes(content)
+
+
+class FilePerShard(FilePerInput):
+    """`OUT` with the name of a shard for `{shard}`, for every shard, written when all inputs are done. Holds the rows of
+    one shard in memory."""
+
+    def __init__(self, pattern: Path, kind: str, table_format: TableFormat, merge: bool) -> None:
+        super().__init__(pattern.parent, kind, table_format, merge)
+        self.pattern = pattern
+
+    def check(self, sources: Sequence[Source]) -> None:
+        others = [source.name for source in sources if source.member is None]
+        if others:
+            raise UsageError(
+                f"-o {self.pattern}: {len(others)} inputs are not in a shard, the first is {others[0]!r}",
+                "use one table for them, such as -o out.parquet",
+            )
+        super().check(sources)
+
+    def path_of(self, source: Source) -> Path:
+        assert source.member is not None
+        return self.folder / self.pattern.name.replace(SHARD, source.member.shard)
+
+    def finished(self, source: Source, rows: Sequence[Row]) -> None:
+        """Does nothing: the journal keeps the rows until all inputs are done."""
+
+    def close(self, groups: Groups) -> Path:
+        for path, group in groupby(groups, key=lambda each: self.path_of(each[0])):
+            content = self._captions(group) if self.kind == "tar" else self._content(self._rows(group))
+            if not _holds(path, content):
+                self._write(path, content)
+        return self.pattern
+
+    def _rows(self, groups: Groups) -> list[Row]:
+        """Returns the rows of a shard; those of each input are merged alone."""
+        return [row for _, rows in groups for row in (merge_rows(rows) if self.merge else rows)]
+
+    def _content(self, rows: Sequence[Row]) -> bytes:
+        file = io.BytesIO()
+        WRITERS[self.kind](file, rows, self.table_format)
+        return file.getvalue()
+
+    def _captions(self, groups: Groups) -> bytes:
+        """Returns a tar file with `KEY.caption.json` for every input: its key and its rows as `clips`."""
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for source, rows in groups:
+                assert source.member is not None
+                clips = [
+                    json.loads(line) for line in json_text(self._rows([(source, rows)]), self.table_format)
+                ]
+                name = f"{source.member.key}.caption" if source.member.key else "__shard__.error"
+                data = json.dumps({"key": source.member.key, "clips": clips}, ensure_ascii=False).encode(
+                    "utf-8", "surrogateescape"
+                )
+                info = tarfile.TarInfo(f"{name}.json")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return content.getvalue()
 
 
 def _holds(path: Path, content: bytes) -> bool:
