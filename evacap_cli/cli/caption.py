@@ -60,7 +60,8 @@ def caption(
             "--out",
             rich_help_panel=OUT,
             help="File to write: .csv, .jsonl, .parquet, .srt or .vtt. With --format, a folder with one file per "
-            "input. {shard} in the name gives a file per shard, also .tar. Progress is kept in OUT.journal: run the same command again to resume or to add new inputs.",
+            "input. {shard} in the name gives a file per shard, also .tar. Progress is kept in OUT.journal: "
+            "run the same command again to resume or to add new inputs.",
             show_default="CSV on stdout",
         ),
     ] = None,

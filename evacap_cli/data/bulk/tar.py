@@ -28,8 +28,8 @@ class TarFile:
 
 @dataclass
 class TarSample:
-    """The files of one key. media: of the clip. sound: of its sound, if picture and sound are separate files. texts: the
-    content of `.json` and `.txt` files by suffix."""
+    """The files of one key. media: of the clip. sound: of its sound, if picture and sound are separate files. texts:
+    the content of `.json` and `.txt` files by suffix."""
 
     key: str
     media: TarFile | None = None
@@ -53,11 +53,9 @@ def list_tar(path: str, texts: bool = False) -> TarListing:
     samples: dict[str, TarSample] = {}
     error = ""
     try:
-        with shard_errors(), open_shard(path) as file:
-            archive = tarfile.open(fileobj=file, mode="r:")
+        with shard_errors(), open_shard(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             try:
                 while (info := archive.next()) is not None:
-                    archive.members.clear()  # tarfile keeps every header
                     found = _NAME.fullmatch(info.name.removeprefix("./"))
                     if found is None or not info.isreg() or info.issparse():
                         continue

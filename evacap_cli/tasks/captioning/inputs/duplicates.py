@@ -108,6 +108,9 @@ def _read(source: Source, whole: bool, progress: SimpleQueue[bytes | None]) -> N
     except OSError:
         pass
     finally:
-        size = None if status is None else source.size if source.member else status.st_size
-        listed = status and (source.size, source.mtime_ns) == (size, status.st_mtime_ns)
+        listed = (
+            status is not None
+            and source.mtime_ns == status.st_mtime_ns
+            and (source.member is not None or source.size == status.st_size)
+        )
         progress.put(digest.digest() if listed else b"")

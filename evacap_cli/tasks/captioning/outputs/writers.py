@@ -84,8 +84,8 @@ def open_output(
     mismatch: bool = False,
     tags: bool = False,
 ) -> Output:
-    """Returns the output for `out`. Without `kind`, `out` is one file whose suffix gives the format, or, with `{shard}` in
-    its name, a file per shard; with `kind`, a folder with one file per input.
+    """Returns the output for `out`. Without `kind`, `out` is one file whose suffix gives the format, or, with
+    `{shard}` in its name, a file per shard; with `kind`, a folder with one file per input.
 
     excel, mismatch, tags: see `TableFormat`. merge: see `merge_rows`. Writes nothing. Raises UsageError that lists all
     problems.
@@ -215,8 +215,8 @@ class FilePerInput:
 
 
 class FilePerShard(FilePerInput):
-    """`OUT` with the name of a shard for `{shard}`, for every shard, written when all inputs are done. Holds the rows of
-    one shard in memory."""
+    """A file for every shard, written when all inputs are done: `pattern` with the shard's name for `{shard}`. Holds the
+    rows of one shard in memory."""
 
     def __init__(self, pattern: Path, kind: str, table_format: TableFormat, merge: bool) -> None:
         super().__init__(pattern.parent, kind, table_format, merge)
@@ -239,7 +239,8 @@ class FilePerShard(FilePerInput):
         """Does nothing: the journal keeps the rows until all inputs are done."""
 
     def close(self, groups: Groups) -> Path:
-        for path, group in groupby(groups, key=lambda each: self.path_of(each[0])):
+        for path, of_shard in groupby(groups, key=lambda each: self.path_of(each[0])):
+            group = list(of_shard)
             content = self._captions(group) if self.kind == "tar" else self._content(self._rows(group))
             if not _holds(path, content):
                 self._write(path, content)
