@@ -57,6 +57,11 @@ def is_known(column: str) -> bool:
     return column in _PATHS or column in _IDS or column in _TIMES or bool(_CAPTION.fullmatch(column))
 
 
+def is_caption(column: str) -> bool:
+    """Whether a column with this `plain_name` has captions."""
+    return bool(_CAPTION.fullmatch(column))
+
+
 def check_columns(path: Path, table: Table, captioned: bool) -> None:
     """Raises UsageError if no column has paths or ids, or if `captioned` and no column has captions."""
     names = [plain_name(name) for name in table.columns]

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evacap_cli.data.manifest.columns import Clip, check_columns, collect, is_known
 from evacap_cli.data.manifest.keys import Keys
@@ -14,6 +15,9 @@ from evacap_cli.data.manifest.media_index import FrameFolders, Match, MediaIndex
 from evacap_cli.data.manifest.tables import read_table
 from evacap_cli.errors import UsageError
 from evacap_cli.media import AUDIO_SUFFIXES
+
+if TYPE_CHECKING:
+    from evacap_cli.data.bulk.members import Member
 
 _WAVEFORMS, _FRAMES = "waveforms", "frames"  # AVCap's folders
 
@@ -30,6 +34,8 @@ class Entry:
     end: float | None = None
     pictures: tuple[Path, ...] = ()  # extracted frames in order; they replace the frames of the video
     error: str = ""  # why `path` is None
+    member: Member | None = None  # the file inside the shard `path`
+    mtime_ns: int | None = None  # modification time of the shard when it was listed
 
 
 def read_manifest(path: Path, media: Path | None = None, *, captioned: bool = True) -> list[Entry]:
