@@ -32,7 +32,11 @@ MAX_NOTES = 1000  # notes in the JSON summary
 
 def prepare(
     manifest: Annotated[
-        Path, typer.Argument(help="Table of clips and captions: .csv, .json, .jsonl or .parquet.")
+        Path,
+        typer.Argument(
+            help="Table of clips and captions: .csv, .json, .jsonl or .parquet; or WebDataset shards, such as "
+            "'train-{000..099}.tar', or .parquet with bytes."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder of the feature store. An existing store is continued.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,7 +163,17 @@ def load_entry(entry: Entry, settings: ClipSettings, readers: Sequence[str] = RE
 
     if entry.path is None:
         raise MediaError(entry.error or "no such file")
-    clip = load_clip(entry.path, settings, readers, entry.start, entry.end, entry.pictures)
+    with ExitStack() as opened:
+        path, sound = entry.path, None
+        if (member := entry.member) is not None:
+            from evacap_cli.data.bulk.members import member_file, sound_file
+
+            shard = str(path)
+            path = opened.enter_context(member_file(shard, member, entry.mtime_ns))
+            sound = opened.enter_context(
+                sound_file(shard, member, entry.mtime_ns, path, settings.audio_track)
+            )
+        clip = load_clip(path, settings, readers, entry.start, entry.end, entry.pictures, sound)
     return Sample(
         clip.fbank, clip.frames, clip.start, clip.end, picture_error=clip.picture_error, note=clip.note
     )

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evacap_cli.data.bulk.entries import find_shards, read_shard_entries
 from evacap_cli.data.manifest import read_manifest
 from evacap_cli.data.store import FRAMES_FORMATS, Progress, StoreReport, write_store
 from evacap_cli.errors import UsageError
@@ -71,14 +72,21 @@ def prepare(
     progress: Progress | None = None,
     **options: Any,
 ) -> StoreReport:
-    """Reads the clips of a manifest into the store `out`; `options` are those of PrepareOptions.
+    """Reads the clips of a manifest or of shards into the store `out`; `options` are those of PrepareOptions.
 
     After an interruption, the same call resumes. Clips that cannot be read and missing files are recorded in the
     store's index. Raises UsageError if the manifest or the options are invalid, or if the store was made with other
     settings.
     """
     chosen = PrepareOptions(**options)
-    entries = read_manifest(Path(manifest), None if media is None else Path(media))
+    if shards := find_shards(str(manifest)):
+        if media is not None:
+            raise UsageError(f"--media {media}: {manifest} contains its media", "omit --media")
+        entries = read_shard_entries(shards)
+        if not entries:
+            raise UsageError(f"{manifest}: contains no clips", "check the name")
+    else:
+        entries = read_manifest(Path(manifest), None if media is None else Path(media))
     manifest_folder = Path(manifest).parent
     workers = available_cores() if chosen.workers is None else chosen.workers
     settings = ClipSettings(features, window=chosen.window, audio_track=chosen.audio_track)

@@ -13,6 +13,7 @@ from typing import IO
 from evacap_cli.data.bulk.files import open_shard, shard_errors, state_of
 from evacap_cli.data.bulk.parquet import read_cell
 from evacap_cli.errors import MediaError
+from evacap_cli.media import survey_file
 
 LARGEST_MEMBER = 1 << 30  # bytes: a member is held in memory, which the limit of a worker does not count
 _CHUNK = 1 << 20
@@ -69,6 +70,26 @@ def member_file(path: str, member: Member, mtime_ns: int | None = None) -> Itera
                 _copy(shard, member, file)
         file.flush()
         yield link
+
+
+@contextmanager
+def sound_file(
+    path: str, member: Member, mtime_ns: int | None, picture: Path, track: str | None
+) -> Iterator[Path | None]:
+    """Yields the file with the sound of a member whose sound is a separate file; None if there is no such file, or if
+    `picture`, the file of the member itself, has sound. Raises MediaError."""
+    if member.sound is None or _has_sound(picture, track):
+        yield None
+        return
+    with member_file(path, member.sound, mtime_ns) as sound:
+        yield sound
+
+
+def _has_sound(path: Path, track: str | None) -> bool:
+    try:
+        return survey_file(path, track).audio is not None
+    except MediaError:
+        return False
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
@@ -63,14 +63,17 @@ def media_column(path: str) -> MediaColumn | None:
     return None
 
 
-def list_parquet(path: str, column: MediaColumn, wanted: tuple[str, ...] = ()) -> Iterator[ParquetRow]:
-    """Yields the clips of a Parquet file. wanted: other columns to read. A key is the first of `key`, `id`,
+def list_parquet(
+    path: str, column: MediaColumn, wanted: Callable[[str], bool] | None = None
+) -> Iterator[ParquetRow]:
+    """Yields the clips of a Parquet file. wanted: which other columns to read. A key is the first of `key`, `id`,
     `file_name`, ... that there is, or the number of the row. Raises MediaError if the file cannot be read."""
     with shard_errors(), _opened(path) as file:
         names = {field.name.strip().lower(): field.name for field in file.schema_arrow}
         key = next((names[name] for name in _KEYS if name in names and names[name] != column.name), None)
+        others = [name for name in names.values() if wanted is not None and wanted(name)]
         columns = list(
-            dict.fromkeys([*([key] if key else []), *([column.path] if column.path else []), *wanted])
+            dict.fromkeys([*([key] if key else []), *([column.path] if column.path else []), *others])
         )
         width = len(str(max(0, file.metadata.num_rows - 1)))
         if not columns:

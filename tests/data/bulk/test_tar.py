@@ -38,8 +38,8 @@ def test_samples_are_those_of_webdataset(tmp_path: Path) -> None:
 def test_sound_beside_its_picture(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", {"1.m4a": b"s", "1.mp4": b"pp", "2.mp4": b"ppp", "2.m4a": b"ssss"})
     first, second = list_tar(str(path)).samples
-    assert first.media and first.sound and second.media and second.sound
-    assert [first.media.size, first.sound.size, second.media.size, second.sound.size] == [2, 1, 3, 4]
+    files = [first.media, first.sound, second.media, second.sound]
+    assert [file and file.size for file in files] == [2, 1, 3, 4]
 
 
 @pytest.mark.parametrize("place", ["header", "member", "end"])

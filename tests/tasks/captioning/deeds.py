@@ -18,7 +18,7 @@ from evacap_cli.tasks.clips import Clip, ClipSettings
 def read(source: Source, settings: ClipSettings) -> Clip | Iterator[Clip]:
     """`kill`: ends its process. `hang`: never comes back. `eat`: takes memory without end. `raise`: raises. `slow`:
     takes a while. Everything else, and all of them in a careful reading, is read."""
-    name = Path(source.path).name
+    name = Path(source.name).name
     if name.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     elif name.startswith("hang"):

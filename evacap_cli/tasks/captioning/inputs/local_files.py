@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evacap_cli.errors import MediaError
-from evacap_cli.media import survey_file
 from evacap_cli.tasks.captioning.inputs.urls import download, is_url
 
 if TYPE_CHECKING:
@@ -47,22 +46,15 @@ def local_file(source: Source) -> Iterator[Path]:
 
 @contextmanager
 def sound_file(source: Source, path: Path, track: str | None) -> Iterator[Path | None]:
-    """Yields the file with the sound of a sample whose sound is a separate member of its shard; None if it has no such
-    member, or if the file with the picture, at `path`, has sound. Raises MediaError."""
-    if source.member is None or source.member.sound is None or _has_sound(path, track):
+    """Yields the separate file with the sound of a member of a shard, see `members.sound_file`, otherwise None.
+    path: of the member's file."""
+    if source.member is None:
         yield None
         return
-    from evacap_cli.data.bulk.members import member_file
+    from evacap_cli.data.bulk import members
 
-    with member_file(source.path, source.member.sound, source.mtime_ns) as sound:
+    with members.sound_file(source.path, source.member, source.mtime_ns, path, track) as sound:
         yield sound
-
-
-def _has_sound(path: Path, track: str | None) -> bool:
-    try:
-        return survey_file(path, track).audio is not None
-    except MediaError:
-        return False
 
 
 def _check(path: str, before: tuple[int, int]) -> None:

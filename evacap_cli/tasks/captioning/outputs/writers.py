@@ -215,24 +215,21 @@ class FilePerInput:
 
 
 class FilePerShard(FilePerInput):
-    """A file for every shard, written when all inputs are done: `pattern` with the shard's name for `{shard}`. Holds the
-    rows of one shard in memory."""
+    """A file for every shard, written when all inputs are done: `pattern` with the shard's name for `{shard}`.
+
+    Holds the rows of one shard in memory. Raises UsageError for inputs that are not in a shard.
+    """
 
     def __init__(self, pattern: Path, kind: str, table_format: TableFormat, merge: bool) -> None:
         super().__init__(pattern.parent, kind, table_format, merge)
         self.pattern = pattern
 
-    def check(self, sources: Sequence[Source]) -> None:
-        others = [source.name for source in sources if source.member is None]
-        if others:
-            raise UsageError(
-                f"-o {self.pattern}: {len(others)} inputs are not in a shard, the first is {others[0]!r}",
-                "use one table for them, such as -o out.parquet",
-            )
-        super().check(sources)
-
     def path_of(self, source: Source) -> Path:
-        assert source.member is not None
+        if source.member is None:
+            raise UsageError(
+                f"-o {self.pattern}: {source.name!r} is not in a shard",
+                "use one table, such as -o out.parquet",
+            )
         return self.folder / self.pattern.name.replace(SHARD, source.member.shard)
 
     def finished(self, source: Source, rows: Sequence[Row]) -> None:
