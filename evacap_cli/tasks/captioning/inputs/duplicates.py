@@ -96,14 +96,18 @@ def _read(source: Source, whole: bool, progress: SimpleQueue[bytes | None]) -> N
     try:
         with open(source.path, "rb", buffering=0) as file:
             begin, size = source.member.position if source.member else 0, source.size or 0
-            edge = max(EDGE_BYTES, size - EDGE_BYTES)
-            parts = [(0, size)] if whole else [(0, min(size, EDGE_BYTES)), (edge, size)]
-            for start, end in parts:
-                file.seek(begin + start)
-                while start < end and (chunk := file.read(min(_CHUNK, end - start))):
-                    start += len(chunk)
+            file.seek(begin)
+            if whole:
+                while size > 0 and (chunk := file.read(min(_CHUNK, size))):
+                    size -= len(chunk)
                     digest.update(chunk)
                     progress.put(None)
+            else:
+                digest.update(file.read(min(EDGE_BYTES, size)))
+                progress.put(None)
+                edge = max(EDGE_BYTES, size - EDGE_BYTES)
+                file.seek(begin + edge)
+                digest.update(file.read(max(0, size - edge)))
             status = os.fstat(file.fileno())
     except OSError:
         pass
