@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from evacap_cli.errors import MediaError
 from evacap_cli.media.clock import Clock
+from evacap_cli.media.large_wav import large_wav
 from evacap_cli.media.limits import LONGEST as LONGEST
 from evacap_cli.media.limits import READ_ERRORS as READ_ERRORS
 from evacap_cli.media.survey import Survey, survey, use_only
@@ -166,22 +167,22 @@ def _survey(path: Path, track: str | None, state: tuple[int, ...]) -> Survey:
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
     """Opens a file with FFmpeg, but no other file that it refers to. Raises MediaError."""
-    try:
-        # the prefix prevents FFmpeg from reading a colon in the name as a protocol
-        container = av.open(f"file:{path}", metadata_errors="replace", options=_SAFELY)
-    except av.error.ArgumentError as error:  # FFmpeg's error for a format outside the list
-        raise MediaError(
-            "not a media file: a playlist, damaged, or an unsupported format",
-            "convert it to another format",
-        ) from error
-    except (*READ_ERRORS, UnicodeError) as error:
-        raise MediaError(
-            f"not a media file: {one_line(error)}", "check that it plays, or convert it again"
-        ) from error
-    try:
+    with ExitStack() as opened:
+        try:
+            source = opened.enter_context(large_wav(path))
+            # the prefix prevents FFmpeg from reading a colon in the name as a protocol
+            container = av.open(source or f"file:{path}", metadata_errors="replace", options=_SAFELY)
+        except av.error.ArgumentError as error:  # FFmpeg's error for a format outside the list
+            raise MediaError(
+                "not a media file: a playlist, damaged, or an unsupported format",
+                "convert it to another format",
+            ) from error
+        except (*READ_ERRORS, UnicodeError) as error:
+            raise MediaError(
+                f"not a media file: {one_line(error)}", "check that it plays, or convert it again"
+            ) from error
+        opened.callback(container.close)
         yield container
-    finally:
-        container.close()
 
 
 def check_readable(path: Path) -> None:
