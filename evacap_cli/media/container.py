@@ -171,7 +171,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         try:
             source = opened.enter_context(large_wav(path))
             # the prefix prevents FFmpeg from reading a colon in the name as a protocol
-            container = av.open(source or f"file:{path}", metadata_errors="replace", options=_SAFELY)
+            container = av.open(source or f"file:{path}", "r", metadata_errors="replace", options=_SAFELY)
         except av.error.ArgumentError as error:  # FFmpeg's error for a format outside the list
             raise MediaError(
                 "not a media file: a playlist, damaged, or an unsupported format",
