@@ -26,6 +26,7 @@ from ..tasks.noise import checkpoint, noise_store
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent to a process group")
 def test_synth(tmp_path: Path) -> None:
     videos = tmp_path / "world" / "videos"

@@ -140,6 +140,7 @@ def test_small_copies_are_put_in_the_page(evacap: Evacap, clip: Path, tmp_path: 
     assert not table.with_name("t_files").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [

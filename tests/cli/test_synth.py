@@ -45,6 +45,7 @@ def test_files(made: Path) -> None:
         assert (made / row["video"]).stat().st_size < 500_000
 
 
+@pytest.mark.slow
 def test_manifest_is_the_truth(made: Path) -> None:
     lines = (made / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     world = World(5)

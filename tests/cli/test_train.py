@@ -356,6 +356,7 @@ def test_settings_that_a_checkpoint_of_the_same_fusion_does_not_take_are_told(
     assert load_checkpoint(tmp_path / "other" / "last").model.config.decoder.feedforward == has
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part"),
     [

@@ -46,6 +46,7 @@ def test_killed_at_every_step_of_the_disk(tmp_path: Path) -> None:
         assert rest == ["index.parquet", "store.lock", "store.yaml"], folder.name
 
 
+@pytest.mark.slow
 def test_clips_that_harm_their_worker_cost_themselves_alone(tmp_path: Path) -> None:
     items = deeds(8, t1="kill", t3="hang", t5="eat", t6="die")
     report = write_store(
@@ -64,6 +65,7 @@ def test_clips_that_harm_their_worker_cost_themselves_alone(tmp_path: Path) -> N
         assert (store.fbank([i])[0] == sample_of(Toy(key)).fbank.astype("float16")).all()
 
 
+@pytest.mark.slow
 def test_a_rescue_makes_what_cost_a_worker(tmp_path: Path) -> None:
     items = deeds(3, t1="kill")
     report = write_store(tmp_path / "s", items, make, toys_file.SETTINGS, rescue=sample_of, workers=1)

@@ -38,6 +38,7 @@ def check(rows: Sequence[Row], paths: Sequence[Path]) -> None:
         assert not re.match(r"\w+(Error|Exception): ", row.why), f"nobody foresaw {row}"
 
 
+@pytest.mark.slow
 def test_damaged_files(tmp_path: Path, seeds: dict[str, bytes]) -> None:
     assert COUNT >= 400
     paths = list(fuzz(tmp_path, seeds, COUNT, seed=0))
@@ -130,6 +131,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path, seeds: dict[str, byt
     assert sum(data not in seeds.values() for data in made(3)) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only here is it known what a process holds")
 def test_a_small_file_of_a_gigantic_picture_takes_no_memory(tmp_path: Path) -> None:
     """1.9 GiB as it is decoded, and it is decoded twice."""

@@ -90,6 +90,7 @@ def test_rescue_that_dies_too() -> None:
     assert outcome.error.count("exit code 5") == 2
 
 
+@pytest.mark.slow
 def test_looks_ahead_so_far_and_no_further() -> None:
     taken = 0
 

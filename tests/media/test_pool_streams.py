@@ -82,6 +82,7 @@ def test_a_rescue_that_dies_too() -> None:
     assert outcomes == [(1, None, False), (None, f"{died}; then: {died}", True)]
 
 
+@pytest.mark.slow
 def test_time_is_counted_for_each_value() -> None:
     slow = partial(time.sleep, 0.7)  # gives None, a sign of life and no value
     items = [[slow, 1, slow, 2, slow, slow, slow, 3], [4, partial(time.sleep, 60), 5], [6]]

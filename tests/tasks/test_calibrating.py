@@ -296,6 +296,7 @@ def test_one_file(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     assert "use the suffix .safetensors" in result.stderr
 
 
+@pytest.mark.slow
 def test_unwritable_output_is_reported_first(
     evacap: Evacap, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

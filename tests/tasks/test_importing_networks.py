@@ -234,6 +234,7 @@ def test_without_out_it_says_whether_a_file_fits(evacap: Evacap, tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_misfits_are_reported_at_once(kind: str, model: CaptionModel, tmp_path: Path) -> None:
     state = tensorflow() if kind == "yamnet" else wheel(eye().state_dict())

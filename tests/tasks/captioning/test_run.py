@@ -226,6 +226,7 @@ def harmful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc is needed to measure memory")
 def test_workers_that_die_hang_or_grow_cost_their_clip_alone(
     captioner: Captioner, harmful: Path, tmp_path: Path

@@ -42,6 +42,7 @@ def evaluated(steps: Path, key: str, seed: int, cider: float, drawn: np.ndarray)
     np.savez(folder / "draws.npz", names=np.array(["CIDEr"]), values=drawn[None])
 
 
+@pytest.mark.slow
 def test_changes_are_paired_over_clips_and_seeds(tmp_path: Path) -> None:
     """All systems share the noise of the clips and of the seeds, so a small change is sure."""
     noise = np.random.default_rng(0).normal(0, 0.2, DRAWS)

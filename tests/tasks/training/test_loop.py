@@ -166,6 +166,7 @@ def test_compiled_blocks_learn_the_same(tokenizer: Tokenizer, tmp_path: Path) ->
     assert logs[1] == pytest.approx(logs[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_what_is_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Against the mean written out: e = d e + (1 - d) w, beginning with the first step's weights."""
     decay, seen = 0.8, []
@@ -180,6 +181,7 @@ def test_averaged_weights_are_what_is_kept(tokenizer: Tokenizer, tmp_path: Path)
     assert not torch.equal(kept, seen[-1])
 
 
+@pytest.mark.slow
 def test_a_step_that_is_no_number_is_skipped_and_logged(tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = small_model(tokenizer)
     fit(model, tokenizer, Colours(40, broken=[7]), SETTINGS, tmp_path)

@@ -320,6 +320,7 @@ def run_without(module: str, *inputs: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *inputs], capture_output=True, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_a_clear_message() -> None:
     for module, url in (
         ("fsspec", "https://h/a.mp4"),

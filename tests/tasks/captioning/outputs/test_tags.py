@@ -200,6 +200,7 @@ def test_rows_have_what_the_model_heard_and_saw(captioner: Captioner, films: Pat
     assert (failed.status, failed.heard, failed.seen) == ("failed", (), ())
 
 
+@pytest.mark.slow
 def test_a_segment_has_times_of_its_own(captioner: Captioner, films: Path) -> None:
     options = CaptionOptions(workers=0, max_words=1, segment=5.0)
     ((_, rows),) = captioner.rows(find_sources([films / "sound.wav"]), options)
