@@ -223,8 +223,8 @@ def compare_captions(
     columns = [NUMBERS[name] for name in survey.values]
     numbers = [Column("different words", 2, "largest share of words that only one of two captions has")]
     numbers += [
-        Column(f"{column.name} ({title})", column.digits, column.help)
-        for title in titles
+        Column(f"{column.name} ({title})", column.digits, column.help if i == 0 else "", i, column.name)
+        for i, title in enumerate(titles)
         for column in columns
     ]
 

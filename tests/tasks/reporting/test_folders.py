@@ -211,7 +211,11 @@ def test_two_tables_side_by_side(tmp_path: Path) -> None:
         write_csv(tmp_path / f"{name}.csv", [{"video": "v.mp4", "caption": caption, "score": "-0.5"}])
     out = tmp_path / "page.html"
     report_results([tmp_path / "a.csv", tmp_path / "b.csv"], out, PictureOptions(make=False))
-    assert '["a dog","a cat"],[0.666667,-0.5,-0.5]' in out.read_text("utf-8")
+    page = out.read_text("utf-8")
+    assert '["a dog","a cat"],[0.666667,-0.5,-0.5]' in page
+    assert (
+        f'"name":"score ({tmp_path}/b.csv)","digits":3,"caption":1,"label":"score"' in page
+    )  # beside its caption
 
 
 def test_what_cannot_be_compared_or_read_is_refused(tmp_path: Path) -> None:
