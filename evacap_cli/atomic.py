@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY, OLD = ".tmp", ".old"
+_unfinished: set[Path] = set()  # temporary files of `written_whole` at present
 
 
 def make_whole(temporary: Path, path: Path) -> None:
@@ -32,6 +33,7 @@ def written_whole(path: Path, sync: bool = True, temporary: Path | None = None) 
     path to yield, by default `path` with the suffix `TEMPORARY`.
     """
     temporary = temporary or path.with_name(path.name + TEMPORARY)
+    _unfinished.add(temporary)
     try:
         yield temporary
         if sync:
@@ -42,6 +44,15 @@ def written_whole(path: Path, sync: bool = True, temporary: Path | None = None) 
         with suppress(OSError):
             temporary.unlink()
         raise
+    finally:
+        _unfinished.discard(temporary)
+
+
+def delete_unfinished() -> None:
+    """Deletes the temporary files of `written_whole`: for the exit of a process whose threads still write."""
+    for temporary in tuple(_unfinished):
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager

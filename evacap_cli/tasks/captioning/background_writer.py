@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+
+from evacap_cli.atomic import delete_unfinished
 
 QUEUE_SIZE = 32  # waiting jobs
 POLL_SECONDS = 0.2  # seconds between checks whether the thread still runs
@@ -41,6 +44,8 @@ class BackgroundWriter:
             self._until = time.monotonic() + INTERRUPT_SECONDS
         self._put(None)
         self._thread.join(None if self._until is None else INTERRUPT_SECONDS)
+        if self._thread.is_alive():  # the process ends while a job writes
+            atexit.register(delete_unfinished)
         if kind is None:
             self._raise()
 
