@@ -37,7 +37,7 @@ def read_frames(
         raise ValueError(f"no such reader: {', '.join(sorted(unknown))}; there are {', '.join(READERS)}")
     order = sorted(range(len(times)), key=lambda i: times[i])
     rising = [float(times[i]) for i in order]
-    said = []
+    errors = []
     with open_media(path, track) as media:
         if media.video is None:
             raise MediaError("no picture")
@@ -52,13 +52,13 @@ def read_frames(
                 try:
                     count, frame = next(frames)
                 except Exception as error:  # decord's own errors have no common base
-                    said.append(f"{reader}: {one_line(error)}")
+                    errors.append(f"{reader}: {one_line(error)}")
                     break
                 shown += [frame if transform is None else transform(frame)] * count
             else:
                 by_time = dict(zip(order, shown, strict=True))
                 return [by_time[i] for i in range(len(times))]
-    raise MediaError("the picture cannot be decoded: " + "; ".join(said), "convert it again")
+    raise MediaError("the picture cannot be decoded: " + "; ".join(errors), "convert it again")
 
 
 def _cursor(media: Media) -> Cursor | RuntimeError:
@@ -103,8 +103,8 @@ def _trust_decord(media: Media, cursor: Cursor | RuntimeError) -> float:
         raise RuntimeError("not used, the file has several picture tracks")
     if media.clock.restarts:
         raise RuntimeError("not used, the timestamps of the file restart")
-    said = media.container.duration or 0  # decord relies on it, right or wrong
-    if not 0 < said / 1e6 <= LONGEST_FOR_DECORD:
+    stated = media.container.duration or 0  # decord relies on it, even if it is wrong
+    if not 0 < stated / 1e6 <= LONGEST_FOR_DECORD:
         raise RuntimeError("not used, the length of the file is unknown or large")
     if stream.frames > MAX_DECORD_FRAMES:
         raise RuntimeError(f"not used, the file claims {stream.frames} frames")

@@ -59,16 +59,16 @@ def survey(container: InputContainer, track: str | None, reopen: Open) -> Survey
     starts = {stream.index: start for stream in streams if (start := _start(stream)) is not None}
     notes = [chosen.note]
 
-    said = _header_end(container)
+    stated = _header_end(container)
     clock = simple_clock(
         {stream.index: starts.get(stream.index, 0.0) for stream in streams} if starts else {}
     )
     near = max(starts.values(), default=0.0) - min(starts.values(), default=0.0) <= APART
-    believed = said is not None and near and _is_exact(container, audio)
+    believed = stated is not None and near and _is_exact(container, audio)
     complete = believed and _kind(container) not in JOINED
-    if complete and said is not None and streams and _reaches_end(container, streams[0], said):
+    if complete and stated is not None and streams and _reaches_end(container, streams[0], stated):
         zero = min(starts.values(), default=0.0)
-        seconds: float | None = said - (container.start_time or 0) / 1e6
+        seconds: float | None = stated - (container.start_time or 0) / 1e6
         heard = seconds if audio is None or (end := _track_end(audio)) is None else end - zero
     else:
         timeline = Timeline(starts)
@@ -77,8 +77,8 @@ def survey(container: InputContainer, track: str | None, reopen: Open) -> Survey
         clock, ends = timeline.clock(), timeline.ends()
         seconds = min(max(ends.values(), default=0.0), LONGEST) or None
         heard = None if audio is None or audio.index not in ends else min(ends[audio.index], LONGEST)
-        if believed and said is not None:
-            notes.append(_cut(seconds or 0.0, said - (container.start_time or 0) / 1e6))
+        if believed and stated is not None:
+            notes.append(_cut(seconds or 0.0, stated - (container.start_time or 0) / 1e6))
         if clock.restarts and container.size - timeline.reached > UNREAD * container.size:
             notes.append(
                 f"joined: {timeline.reached / container.size:.0%} of its bytes are read, as in players"
@@ -181,5 +181,5 @@ def use_only(container: InputContainer, *indices: int) -> None:
             stream.discard = Discard.all
 
 
-def _cut(seconds: float, said: float) -> str:
-    return f"cut: {seconds:.1f} of {said:.1f} s are there" if said - seconds > ENDING else ""
+def _cut(seconds: float, stated: float) -> str:
+    return f"cut: {seconds:.1f} of {stated:.1f} s are there" if stated - seconds > ENDING else ""

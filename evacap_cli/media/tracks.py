@@ -85,12 +85,12 @@ def choose_audio(container: InputContainer, track: str | None, reopen: Open) -> 
     if len(streams) < 2:
         return Heard(order[0].index if order else None)
     chosen, passed = _with_sound(order, reopen) if len(order) > 1 else (order[0], {})
-    said = "; ".join(
+    described = "; ".join(
         f"{streams.index(stream) + 1} {why}" for stream, why in passed.items() if stream is not chosen
     )
     number = streams.index(chosen) + 1
     note = f"audio track {number} of {len(streams)}{_described(chosen)}"
-    return Heard(chosen.index, f"{note}; {said}" if said else note)
+    return Heard(chosen.index, f"{note}; {described}" if described else note)
 
 
 def _with_sound(order: Sequence[AudioStream], reopen: Open) -> tuple[AudioStream, dict[AudioStream, str]]:
@@ -153,8 +153,8 @@ def _is_meant(stream: Stream, number: int, track: str) -> bool:
 
 
 def _language(stream: Stream) -> str:
-    said = stream.metadata.get("language", "")
-    return said if said.isascii() and said.isprintable() and said != "und" else ""
+    language = stream.metadata.get("language", "")
+    return language if language.isascii() and language.isprintable() and language != "und" else ""
 
 
 def _listed(streams: Sequence[AudioStream]) -> str:
@@ -172,5 +172,5 @@ def _described(stream: AudioStream) -> str:
         "default" if stream.disposition & Disposition.default else "",
         "commentary" if stream.disposition & Disposition.comment else "",
     )
-    said = ", ".join(filter(None, parts))
-    return f" ({said})" if said else ""
+    described = ", ".join(filter(None, parts))
+    return f" ({described})" if described else ""
