@@ -77,7 +77,7 @@ class BatchCaptioner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(clips) == 1:
-            return [f"the model ran out of memory on it alone: {cause}"]
+            return [f"the model ran out of memory on this clip: {cause}"]
         self.size = len(clips) // 2
         self.log(f"{self.device}: out of memory with batch size {len(clips)}; continuing with {self.size}")
         return self.caption(clips)

@@ -245,7 +245,7 @@ def test_out_of_memory_with_one_clip_fails_that_clip(
     rows = captioner.caption([folder], batch_size=4)
     assert len(rows) == 10
     assert {row.status for row in rows} == {"failed"}
-    assert "out of memory on it alone" in rows[0].error
+    assert "out of memory on this clip" in rows[0].error
 
 
 @pytest.mark.slow
