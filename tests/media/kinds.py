@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -70,6 +70,10 @@ SOUNDS: dict[str, Make] = {
     "amr": raw("amr", "libopencore_amrnb", 8000, layout="mono"),
     "amr-joined": joint("amr", "libopencore_amrnb", 8000, layout="mono"),
     "ac3-joined": joint("ac3", "ac3"),
+    "eac3-joined": joint("eac3", "eac3"),
+    "mp2-joined": joint("mp2", "mp2"),
+    "nut-joined": joint("nut", "mp2"),
+    "mov-adpcm": raw("mov", "adpcm_ima_qt"),
     "mka-joined": joint("mka", "flac"),
     "ts-sound": joint("ts", "aac"),
     "adpcm_ms": riff("adpcm_ms", 1.0),
@@ -167,6 +171,36 @@ def edited(suffix: str) -> Make:
     return make
 
 
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, content) of the boxes of an MP4 file with 32-bit sizes."""
+    at = 0
+    while at < len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        yield name, data[at + 8 : at + size]
+        at += size
+
+
+def in_64_bits(folder: Path) -> Path:
+    """As FFmpeg writes an MP4 over 4 GiB: a `mdat` with a 64-bit size, and offsets in `co64`."""
+
+    def rebuilt(data: bytes) -> bytes:
+        out = b""
+        for name, content in boxes(data):
+            if name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+                content = rebuilt(content)
+            elif name == b"stco":
+                count = len(content) // 4 - 2
+                places = (place + 8 for place in struct.unpack_from(f">{count}I", content, 8))
+                name, content = b"co64", content[:8] + struct.pack(f">{count}Q", *places)
+            large = struct.pack(">I4sQ", 1, name, len(content) + 16)
+            out += (large if name == b"mdat" else struct.pack(">I4s", len(content) + 8, name)) + content
+        return out
+
+    path = part(folder / "a.mp4", 0, SOUND, "libx264", "aac", 48_000, loud=LOUDEST)
+    path.write_bytes(rebuilt(path.read_bytes()))
+    return path
+
+
 UNEVEN = [0, 1, 1.01, 1.5, 2, 3, 4, 5, 5.001, 6, 7, 8, 8.9]  # seconds, of the frames of a recorded screen
 INTERLACED = {"flags": "+ildct+ilme"}
 WRAP = 2**33 / 90_000  # seconds after which the stamps of MPEG start again
@@ -175,6 +209,12 @@ FILMS: dict[str, Make] = {
     "ts-joined-thrice": films("ts", "mpeg2video", "mp2", 2, 3, 4),
     "mpg-joined": films("mpg", "mpeg2video", "mp2", 4, 5),
     "mpg-joined-thrice": films("mpg", "mpeg2video", "mp2", 2, 3, 4),
+    "ts-h264-joined": films("ts", "libx264", "aac", 4, 5),
+    "m2ts-joined": films("m2ts", "libx264", "ac3", 4, 5),
+    "vob-joined": films("vob", "mpeg2video", "ac3", 4, 5),
+    "webm-joined": films("webm", "libvpx-vp9", "libopus", 4, 5),
+    "mp4-64-bits": in_64_bits,
+    "mxf": film("mxf", "mpeg2video", "pcm_s16le", fps=25),
     "mkv-joined": films("mkv", "mpeg4", "flac", 4, 5),
     "avi-joined": films("avi", "mpeg4", "libmp3lame", 4, 5),
     "ts-wraps": film("ts", "mpeg2video", "mp2", options={"output_ts_offset": f"{WRAP - 4:.3f}"}),
