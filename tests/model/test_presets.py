@@ -271,7 +271,7 @@ def test_every_problem_is_reported_at_once() -> None:
         ({"encoder": {"frames": True}}, r"encoder\.frames"),
         ({"encoder": {"mlp_ratio": [4]}}, "mlp_ratio"),
         ({"encoder": {"frames": 5, "picture_tokens": "tubelet"}}, "in pairs"),
-        ({"encoder": {"stem": "conv", "picture_tokens": "tubelet"}}, "single frames"),
+        ({"encoder": {"stem": "conv", "picture_tokens": "tubelet"}}, "needs picture_tokens .frame."),
         ({"encoder": {"stem": "conv", "audio_patch": [32, 4]}}, "patch sides"),
         ({"encoder": "big"}, "encoder: 'big' is not a section"),
         ({"decoder": [1]}, r"decoder: \[1\] is not a section"),
