@@ -121,10 +121,15 @@ def read_references(store: Store) -> list[list[str]]:
 
 
 def read_captions(path: Path, store: Store, references: Sequence[Sequence[str]]) -> list[str]:
-    """The captions of another system for the clips of a store, in their order. Raises UsageError if a clip has none."""
-    clips = References(
-        store.folder, [Named((key,)) for key in store.keys], [list(texts) for texts in references]
-    )
+    """The captions of another system for the clips of a store, in their order.
+
+    A clip has the name of its key and that of its file in the manifest. Raises UsageError if a clip has no caption.
+    """
+    names = []
+    for i, key in enumerate(store.keys):
+        source, start, end = store.source(i)
+        names.append(Named((key, source), start, end) if source else Named((key,)))
+    clips = References(store.folder, names, [list(texts) for texts in references])
     pairs = pair(read_candidates(path), path, clips)
     if missing := [*pairs.missing, *pairs.failed]:
         raise UsageError(

@@ -112,6 +112,11 @@ def test_evaluate_takes_captions_of_other_systems(evacap: Evacap, world: Path, t
     assert evacap("report", tmp_path / "both").exit_code == 0
     alone = evacap("evaluate", "--captions", theirs, *data, "--json")
     assert json.loads(alone.stdout)["models"][0]["metrics"] == first["metrics"]
+    store = Store(world / "store")
+    named = [{"video": store.source(i)[0], "caption": captions[key]} for i, key in enumerate(store.keys)]
+    theirs.write_text(json.dumps(named))
+    by_file = evacap("evaluate", "--captions", theirs, *data, "--json")
+    assert json.loads(by_file.stdout)["models"][0]["metrics"] == first["metrics"]
     captions.popitem()
     theirs.write_text(json.dumps(captions))
     result = evacap("evaluate", "--captions", theirs, *data)
