@@ -260,7 +260,7 @@ def test_all_of_it_from_nothing_to_the_tables_and_again(tmp_path: Path) -> None:
     assert all(f"| {arm} |" in tables for arm in ARMS)
     assert (tmp_path / "out" / "mismatch.png").read_bytes().startswith(b"\x89PNG")
 
-    for path in (work / "numbers" / "test").glob("*.json"):
+    for path in (work / "said" / "test").glob("*.json"):
         if not path.stem.startswith(("audio-only", "cross-attention")):
             path.unlink()
     script("report.py", "--seeds", 0, "-o", tmp_path / "few")
