@@ -217,8 +217,11 @@ class CaptionModel(nn.Module):
         return shown if frame_mask is None else shown & frame_mask.to(shown.device)
 
     def _record(self, name: str, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """`encode(x)`, from a recording where there is one."""
-        if self.recordings is None or torch.is_grad_enabled():
+        """`encode(x)`, from a recording where there is one.
+
+        Only in inference mode: its tensors, which a recording keeps, must not be written outside it.
+        """
+        if self.recordings is None or not torch.is_inference_mode_enabled():
             return encode(x)
         return self.recordings.encode(name, encode, x)
 

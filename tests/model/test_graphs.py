@@ -159,6 +159,22 @@ def test_training_and_searches_without_a_cache_are_not_recorded() -> None:
     assert recorder.made == 0
 
 
+def test_recordings_of_inference_mode_do_not_disturb_other_modes() -> None:
+    """Tensors of inference mode cannot be written outside it."""
+    model, recorder = random_model("gate", 1), Recorder()
+    model.recordings = Recordings(recorder)
+    fbank, pixels = random_clips(3, 0)
+    with torch.inference_mode():
+        for _ in range(3):
+            model.encode_audio(fbank), model.encode_picture(pixels)
+    assert recorder.made == 2
+    with torch.no_grad():
+        audio, picture = model.encode_audio(fbank), model.encode_picture(pixels)
+    with torch.inference_mode():
+        assert torch.equal(audio, model.encode_audio(fbank))
+        assert torch.equal(picture, model.encode_picture(pixels))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["entropy-gate", "adaptive"])
 def test_python_reads_no_value_in_a_step(fusion: str) -> None:
