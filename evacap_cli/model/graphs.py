@@ -20,7 +20,7 @@ from evacap_cli.model.lexicon import Rules
 
 CHECK_EVERY = 4
 """Words between two checks whether all clips are done. Each check waits for the device; extra words change nothing."""
-MAX_RECORDINGS = 8
+MAX_RECORDINGS = 16
 """Maximum number of recordings per model. Each holds the memory of its inputs, results and intermediate values."""
 MAX_IMAGES = 32
 """Maximum number of images or sounds in a recorded pass of an encoder. Larger batches keep the device busy anyway."""
