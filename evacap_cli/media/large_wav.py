@@ -76,7 +76,7 @@ def _find_data(file: BinaryIO) -> _Data | None:
         name, stated = struct.unpack("<4sI", head)
         start = file.tell()
         if name == b"data":
-            if not stated or stated == MODULUS - 1:
+            if not stated or stated == MODULUS - 1 or start + stated >= size:
                 return None  # FFmpeg reads to the end of the file
             end = start + stated + (size - start - stated) // MODULUS * MODULUS
             file.seek(end + end % 2)

@@ -79,3 +79,15 @@ def test_what_follows_the_samples_is_not_heard(tmp_path: Path) -> None:
         file.write(behind)
     assert survey_file(path).seconds == pytest.approx(size / (4 * RATE), abs=0.01)
     assert not read_audio(path, size / (4 * RATE) - 1).any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files with holes")
+def test_a_large_wav_that_was_cut_is_read_to_its_end(tmp_path: Path) -> None:
+    """Less is there than the header states, though more than 2 GiB."""
+    head, size = wav(3 * 2**30), 5 * 2**29
+    path = tmp_path / "a.wav"
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + size)
+    assert survey_file(path).seconds == pytest.approx(size / (4 * RATE), abs=0.1)
+    assert len(read_audio(path, size / (4 * RATE) - 1)) == pytest.approx(16_000, abs=1600)
