@@ -43,7 +43,7 @@ def media_column(path: str) -> MediaColumn | None:
     Hugging Face datasets have. Raises MediaError if the file cannot be read."""
     import pyarrow as pa
 
-    with shard_errors(), _opened(path) as file:
+    with shard_errors(), _Opened(path) as file:
         schema = file.schema_arrow
 
     def is_bytes(kind: Any) -> bool:
@@ -68,7 +68,7 @@ def list_parquet(
 ) -> Iterator[ParquetRow]:
     """Yields the clips of a Parquet file. wanted: which other columns to read. A key is the first of `key`, `id`,
     `file_name`, ... that there is, or the number of the row. Raises MediaError if the file cannot be read."""
-    with shard_errors(), _opened(path) as file:
+    with shard_errors(), _Opened(path) as file:
         names = {field.name.strip().lower(): field.name for field in file.schema_arrow}
         key = next((names[name] for name in _KEYS if name in names and names[name] != column.name), None)
         others = [name for name in names.values() if wanted is not None and wanted(name)]
@@ -118,9 +118,6 @@ class _Opened:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
-
-
-_opened = _Opened
 
 
 class _ColumnReader:
