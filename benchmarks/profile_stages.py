@@ -30,7 +30,7 @@ from evacap_cli.tasks.speed import (
     wait_for,
 )
 
-MOST = 6  # operations listed per stage
+MAX_OPERATIONS = 6  # operations listed per stage
 
 
 def operations(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
@@ -46,7 +46,7 @@ def operations(run: Callable[[], Any], device: torch.device) -> dict[str, float]
 
     events = sorted(found.key_averages(), key=own, reverse=True)
     total = sum(map(own, events))
-    return {event.key: round(own(event) / total, 3) for event in events[:MOST]}
+    return {event.key: round(own(event) / total, 3) for event in events[:MAX_OPERATIONS]}
 
 
 def stage_operations(

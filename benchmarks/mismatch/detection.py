@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scores import DRAWS, MIDDLE, Captions, Scored
+from scores import DRAWS, QUANTILES, Captions, Scored
 
 from evacap_cli.data.store import Store
 from evacap_cli.world import World
@@ -40,7 +40,7 @@ def auroc(scored: Scored, arm: str, read: Number, own: np.ndarray, against: str,
     for _ in range(DRAWS // 4):  # the matrices are large
         a, b = (rng.multinomial(k, np.full(k, 1 / k)).astype(np.float32) / k for k in (n, m))
         drawn.append(np.mean([a @ matrices[s] @ b for s in rng.integers(len(matrices), size=len(matrices))]))
-    low_end, high_end = np.quantile(drawn, MIDDLE)
+    low_end, high_end = np.quantile(drawn, QUANTILES)
     return float(np.mean([x.mean() for x in matrices])), float(low_end), float(high_end)
 
 

@@ -21,7 +21,7 @@ from evacap_cli.world import World
 
 QUICK = ("BLEU_1", "BLEU_4", "ROUGE_L", "CIDEr")
 ALL = ("BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE", "SPIDEr")
-DRAWS, MIDDLE = 1000, (0.025, 0.975)
+DRAWS, QUANTILES = 1000, (0.025, 0.975)
 Captions = dict[str, dict[str, list]]
 """Captions and scores by condition, see `measure.py`."""
 
@@ -66,7 +66,7 @@ class Scored:
             draw(rng.multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(np.float64)),
             rng.integers(S, size=(DRAWS, S)),
         )
-        low, high = np.quantile(drawn, MIDDLE)
+        low, high = np.quantile(drawn, QUANTILES)
         return float(whole), float(low), float(high)
 
 

@@ -12,7 +12,7 @@ from evacap_cli.cli.evaluate import JavaProgram, stages
 from evacap_cli.cli.progress import ProgressBar
 from evacap_cli.errors import UsageError
 
-BEGIN = "Initial weights"
+INITIAL = "Initial weights"
 
 
 def reproduce(
@@ -51,17 +51,17 @@ def reproduce(
     ] = False,
     init_encoder: Annotated[
         list[Path] | None,
-        typer.Option(help="Published weights of the encoder (CAV-MAE).", rich_help_panel=BEGIN),
+        typer.Option(help="Published weights of the encoder (CAV-MAE).", rich_help_panel=INITIAL),
     ] = None,
     init_decoder: Annotated[
-        Path | None, typer.Option(help="Published weights of the decoder (GIT).", rich_help_panel=BEGIN)
+        Path | None, typer.Option(help="Published weights of the decoder (GIT).", rich_help_panel=INITIAL)
     ] = None,
     vocab: Annotated[
         Path | None,
         typer.Option(
             help="File vocab.txt of bert-base-uncased.",
             show_default="the file from evacap weights fetch-vocab",
-            rich_help_panel=BEGIN,
+            rich_help_panel=INITIAL,
         ),
     ] = None,
     processes: Annotated[

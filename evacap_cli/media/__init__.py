@@ -1,6 +1,6 @@
 """Decodes media files to waveforms and frames: PyAV for sound; decord, then PyAV, for pictures."""
 
-from evacap_cli.media.audio import PADDING, SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
+from evacap_cli.media.audio import MAX_PADDING, SAMPLE_RATE, WINDOW_MODES, SoundPass, find_window, read_audio
 from evacap_cli.media.container import Media, NoAudioError, open_media, open_media_twice, survey_file
 from evacap_cli.media.frame_stream import follow_frames
 from evacap_cli.media.frames import READERS, read_frames
@@ -19,8 +19,8 @@ from evacap_cli.media.worker import start_ahead
 
 __all__ = [
     "AUDIO_SUFFIXES",
+    "MAX_PADDING",
     "MEDIA_SUFFIXES",
-    "PADDING",
     "READERS",
     "SAMPLE_RATE",
     "TRACKS",

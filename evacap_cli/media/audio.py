@@ -16,7 +16,7 @@ from av.frame import Frame
 
 from evacap_cli.errors import MediaError
 from evacap_cli.media.container import (
-    LONGEST,
+    MAX_TIME,
     READ_ERRORS,
     Media,
     NoAudioError,
@@ -28,20 +28,20 @@ from evacap_cli.media.mixing import channels_of, find_weights, loudness, mix
 
 SAMPLE_RATE = 16_000  # Hz
 WINDOW_MODES = ("loudest", "start", "middle")
-STEP = 0.1  # seconds: resolution of the energy in `find_window`
+ENERGY_STEP = 0.1  # seconds: resolution of the energy in `find_window`
 PREROLL = (
     0.5  # seconds decoded before the requested start: codecs with overlap need a pre-roll (Opus: 0.08 s)
 )
-JUMP = 0.05  # seconds: a larger timestamp difference counts as a gap (Matroska rounds to 0.001)
-PADDING = (
+MIN_GAP = 0.05  # seconds: a larger timestamp difference counts as a gap (Matroska rounds to 0.001)
+MAX_PADDING = (
     0.1  # seconds: the decoded sound of some codecs exceeds the stated length by this much empty padding
 )
-STRIDE = 0.5  # seconds of sound processed at once
-TOGETHER = 60.0  # seconds of sound that share one set of mixing weights ...
+BLOCK_SECONDS = 0.5  # seconds of sound processed at once
+MIXING_SECONDS = 60.0  # seconds of sound that share one set of mixing weights ...
 MAX_HELD_SAMPLES = 1 << 26  # ... up to this many samples: 256 MiB
 LONGEST_GAP = 60.0  # seconds: longest accepted gap if the file does not state its length
-RATES = range(100, 1_000_001)  # Hz; other rates are not plausible and would need unbounded memory
-SEARCHED = (
+PLAUSIBLE_RATES = range(100, 1_000_001)  # Hz; other rates are not plausible and would need unbounded memory
+MAX_SEARCHED_SAMPLES = (
     6 * 3600 * 48_000
 )  # samples that `find_window` searches at most: a small file can hold days of silence
 
@@ -128,7 +128,7 @@ def _waveform(blocks: Iterable[Block], start: float, end: float | None) -> np.nd
 
 def _mixed(blocks: Iterable[Block], start: float, end: float | None) -> Iterator[Block]:
     """Mixes each block down to one channel, (S, 1). Blocks with the same number of channels share the weights of the
-    sound from `start` to `end`, or of each `TOGETHER` seconds of it. Holds at most `MAX_HELD_SAMPLES` samples.
+    sound from `start` to `end`, or of each `MIXING_SECONDS` seconds of it. Holds at most `MAX_HELD_SAMPLES` samples.
     """
     held: list[Block] = []
     limit, size = math.inf if end is None else end, 0
@@ -144,7 +144,7 @@ def _mixed(blocks: Iterable[Block], start: float, end: float | None) -> Iterator
         held.clear()
 
     for block in blocks:
-        full = size > MAX_HELD_SAMPLES or (held and block.time >= held[0].time + TOGETHER)
+        full = size > MAX_HELD_SAMPLES or (held and block.time >= held[0].time + MIXING_SECONDS)
         if full or (held and _end(held[-1]) < start - PREROLL):
             yield from mixed()
             size = 0
@@ -187,29 +187,29 @@ def find_window(
         return start, start + seconds
     with open_media(path, track) as media:
         energy, end = _energies(_blocks(media, 0.0, None))
-    if end is not None and abs(end - total) > PADDING:
+    if end is not None and abs(end - total) > MAX_PADDING:
         total = end
     sums = np.concatenate([[0.0], np.cumsum(energy)])
-    width = min(max(1, round(seconds / STEP)), len(energy))
+    width = min(max(1, round(seconds / ENERGY_STEP)), len(energy))
     loudness = sums[width:] - sums[:-width]
     # equal up to rounding of the sums: take the first
     best = int(np.argmax(loudness >= loudness.max() * (1 - 1e-9)))
-    start = max(0.0, min(round(best * STEP, 3), total - seconds))
+    start = max(0.0, min(round(best * ENERGY_STEP, 3), total - seconds))
     return start, min(start + seconds, total)
 
 
 def _energies(blocks: Iterable[Block]) -> tuple[np.ndarray, float | None]:
-    """Returns the energy in each STEP, (ceil(end / STEP),) float64, independent of the sample rate; and the end of the
-    sound in seconds, or None if it was not reached.
+    """Returns the energy in each ENERGY_STEP, (ceil(end / ENERGY_STEP),) float64, independent of the sample rate; and
+    the end of the sound in seconds, or None if it was not reached.
     """
     energy = np.zeros(1024)
     used, seen, end = 1, 0, 0.0
     for block in blocks:
         seen += len(block.samples)
-        if seen > SEARCHED:
+        if seen > MAX_SEARCHED_SAMPLES:
             return energy[:used], None
         end = _end(block)
-        bins = ((block.time + np.arange(len(block.samples)) / block.rate) / STEP).astype(np.int64)
+        bins = ((block.time + np.arange(len(block.samples)) / block.rate) / ENERGY_STEP).astype(np.int64)
         first, last = max(0, int(bins[0])), int(bins[-1])
         if last < 0:
             continue
@@ -296,10 +296,10 @@ def _placed(frames: Iterable[tuple[float | None, np.ndarray, int]], seconds: flo
     shift = 0.0  # correction of the times since the last rejected jump
     for stamp, samples, rate in frames:
         time = expected if stamp is None else stamp + shift
-        if time is None or (expected is None and abs(time) > LONGEST):
+        if time is None or (expected is None and abs(time) > MAX_TIME):
             shift -= time or 0.0
             time = 0.0
-        follows = expected is not None and abs(time - expected) <= JUMP
+        follows = expected is not None and abs(time - expected) <= MIN_GAP
         if expected is not None and not follows:
             limit = seconds + 1.0 if seconds is not None else expected + LONGEST_GAP
             if not expected < time < limit:
@@ -307,14 +307,14 @@ def _placed(frames: Iterable[tuple[float | None, np.ndarray, int]], seconds: flo
                 follows = True
         if follows and expected is not None:
             time = expected
-        if time >= LONGEST:
+        if time >= MAX_TIME:
             return
         yield Block(time, samples, rate, follows)
         expected = time + len(samples) / rate
 
 
 def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Merges blocks to about `STRIDE` seconds and replaces NaN by silence."""
+    """Merges blocks to about `BLOCK_SECONDS` seconds and replaces NaN by silence."""
     held: list[Block] = []
     length = 0
     for block in blocks:
@@ -322,7 +322,7 @@ def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
             not block.follows
             or block.rate != held[0].rate
             or block.samples.shape[1] != held[0].samples.shape[1]
-            or length >= STRIDE * block.rate
+            or length >= BLOCK_SECONDS * block.rate
         ):
             yield _join(held)
             held, length = [], 0
@@ -364,7 +364,7 @@ def _decoded(media: Media) -> Iterator[tuple[float | None, np.ndarray, int]]:
 
 def _sound(frame: AudioFrame) -> tuple[float | None, np.ndarray, int]:
     """(seconds on the container's clock or None, (S, C) float32, rate). ValueError for implausible rates."""
-    if frame.samples and frame.sample_rate not in RATES:
+    if frame.samples and frame.sample_rate not in PLAUSIBLE_RATES:
         raise ValueError(f"it claims {frame.sample_rate} samples a second")
     time = frame.pts * float(frame.time_base) if frame.pts is not None and frame.time_base else None
     return time, channels_of(frame) if frame.samples else np.zeros((0, 1), np.float32), frame.sample_rate

@@ -2,7 +2,7 @@
 
 In concatenated files (MPEG-TS, MPEG-PS, Ogg, Matroska), timestamps restart at each joint. The clock continues: each
 piece starts at the end of the previous one and keeps the offset between its sound and picture. Gaps are kept: of any
-length in a single track, up to `AHEAD` in all tracks at once. Tracks with unrelated clocks (sound in time of day,
+length in a single track, up to `MAX_GAP` in all tracks at once. Tracks with unrelated clocks (sound in time of day,
 pictures from 0) start together.
 """
 
@@ -20,13 +20,15 @@ from av.stream import Stream
 
 from evacap_cli.media.limits import READ_ERRORS
 
-BACK = 0.5  # seconds by which a packet may precede earlier packets: they are stored out of order
-AHEAD = 60.0  # seconds without packets that still count as a gap, not as another clock
-APART = 60.0  # seconds between the starts of two tracks of one clock; if further apart, they must overlap
-GOES_ON = (
+MAX_REORDERING = 0.5  # seconds by which a packet may precede earlier packets: they are stored out of order
+MAX_GAP = 60.0  # seconds without packets that still count as a gap, not as another clock
+MAX_START_DIFFERENCE = (
+    60.0  # seconds between the starts of two tracks of one clock; if further apart, they must overlap
+)
+MAX_CONTINUATION = (
     3.0  # seconds: if another track continues longer than this after a jump, the jump is damage, not a joint
 )
-SHORT = 0.5  # seconds: a shorter run between two jumps is damage
+MIN_RUN = 0.5  # seconds: a shorter run between two jumps is damage
 MAX_JUMPS = 1000  # in a file; with more, the timestamps cannot be corrected
 
 
@@ -108,7 +110,7 @@ class _Jump:
 
     @property
     def is_joint(self) -> bool:
-        return all(run.reached - reached <= GOES_ON for run, reached in self.others)
+        return all(run.reached - reached <= MAX_CONTINUATION for run, reached in self.others)
 
 
 @dataclass
@@ -140,7 +142,7 @@ class Timeline:
             length = length or _decoded_seconds(packet)
         else:
             time, start = decoded * base, shown * base
-        jumps = run is not None and not run.reached - BACK <= time <= run.reached + AHEAD
+        jumps = run is not None and not run.reached - MAX_REORDERING <= time <= run.reached + MAX_GAP
         if run is not None and jumps and len(self._jumps) < MAX_JUMPS:
             others = [(other, other.reached) for at, other in self._now.items() if at != index]
             self._jumps.append(_Jump(self.reached, run, others))
@@ -202,7 +204,7 @@ def _decoded_seconds(packet: Packet) -> float:
 def _span(runs: list[_Run]) -> tuple[float, float]:
     """(start, end) of a track in a piece, without damaged runs."""
     longest = max(run.length for run in runs)
-    whole = [run for run in runs if run.length >= min(SHORT, longest)]
+    whole = [run for run in runs if run.length >= min(MIN_RUN, longest)]
     return min(run.start for run in whole), max(run.end for run in whole)
 
 
@@ -210,5 +212,5 @@ def _zeros(spans: Mapping[int, tuple[float, float]]) -> dict[int, float]:
     """Returns the start timestamp of the clock by stream index: one for all tracks unless their clocks differ."""
     earliest = min((start for start, _ in spans.values()), default=0.0)
     first_end = min((end for _, end in spans.values()), default=0.0)
-    common = all(start - earliest <= APART or start < first_end for start, _ in spans.values())
+    common = all(start - earliest <= MAX_START_DIFFERENCE or start < first_end for start, _ in spans.values())
     return {index: earliest if common else start for index, (start, _) in spans.items()}

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from evacap_cli.errors import MediaError
 from evacap_cli.media.clock import Clock
 from evacap_cli.media.large_wav import large_wav
-from evacap_cli.media.limits import LONGEST as LONGEST
+from evacap_cli.media.limits import MAX_TIME as MAX_TIME
 from evacap_cli.media.limits import READ_ERRORS as READ_ERRORS
 from evacap_cli.media.survey import Survey, survey, use_only
 

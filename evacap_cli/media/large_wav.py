@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-SMALLEST = 2**31  # bytes: a smaller file cannot exceed the size in its header
+MIN_SIZE = 2**31  # bytes: a smaller file cannot exceed the size in its header
 MODULUS = 2**32  # bytes
 MAX_CHUNKS = 1000  # before the samples
 
@@ -53,7 +53,7 @@ class LargeWav:
 @contextmanager
 def large_wav(path: Path) -> Iterator[LargeWav | None]:
     """Yields a view of the file for FFmpeg, or None if FFmpeg reads the file correctly by itself. Raises OSError."""
-    if os.stat(path).st_size < SMALLEST:
+    if os.stat(path).st_size < MIN_SIZE:
         yield None
         return
     with path.open("rb") as file:

@@ -6,4 +6,4 @@ import av
 
 # FFmpeg's failures as PyAV raises them: most are FFmpegError, some are built-in exceptions.
 READ_ERRORS = (av.error.FFmpegError, OSError, ValueError, RuntimeError)
-LONGEST = 7 * 86_400.0  # seconds: later times in a file are implausible and rejected
+MAX_TIME = 7 * 86_400.0  # seconds: later times in a file are implausible and rejected

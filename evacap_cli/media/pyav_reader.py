@@ -12,11 +12,11 @@ from av.video.stream import VideoStream
 
 from evacap_cli.media.container import LARGEST_PICTURE, READ_ERRORS, Media, one_line
 
-LEAP = 3.0  # seconds: over longer distances, seek instead of decoding every frame
+MIN_SEEK = 3.0  # seconds: over longer distances, seek instead of decoding every frame
 STEPS_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before the target to try in turn if a seek lands after it
 UPRIGHT = (1, 0, 0, 1)
-WIDEST_PIXEL = 4  # largest accepted ratio of a pixel's sides
-CLOSE = 1e-5  # seconds: equal times differ by less
+MAX_PIXEL_RATIO = 4  # largest accepted ratio of a pixel's sides
+TIME_TOLERANCE = 1e-5  # seconds: equal times differ by less
 
 
 class Cursor:
@@ -36,7 +36,7 @@ class Cursor:
         if width * height > LARGEST_PICTURE:
             raise RuntimeError(f"{width} x {height} pixels are more than can be decoded")
         self.stream.codec_context.thread_count = 1
-        self.leap = LEAP
+        self.leap = MIN_SEEK
         self.error: Exception | None = None
         self.frames = self._decode()
         self.now: tuple[float, VideoFrame] | None = None
@@ -51,7 +51,7 @@ class Cursor:
         """Returns the last frame at or before `time`, or the first frame; `time` must not decrease between calls."""
         if self.media.seekable and self.next is not None and time - self.next[0] > self.leap:
             self._seek(time)
-        while self.next is not None and (self.now is None or self.next[0] <= time + CLOSE):
+        while self.next is not None and (self.now is None or self.next[0] <= time + TIME_TOLERANCE):
             self.now, self.next = self.next, next(self.frames, None)
         assert self.now is not None
         return self.now[1]
@@ -141,7 +141,7 @@ def shown_shape(stream: VideoStream) -> Fraction:
     1 if it is not stated or implausible (real values: DVD 8:9 to 16:11, HDV 4:3, half-width pictures 2 to 3).
     """
     ratio = stream.sample_aspect_ratio
-    return ratio if ratio and 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL else Fraction(1)
+    return ratio if ratio and 1 / MAX_PIXEL_RATIO <= ratio <= MAX_PIXEL_RATIO else Fraction(1)
 
 
 def shown_size(width: int, height: int, shape: Fraction) -> tuple[int, int]:

@@ -15,8 +15,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Discard, Stream
 
-from evacap_cli.media.clock import APART, BACK, Clock, Timeline, simple_clock
-from evacap_cli.media.limits import LONGEST, READ_ERRORS
+from evacap_cli.media.clock import MAX_REORDERING, MAX_START_DIFFERENCE, Clock, Timeline, simple_clock
+from evacap_cli.media.limits import MAX_TIME, READ_ERRORS
 from evacap_cli.media.tracks import Open, choose_audio, choose_video
 
 # Formats (FFmpeg's demuxer names) that state their exact length. Others have no such field (raw streams, MPEG-TS, Ogg)
@@ -27,10 +27,10 @@ EXACT = frozenset({"mov", "matroska", "avi", "flac", "w64", "aiff", "caf", "au",
 JOINED = frozenset({"flac"})
 # Formats with timestamps on all packets, or an index, so that seeks are exact. In other formats FFmpeg seeks by the
 # average bit rate and assumes the requested time.
-SOUGHT = EXACT | {"asf", "flv", "mpegts", "mpeg", "nut", "mxf", "mp3"}
+SEEKABLE = EXACT | {"asf", "flv", "mpegts", "mpeg", "nut", "mxf", "mp3"}
 PARSED = ("opus", "vorbis")  # codecs whose packets in Ogg state their duration
-ENDING = 1.0  # seconds before the stated end that must contain packets; also the tolerance of the end
-UNREAD = 0.05  # share of a file after its last packet that is too large for an index
+END_TOLERANCE = 1.0  # seconds before the stated end that must contain packets; also the tolerance of the end
+MAX_UNREAD_SHARE = 0.05  # share of a file after its last packet that is too large for an index
 MAX_END_PACKETS = 5000  # packets in the last second
 
 
@@ -63,7 +63,7 @@ def survey(container: InputContainer, track: str | None, reopen: Open) -> Survey
     clock = simple_clock(
         {stream.index: starts.get(stream.index, 0.0) for stream in streams} if starts else {}
     )
-    near = max(starts.values(), default=0.0) - min(starts.values(), default=0.0) <= APART
+    near = max(starts.values(), default=0.0) - min(starts.values(), default=0.0) <= MAX_START_DIFFERENCE
     believed = stated is not None and near and _is_exact(container, audio)
     complete = believed and _kind(container) not in JOINED
     if complete and stated is not None and streams and _reaches_end(container, streams[0], stated):
@@ -75,11 +75,11 @@ def survey(container: InputContainer, track: str | None, reopen: Open) -> Survey
         with reopen() as again:
             _read_all(again, [stream.index for stream in streams], timeline)
         clock, ends = timeline.clock(), timeline.ends()
-        seconds = min(max(ends.values(), default=0.0), LONGEST) or None
-        heard = None if audio is None or audio.index not in ends else min(ends[audio.index], LONGEST)
+        seconds = min(max(ends.values(), default=0.0), MAX_TIME) or None
+        heard = None if audio is None or audio.index not in ends else min(ends[audio.index], MAX_TIME)
         if believed and stated is not None:
             notes.append(_cut(seconds or 0.0, stated - (container.start_time or 0) / 1e6))
-        if clock.restarts and container.size - timeline.reached > UNREAD * container.size:
+        if clock.restarts and container.size - timeline.reached > MAX_UNREAD_SHARE * container.size:
             notes.append(
                 f"joined: {timeline.reached / container.size:.0%} of its bytes are read, as in players"
             )
@@ -121,7 +121,7 @@ def _is_sought(container: InputContainer, audio: Stream | None, video: Stream | 
     kind = _kind(container)
     if kind == "ogg":
         return video is None and _codec(audio) in PARSED
-    return kind in SOUGHT or _is_plain_wav(container, audio)
+    return kind in SEEKABLE or _is_plain_wav(container, audio)
 
 
 def _start(stream: Stream) -> float | None:
@@ -132,7 +132,7 @@ def _start(stream: Stream) -> float | None:
 
 def _header_end(container: InputContainer) -> float | None:
     """End timestamp of a file in seconds, from its header."""
-    if not container.duration or not 0 < container.duration / 1e6 <= LONGEST:
+    if not container.duration or not 0 < container.duration / 1e6 <= MAX_TIME:
         return None
     return ((container.start_time or 0) + container.duration) / 1e6
 
@@ -152,16 +152,16 @@ def _reaches_end(container: InputContainer, stream: Stream, end: float) -> bool:
     use_only(container, stream.index)
     reached, count = 0.0, 0
     with suppress(*READ_ERRORS):
-        ticks = max(round((end - ENDING) / float(stream.time_base)), stream.start_time or 0)
+        ticks = max(round((end - END_TOLERANCE) / float(stream.time_base)), stream.start_time or 0)
         container.seek(ticks, stream=stream, backward=True)
         for packet in container.demux(stream):
             count += 1
             if packet.size and packet.pts is not None and not packet.is_corrupt:
                 time = float((packet.pts + (packet.duration or 0)) * stream.time_base)
-                if time < reached - BACK or count > MAX_END_PACKETS:
+                if time < reached - MAX_REORDERING or count > MAX_END_PACKETS:
                     return False
                 reached = max(reached, time)
-        return abs(reached - end) <= ENDING
+        return abs(reached - end) <= END_TOLERANCE
     return False
 
 
@@ -182,4 +182,4 @@ def use_only(container: InputContainer, *indices: int) -> None:
 
 
 def _cut(seconds: float, stated: float) -> str:
-    return f"cut: {seconds:.1f} of {stated:.1f} s are there" if stated - seconds > ENDING else ""
+    return f"cut: {seconds:.1f} of {stated:.1f} s are there" if stated - seconds > END_TOLERANCE else ""

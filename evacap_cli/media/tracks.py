@@ -18,8 +18,8 @@ from evacap_cli.errors import MediaError
 from evacap_cli.media.limits import READ_ERRORS
 
 Open = Callable[[], AbstractContextManager[InputContainer]]
-QUIETEST = 2.0**-15  # of full scale: a peak below one 16-bit step counts as silence
-NAMED = 12  # tracks that a message lists at most
+MIN_PEAK = 2.0**-15  # of full scale: a peak below one 16-bit step counts as silence
+MAX_LISTED_TRACKS = 12  # tracks that a message lists at most
 MAX_TRIED_TRACKS = 16  # tracks that are decoded at most: a file can claim thousands
 
 _NOT_THE_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -99,7 +99,7 @@ def _with_sound(order: Sequence[AudioStream], reopen: Open) -> tuple[AudioStream
     for stream in order[:MAX_TRIED_TRACKS]:
         with reopen() as container:
             peak = _peak(container, stream.index)
-        if peak is not None and peak >= QUIETEST:
+        if peak is not None and peak >= MIN_PEAK:
             return stream, passed
         passed[stream] = "has no sound in it" if peak is None else "is silent"
     silent = [stream for stream, why in passed.items() if why == "is silent"]
@@ -118,7 +118,7 @@ def _peak(container: InputContainer, index: int) -> float | None:
                 for frame in packet.decode():
                     if isinstance(frame, AudioFrame) and frame.samples:
                         peak = max(peak or 0.0, _peak_of(frame))
-            if peak is not None and peak >= QUIETEST:
+            if peak is not None and peak >= MIN_PEAK:
                 break
     return peak
 
@@ -158,8 +158,8 @@ def _language(stream: Stream) -> str:
 
 
 def _listed(streams: Sequence[AudioStream]) -> str:
-    named = [f"{number}{_described(stream)}" for number, stream in enumerate(streams[:NAMED], 1)]
-    more = ", ..." if len(streams) > NAMED else ""
+    named = [f"{number}{_described(stream)}" for number, stream in enumerate(streams[:MAX_LISTED_TRACKS], 1)]
+    more = ", ..." if len(streams) > MAX_LISTED_TRACKS else ""
     return f"{'is' if len(streams) == 1 else 'are'} {', '.join(named)}{more}"
 
 

@@ -40,7 +40,7 @@ Function = Callable[[Item], Value | Iterator[Value | None]]
 Message = tuple[Value | None, str | None, bool]
 
 _STARTING = threading.Lock()  # multiprocessing starts and reaps processes one thread at a time
-_AHEAD: list[tuple[SpawnProcess, Connection]] = []  # started, not yet used
+_SPARE_PROCESSES: list[tuple[SpawnProcess, Connection]] = []  # started, not yet used
 
 
 def start_ahead(module: str) -> None:
@@ -49,7 +49,7 @@ def start_ahead(module: str) -> None:
     It ends with this process, used or not. If it cannot be started, the worker that needs it raises the error.
     """
     with _STARTING, suppress(Exception):
-        _AHEAD.append(_spawn(module))
+        _SPARE_PROCESSES.append(_spawn(module))
 
 
 def _spawn(module: str = "") -> tuple[SpawnProcess, Connection]:
@@ -212,7 +212,7 @@ class Worker(Generic[Item, Value]):
                 raise NoWorkerError
             try:
                 with _STARTING:
-                    self._process, pipe = _AHEAD.pop() if _AHEAD else _spawn()
+                    self._process, pipe = _SPARE_PROCESSES.pop() if _SPARE_PROCESSES else _spawn()
             except Exception as error:  # process limit reached, or a script without a main guard
                 raise NoWorkerError from error
         return pipe

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from evacap_cli.metrics.statistics import Array
 
-DRAWS, MIDDLE, BINS = 1000, (0.025, 0.975), 8
+DRAWS, QUANTILES, BINS = 1000, (0.025, 0.975), 8
 Integers = npt.NDArray[np.integer]
 Bin = tuple[float, float, float, float]
 """Mean probability, share of changed clips, and the 95 % interval of the share."""
@@ -81,5 +81,5 @@ def _draws(clips: int) -> Integers:
 def _interval(values: Sequence[float]) -> tuple[float, float]:
     if not values:
         return float("nan"), float("nan")
-    low, high = np.quantile(values, MIDDLE)
+    low, high = np.quantile(values, QUANTILES)
     return float(low), float(high)

@@ -15,7 +15,7 @@ from evacap_cli.metrics.detection import Bin
 from evacap_cli.metrics.statistics import Array, Statistic, mean_of
 from evacap_cli.metrics.suite import Scores
 
-DRAWS, MIDDLE = 1000, (0.025, 0.975)
+DRAWS, QUANTILES = 1000, (0.025, 0.975)
 
 
 @dataclass
@@ -100,7 +100,7 @@ def sweep_points(
 
 
 def _interval(values: Array) -> tuple[float, float]:
-    low, high = np.nanquantile(values, MIDDLE)
+    low, high = np.nanquantile(values, QUANTILES)
     return float(low), float(high)
 
 

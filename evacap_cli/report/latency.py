@@ -85,9 +85,10 @@ def times_table(timed: Timings) -> tuple[list[str], list[list[str]], list[str]]:
         for row in timed.rows
         if row.outliers
     ]
+    threads = f"{about['threads']} thread" + "s" * (about["threads"] != 1)
     notes.append(
         f"median of {runs} runs, batch {options['batch_size']}, beam {options['beam']}, {options['words']} words; "
-        f"{about['device']} ({about['processor']}, {about['threads']} threads), {about['precision']}, "
+        f"{about['device']} ({about['processor']}, {threads}), {about['precision']}, "
         f"torch {about['torch']}, {about['date']}"
     )
     return header, rows, notes

@@ -18,7 +18,7 @@ from evacap_cli.errors import MediaError
 from evacap_cli.features import FeatureSettings, crop_frame, fbank, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
 from evacap_cli.media import (
-    PADDING,
+    MAX_PADDING,
     READERS,
     SAMPLE_RATE,
     Survey,
@@ -191,7 +191,7 @@ def _clamp_part(survey: Survey, start: float, end: float | None, seconds: float)
 
 def _end_of(end: float, decoded: float) -> float:
     """Returns the end of a clip in seconds: that of its decoded audio, unless only codec padding is missing."""
-    return decoded if end - decoded > PADDING else end
+    return decoded if end - decoded > MAX_PADDING else end
 
 
 def _read_images(paths: Sequence[Path], features: FeatureSettings, count: int | None) -> np.ndarray:

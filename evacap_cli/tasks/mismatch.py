@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 KEY = "mismatch"  # in the metadata
 RIDGE = 1.0  # penalty on the weights of standardized inputs, which may be collinear
-FOLDS, BINS, DRAWS, MIDDLE = 10, 5, 1000, (0.025, 0.975)
+FOLDS, BINS, DRAWS, QUANTILES = 10, 5, 1000, (0.025, 0.975)
 MAX_STEPS, TOLERANCE = 100, 1e-10
 
 
@@ -153,7 +153,7 @@ def fit(
     rank = _Ranking(predicted, wrong)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
     drawn = [rank.auroc(counts * times[clip]) for times in draws]
-    low, high = np.nanquantile(drawn, MIDDLE)
+    low, high = np.nanquantile(drawn, QUANTILES)
     return FittedCalibration(
         Calibration(tuple(inputs), tuple(map(float, weights)), float(bias)),
         rank.auroc(counts),

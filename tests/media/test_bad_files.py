@@ -211,7 +211,7 @@ def test_gaps_add_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     blocks = [(1, 50_000 * i, sound()) for i in range(100)]
     path.write_bytes(matroska([sound_track()], blocks, duration=4_950_100.0))
     assert len(read_audio(path)) == round(4950.1 * 16_000)
-    monkeypatch.setattr(audio, "LONGEST", 300.0)
+    monkeypatch.setattr(audio, "MAX_TIME", 300.0)
     assert len(read_audio(path)) == round(250.1 * 16_000)
 
 
@@ -220,7 +220,7 @@ def test_the_loudest_is_looked_for_in_so_much(tmp_path: Path, monkeypatch: pytes
     loudness = np.repeat([0.1, 0.3, 0.1, 0.1, 0.9, 0.1], 8000)
     path.write_bytes(wav((np.frombuffer(sound(6.0), np.int16) * loudness).astype(np.int16).tobytes()))
     assert find_window(path, 1.0) == (4.0, 5.0)
-    monkeypatch.setattr(audio, "SEARCHED", 4 * 8000)
+    monkeypatch.setattr(audio, "MAX_SEARCHED_SAMPLES", 4 * 8000)
     assert find_window(path, 1.0) == (1.0, 2.0)
     path.write_bytes(silence(80.0))
     assert find_window(path, 1.0) == (0.0, 1.0)

@@ -84,10 +84,10 @@ def test_a_process_that_dies_between_items_is_replaced() -> None:
 
 def test_a_process_that_was_started_ahead_is_the_next_workers() -> None:
     start_ahead("evacap_cli.media.probe")
-    ((ahead, _),) = worker_file._AHEAD
+    ((ahead, _),) = worker_file._SPARE_PROCESSES
     with started() as worker:
         assert process_of(worker) == ahead.pid
-        assert not worker_file._AHEAD
+        assert not worker_file._SPARE_PROCESSES
         with started() as another:
             assert process_of(another) != ahead.pid
 
@@ -95,7 +95,7 @@ def test_a_process_that_was_started_ahead_is_the_next_workers() -> None:
 @pytest.mark.parametrize("module", ["evacap_cli.media.probe", "no.such.module"])
 def test_a_process_that_was_started_ahead_and_is_gone_is_nobodys_loss(module: str) -> None:
     start_ahead(module)
-    ((ahead, _),) = worker_file._AHEAD
+    ((ahead, _),) = worker_file._SPARE_PROCESSES
     ahead.kill() if module.startswith("evacap") else ahead.join()
     with started() as worker:
         assert process_of(worker) != ahead.pid

@@ -15,7 +15,7 @@ BLOCK = (
     1 << 18
 )  # bytes per request: between two headers of a tar file lies a clip, which a listing does not need
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_MOST_SHARDS = 1_000_000
+_MAX_SHARDS = 1_000_000
 
 
 def is_remote(path: str) -> bool:
@@ -34,7 +34,7 @@ def expand_range(name: str) -> list[str]:
     width = len(first) if first.startswith("0") or last.startswith("0") else 0
     low, high = int(first), int(last)
     step = 1 if high >= low else -1
-    if abs(high - low) >= _MOST_SHARDS:
+    if abs(high - low) >= _MAX_SHARDS:
         return [name]
     rest = expand_range(name[found.end() :])
     return [

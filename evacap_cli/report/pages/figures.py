@@ -10,14 +10,14 @@ from markupsafe import Markup, escape
 
 from evacap_cli.report.pages.model import Figure, Table
 
-WIDE, HIGH = 360, 200
+WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 34, 14, 10, 36  # margins of the plot; the left one is wider for long labels
 COLOURS = 6  # that the CSS has, s0 to s5
 BINS = 24
 BAR, GAP = 16, 8
 ROW, SIDE = 40, 20  # height of a row of an interval chart, and its margin left and right
-LETTER = 6.4  # average width of a character of a label
-DIGIT = 7.6  # width of a digit of a label
+CHARACTER_WIDTH = 6.4  # average width of a character of a label
+DIGIT_WIDTH = 7.6  # width of a digit of a label
 
 
 @dataclass(frozen=True)
@@ -131,21 +131,21 @@ def interval_chart(
     bottom = len(intervals) * ROW + 4
 
     def x(value: float) -> float:
-        return SIDE + (value - low) / (high - low) * (WIDE - 2 * SIDE)
+        return SIDE + (value - low) / (high - low) * (WIDTH - 2 * SIDE)
 
     drawn, rows = [], []
     for value in ticks(low, high, 6):
         drawn.append(f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="0" y2="{bottom}"/>')
         drawn.append(f'<text class="middle" x="{x(value):.1f}" y="{bottom + 15}">{value:g}</text>')
-    drawn.append(f'<text class="middle" x="{WIDE / 2}" y="{bottom + 32}">{escape(label)}</text>')
+    drawn.append(f'<text class="middle" x="{WIDTH / 2}" y="{bottom + 32}">{escape(label)}</text>')
     if mark is not None:
         drawn.append(f'<line class="s5 dashed" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="0" y2="{bottom}"/>')
     for i, each in enumerate(intervals):
         colour = f"s{(i if each.colour is None else each.colour) % COLOURS}"
         y = i * ROW + 24
         between = math.isfinite(each.low) and math.isfinite(each.high)
-        drawn.append(_text(each.name, 0, y - 11, WIDE - 60))
-        drawn.append(f'<text class="end" x="{WIDE}" y="{y - 11}">{each.value:.3f}</text>')
+        drawn.append(_text(each.name, 0, y - 11, WIDTH - 60))
+        drawn.append(f'<text class="end" x="{WIDTH}" y="{y - 11}">{each.value:.3f}</text>')
         if between:
             drawn.append(
                 f'<line class="{colour} whisker" x1="{x(each.low):.1f}" x2="{x(each.high):.1f}" y1="{y}" y2="{y}"/>'
@@ -179,11 +179,11 @@ def stacked_bars(
     for i, (name, values) in enumerate(bars):
         top = i * (BAR * 2 + GAP)
         total = sum(value for _, value in values)
-        drawn.append(_text(name, 0, top + 11, WIDE - 70))
-        drawn.append(f'<text class="end" x="{WIDE}" y="{top + 11}">{total:.3g} {escape(unit)}</text>')
+        drawn.append(_text(name, 0, top + 11, WIDTH - 70))
+        drawn.append(f'<text class="end" x="{WIDTH}" y="{top + 11}">{total:.3g} {escape(unit)}</text>')
         left = 0.0
         for part, value in values:
-            width = value / longest * WIDE
+            width = value / longest * WIDTH
             drawn.append(
                 f'<rect class="s{parts.index(part) % COLOURS}" x="{left:.1f}" y="{top + BAR}" width="{width:.1f}" '
                 f'height="{BAR}"><title>{escape(part)}: {value:.4g} {escape(unit)}</title></rect>'
@@ -218,13 +218,13 @@ class _Plot:
         self.x_ticks = ticks(x_low, x_high, 6, whole_x)
         self.y_ticks = ticks(y_low, y_high, 4, whole)
         widest = max((len(f"{value:g}") for value in self.y_ticks), default=1)
-        self.left = max(LEFT, round(widest * DIGIT) + 8 + (18 if y_label else 0))
+        self.left = max(LEFT, round(widest * DIGIT_WIDTH) + 8 + (18 if y_label else 0))
 
     def x(self, value: float) -> float:
-        return self.left + (value - self.x_low) / (self.x_high - self.x_low) * (WIDE - self.left - RIGHT)
+        return self.left + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - self.left - RIGHT)
 
     def y(self, value: float) -> float:
-        return HIGH - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HIGH - BOTTOM - TOP)
+        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - BOTTOM - TOP)
 
     def points(self, values: Sequence[tuple[float, float]]) -> str:
         return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in values)
@@ -234,22 +234,22 @@ class _Plot:
         for value in self.y_ticks:
             y = self.y(value)
             axes.append(
-                f'<line class="grid" x1="{self.left}" x2="{WIDE - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+                f'<line class="grid" x1="{self.left}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             )
             axes.append(f'<text class="end" x="{self.left - 6}" y="{y + 4:.1f}">{value:g}</text>')
         for value in self.x_ticks:
             axes.append(
-                f'<text class="middle" x="{self.x(value):.1f}" y="{HIGH - BOTTOM + 15}">{value:g}</text>'
+                f'<text class="middle" x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 15}">{value:g}</text>'
             )
         axes.append(
-            f'<text class="middle" x="{(self.left + WIDE - RIGHT) / 2}" y="{HIGH - 4}">{escape(self.x_label)}</text>'
+            f'<text class="middle" x="{(self.left + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}">{escape(self.x_label)}</text>'
         )
         if self.y_label:
             axes.append(
-                f'<text class="middle" transform="translate(10 {(HIGH - BOTTOM + TOP) / 2}) rotate(-90)">'
+                f'<text class="middle" transform="translate(10 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)">'
                 f"{escape(self.y_label)}</text>"
             )
-        return _svg(label or f"{self.y_label} by {self.x_label}", [*axes, *parts], HIGH)
+        return _svg(label or f"{self.y_label} by {self.x_label}", [*axes, *parts], HEIGHT)
 
 
 def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
@@ -278,7 +278,7 @@ def _cell(value: float) -> str:
 
 def _text(text: str, x: float, y: float, room: float) -> str:
     """A label in `room` pixels. A longer text is shortened in the middle, and its title is the whole text."""
-    fits = max(8, int(room / LETTER))
+    fits = max(8, int(room / CHARACTER_WIDTH))
     title = ""
     if len(text) > fits:
         half = (fits - 1) // 2
@@ -289,5 +289,5 @@ def _text(text: str, x: float, y: float, room: float) -> str:
 def _svg(label: str, parts: Sequence[str], height: float) -> Markup:
     """`parts` is SVG made of numbers and escaped names."""
     return Markup(
-        f'<svg viewBox="0 0 {WIDE} {height:g}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )

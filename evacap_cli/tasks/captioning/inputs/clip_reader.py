@@ -17,7 +17,7 @@ from evacap_cli.errors import MediaError, UsageError
 from evacap_cli.features import crop_frame, frame_times
 from evacap_cli.features.settings import WINDOW_SECONDS
 from evacap_cli.media import (
-    PADDING,
+    MAX_PADDING,
     READERS,
     SAMPLE_RATE,
     Media,
@@ -211,7 +211,7 @@ def _nothing_heard(source: Source, settings: ClipSettings, most: int, quiet: int
 
 def _without_padding(end: float, seconds: float | None) -> float:
     """Returns the end of the audio without the encoder's padding. seconds: the duration that the file states."""
-    return seconds if seconds is not None and 0 < end - seconds < PADDING else end
+    return seconds if seconds is not None and 0 < end - seconds < MAX_PADDING else end
 
 
 def _level(wave: np.ndarray) -> float:
