@@ -175,6 +175,17 @@ def failed_row(source: Source, error: str) -> Row:
     return Row(readable_path(source.name), source.start, source.end, error=" ".join(error.split()))
 
 
+def clip_row(checkpoint: Checkpoint, source: Source, clip: Clip, result: CaptionResult | str) -> Row:
+    """Returns the row of a clip. result: as `BatchCaptioner.caption` gives it."""
+    row = Row(readable_path(source.name), clip.start, clip.end, note=clip.note)
+    if isinstance(result, str):
+        return replace(row, error=result)
+    unseen = clip.frames is None and checkpoint.model.has_picture
+    status, error = ("audio-only", clip.picture_error) if unseen else ("ok", "")
+    numbers = {name: getattr(result, name) for name in ("score", "gate", "entropy", "mismatch", *TAGS)}
+    return replace(row, caption=result.caption, **numbers, status=status, error=" ".join(error.split()))
+
+
 def caption_sources(
     captioner: Captioner,
     sources: Iterable[tuple[int, Source]],
@@ -280,19 +291,10 @@ class _ClipBatcher:
             return
         results = self.captioner.caption([each.clip for each in waiting])
         for (source, position, clip), result in zip(waiting, results, strict=True):
-            row = self._row(source.source, clip, result)
+            row = clip_row(self.captioner.checkpoint, source.source, clip, result)
             source.rows[position] = row
             source.left -= 1
             if self.on_clip is not None and isinstance(result, CaptionResult):
                 self.on_clip(source.source, clip, row, result)
             if source.ended and not source.left:
                 yield source.number, [row for row in source.rows if row is not None]
-
-    def _row(self, source: Source, clip: Clip, result: CaptionResult | str) -> Row:
-        row = Row(readable_path(source.name), clip.start, clip.end, note=clip.note)
-        if isinstance(result, str):
-            return replace(row, error=result)
-        unseen = clip.frames is None and self.captioner.checkpoint.model.has_picture
-        status, error = ("audio-only", clip.picture_error) if unseen else ("ok", "")
-        numbers = {name: getattr(result, name) for name in ("score", "gate", "entropy", "mismatch", *TAGS)}
-        return replace(row, caption=result.caption, **numbers, status=status, error=" ".join(error.split()))

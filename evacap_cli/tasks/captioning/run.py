@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import IO
 
 from evacap_cli.data.store.files import disk_errors
-from evacap_cli.errors import EvacapError, check_all
+from evacap_cli.errors import EvacapError, UsageError, check_all
 from evacap_cli.model import Checkpoint
 from evacap_cli.tasks.captioning.background_writer import BackgroundWriter
+from evacap_cli.tasks.captioning.cluster import ClusterOptions, caption_on_cluster, connected
 from evacap_cli.tasks.captioning.engine import (
     Captioner,
     ClipCallback,
@@ -75,15 +76,19 @@ def caption_files(
     options: CaptionOptions,
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
+    cluster: ClusterOptions | None = None,
 ) -> CaptionReport:
     """Captions inputs that are not captioned yet, and writes all rows in the order of the inputs.
 
     Finished inputs are saved beside the output at once, see `Journal`; after an interruption, the same call resumes.
     Raises UsageError if the output was started with other settings, and EvacapError if another run writes it or the
-    disk fails; finished inputs are kept. `log` gets messages for the user.
+    disk fails; finished inputs are kept. `log` gets messages for the user. `cluster`: where the work runs, None for this
+    machine.
     """
     began = time.monotonic()
     target = _check_target(captioner, target, log)
+    if cluster is not None and target.curves is not None:
+        raise UsageError("--ray does not draw --curves", "omit one of them")
     settings = output_settings(captioner, options, target.curves)
     output = target.open()
     assert target.out is not None
@@ -91,7 +96,7 @@ def caption_files(
     output.check(sources)
     with Journal(output.journal, target.out, settings, target.overwrite) as journal:
         run = _Run(captioner, sources, target, output, journal)
-        run.caption(options, progress or (lambda *_: None), log)
+        run.caption(options, progress or (lambda *_: None), log, cluster)
         run.close()
     run.report.seconds = time.monotonic() - began
     return run.report
@@ -164,7 +169,13 @@ class _Run:
             elif not source.error and (not journal.done(i) or (target.retry_failed and journal.failed(i))):
                 self.todo.add(i)
 
-    def caption(self, options: CaptionOptions, progress: Progress, log: Callable[[str], None] | None) -> None:
+    def caption(
+        self,
+        options: CaptionOptions,
+        progress: Progress,
+        log: Callable[[str], None] | None,
+        cluster: ClusterOptions | None = None,
+    ) -> None:
         """Captions the inputs that are still to do."""
         self._check_output()
         sources, clips = self.sources, 0
@@ -179,19 +190,16 @@ class _Run:
             progress(done, clips, ())
 
         work = ((i, sources[i]) for i in sorted(self.todo))
-        with (
-            BackgroundWriter() as writer,
-            closing(
-                caption_sources(
-                    self.captioner,
-                    work,
-                    options,
-                    False,
-                    log,
-                    _clip_callback(self.captioner, self.target, options, writer, count, log),
-                )
-            ) as results,
-        ):
+        with ExitStack() as opened:
+            if cluster is not None:
+                opened.enter_context(connected(cluster))
+            writer = opened.enter_context(BackgroundWriter())
+            if cluster is not None:
+                found = caption_on_cluster(self.captioner, list(work), options, cluster)
+            else:
+                on_clip = _clip_callback(self.captioner, self.target, options, writer, count, log)
+                found = caption_sources(self.captioner, work, options, False, log, on_clip)
+            results = opened.enter_context(closing(found))
             for number, rows in results:
                 writer.put(partial(self._save, number, rows))
                 done += 1 + len(self.copies.get(number, ()))
