@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,9 +200,7 @@ class _Decoder:
 class _Model:
     """An actor that captions chunks of clips."""
 
-    def __init__(
-        self, model: Any, precision: str, options: CaptionOptions, size: int, gpu: bool
-    ) -> None:
+    def __init__(self, model: Any, precision: str, options: CaptionOptions, size: int, gpu: bool) -> None:
         import ray
 
         from evacap_cli.tasks.captioning.batch_captioner import BatchCaptioner
@@ -234,16 +232,21 @@ class _Model:
             results = self.batch_captioner.caption([clip for *_, clip in waiting]) if waiting else []
             for (i, source, clip), result in zip(waiting, results, strict=True):
                 number, position, _, last = rows[i]
-                rows[i] = number, position, clip_row(self.batch_captioner.checkpoint, source, clip, result), last
+                rows[i] = (
+                    number,
+                    position,
+                    clip_row(self.batch_captioner.checkpoint, source, clip, result),
+                    last,
+                )
         return {"rows": [pickle.dumps(rows)]}
 
 
 def _pack(captioner: Captioner) -> str | dict[str, bytes]:
     """Returns what an actor loads the model from: its packaged name, or its files."""
-    from evacap_cli.model.checkpoint import packaged_names
+    from evacap_cli.model.checkpoint import packaged_models
 
     checkpoint = captioner.checkpoint
-    if checkpoint.name in packaged_names():
+    if checkpoint.name in packaged_models():
         return checkpoint.name
     if checkpoint.path.is_file():
         return {checkpoint.path.name: checkpoint.path.read_bytes()}

@@ -82,8 +82,8 @@ def caption_files(
 
     Finished inputs are saved beside the output at once, see `Journal`; after an interruption, the same call resumes.
     Raises UsageError if the output was started with other settings, and EvacapError if another run writes it or the
-    disk fails; finished inputs are kept. `log` gets messages for the user. `cluster`: where the work runs, None for this
-    machine.
+    disk fails; finished inputs are kept. `log` gets messages for the user. `cluster`: where the work runs, None for
+    this machine.
     """
     began = time.monotonic()
     target = _check_target(captioner, target, log)
