@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.run import CaptionReport
 
 MODEL, LONG, OUT = "Model and beam search", "Long recordings", "Output"
+CLUSTER = "Cluster"
 READING = "evacap_cli.tasks.captioning.inputs.clip_reader"
 STATUSES = ("ok", "audio-only", "failed")
 MAX_FAILED = 8
@@ -212,6 +213,24 @@ def caption(
     workers: Annotated[int | None, decoding_workers("number of cores minus 1")] = None,
     timeout: DecodingTimeout = 300.0,
     memory: DecodingMemory = 4.0,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Run on a Ray cluster: auto, an address, or local for one on this machine. Needs -o and evacap[ray].",
+            show_default="this process",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        str,
+        typer.Option(help="Number of model actors, or a range such as 2-64.", rich_help_panel=CLUSTER),
+    ] = "1",
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="GPUs per model actor; fractions share one.", rich_help_panel=CLUSTER)
+    ] = 0.0,
+    cpus_per_worker: Annotated[
+        float, typer.Option(help="Cores per model actor; fractions are allowed.", rich_help_panel=CLUSTER)
+    ] = 1.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -230,7 +249,7 @@ def caption(
     """
     from evacap_cli.media import start_ahead
 
-    if workers != 0:
+    if workers != 0 and ray is None:
         start_ahead(READING)  # the workers import torch while this process does
     from evacap_cli.errors import check_all
     from evacap_cli.tasks.captioning.engine import Captioner
@@ -246,7 +265,15 @@ def caption(
         lambda: target.check(segmented=segment is not None),
         lambda: _check_stdout(json and out is None),
         lambda: _check_report(report_page, embed_media, out),
+        lambda: _check_ray(ray, out, curves),
     )[:2]  # fmt: skip
+    cluster = None
+    if ray is not None:
+        from evacap_cli.tasks.captioning.cluster import ClusterOptions, check_ray, parse_workers
+
+        check_ray()
+        pool = parse_workers(ray_workers)
+        cluster = ClusterOptions(ray, gpus_per_worker, cpus_per_worker, pool, workers or None)
     sources = find_sources(target.inputs(inputs), any_suffix=any_suffix)
     say_precision(precision, device, quiet)
     began = time.monotonic()
@@ -280,7 +307,7 @@ def caption(
             if out is None:
                 report = caption_stream(captioner, sources, target, options, sys.stdout, show, say)
             else:
-                report = caption_files(captioner, sources, target, options, show, say)
+                report = caption_files(captioner, sources, target, options, show, say, cluster)
         except KeyboardInterrupt:
             saved = "are saved; run the same command again to resume" if out else "are printed"
             raise KeyboardInterrupt(f"{done} of {len(sources)} inputs {saved}") from None
@@ -316,6 +343,13 @@ def _skipped(sources: Sources, verbose: bool, any_suffix: bool) -> str:
     if sources.left_out[NO_MEDIA] and not any_suffix:
         hints.append("--any-suffix also tries files with other suffixes")
     return f"{count} other files in the folders were skipped; {'; '.join(hints)}" if count and hints else ""
+
+
+def _check_ray(address: str | None, out: Path | None, curves: Path | None) -> None:
+    if address is not None and out is None:
+        raise UsageError("--ray needs -o")
+    if address is not None and curves is not None:
+        raise UsageError("--ray does not draw --curves", "omit one of them")
 
 
 def _check_report(page: Path | None, embed_media: bool, out: Path | None) -> None:

@@ -6,8 +6,11 @@ rows return to this process, whose journal, order and output are those of a run 
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,14 +39,14 @@ Outcome = tuple[int, int, "Clip | None", str | None]
 @dataclass(frozen=True)
 class ClusterOptions:
     """Where and how a run is distributed. address: `local`, `auto` or an address. gpus, cpus: of one model actor.
-    workers: the least and the most model actors. decoders: the same of decoding actors, one core each. memory: bytes
-    of the object store of a local cluster. Raises UsageError."""
+    workers: the least and the most model actors. decoders: decoding actors, one core each; None: as many as there are
+    cores. memory: bytes of the object store of a local cluster. Raises UsageError."""
 
     address: str = LOCAL
     gpus: float = 0.0
     cpus: float = 1.0
     workers: tuple[int, int] = (1, 1)
-    decoders: tuple[int, int] = (1, 1)
+    decoders: int | None = None
     memory: int | None = None
 
     def __post_init__(self) -> None:
@@ -52,11 +55,24 @@ class ClusterOptions:
             wrong.append(f"--gpus-per-worker {self.gpus:g} must be 0 or more")
         if self.cpus <= 0:
             wrong.append(f"--cpus-per-worker {self.cpus:g} must be more than 0")
-        for name, (least, most) in (("ray-workers", self.workers), ("ray-decoders", self.decoders)):
-            if not 1 <= least <= most:
-                wrong.append(f"--{name} {least}-{most} must be a number or a range such as 2-64")
+        least, most = self.workers
+        if not 1 <= least <= most:
+            wrong.append(f"--ray-workers {least}-{most} must be a number or a range such as 2-64")
         if wrong:
             raise UsageError("; ".join(wrong))
+
+    @property
+    def least_cpus(self) -> float:
+        """Cores that the fewest actors need."""
+        return (self.decoders or 1) + self.workers[0] * self.cpus
+
+
+def parse_workers(text: str) -> tuple[int, int]:
+    """Returns the least and the most of a number or a range such as `2-64`. Raises UsageError."""
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    if found is None:
+        raise UsageError(f"--ray-workers {text!r} must be a number or a range such as 2-64")
+    return int(found[1]), int(found[2] or found[1])
 
 
 def check_ray() -> None:
@@ -78,9 +94,13 @@ def connected(options: ClusterOptions) -> Iterator[None]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             if options.address == LOCAL:
-                ray.init(include_dashboard=False, object_store_memory=options.memory, logging_level="warning")
+                cores = max(os.cpu_count() or 1, math.ceil(options.least_cpus))
+                ray.init(
+                    address=LOCAL, num_cpus=cores, include_dashboard=False, object_store_memory=options.memory,
+                    logging_level=logging.WARNING, log_to_driver=False,
+                )  # fmt: skip
             else:
-                ray.init(address=options.address, logging_level="warning")
+                ray.init(address=options.address, logging_level=logging.WARNING, log_to_driver=False)
         except Exception as error:  # of any kind
             raise EvacapError(
                 f"--ray {options.address}: no connection: {' '.join(str(error).split())[:200]}",
@@ -113,6 +133,7 @@ def caption_on_cluster(
         {"sources": pickle.dumps(list(sources[i : i + 2 * size]))} for i in range(0, len(sources), 2 * size)
     ]
     DataContext.get_current().enable_progress_bars = False
+    decoders = cluster.decoders or max(1, int(ray.cluster_resources().get("CPU", 1)))
     model = ray.put(_pack(captioner))
     made_with = _precision(captioner)
     data = (
@@ -121,7 +142,7 @@ def caption_on_cluster(
             _Decoder,
             batch_size=1,
             fn_constructor_args=(settings, options),
-            compute=ActorPoolStrategy(min_size=cluster.decoders[0], max_size=cluster.decoders[1]),
+            compute=ActorPoolStrategy(min_size=cluster.decoders or 1, max_size=decoders),
             num_cpus=1,
         )
         .map_batches(

@@ -1,14 +1,22 @@
-"""Captions on a Ray cluster: the very bytes of one machine."""
+"""Captions on a Ray cluster of three nodes on this machine: the very bytes of one machine, also if parts of it die."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from evacap_cli import Captioner
-from evacap_cli.tasks.captioning.cluster import ClusterOptions
+from evacap_cli.errors import EvacapError, UsageError
+from evacap_cli.tasks.captioning.cluster import ClusterOptions, connected, parse_workers
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
 from evacap_cli.tasks.captioning.outputs.options import OutputOptions
@@ -17,9 +25,12 @@ from evacap_cli.tasks.captioning.run import caption_files
 from ...media.clips import write
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
-pytestmark = pytest.mark.slow
-CLUSTER = ClusterOptions(cpus=0.5)
+from ray.cluster_utils import Cluster  # noqa: E402
+
+CLIPS = 24
+STORE = 100 * 2**20  # bytes of each node's object store
 OPTIONS = CaptionOptions(batch_size=2, workers=1)
+MARK = "EVACAP_TEST_CLUSTER"  # in the environment of this cluster's processes
 
 
 @pytest.fixture(scope="module")
@@ -28,31 +39,116 @@ def captioner(tiny: Path) -> Captioner:
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[None]:
-    ray.init(num_cpus=3, object_store_memory=200 * 2**20, include_dashboard=False, logging_level="error")
-    yield
-    ray.shutdown()
+def cluster() -> Iterator[Cluster]:
+    os.environ[MARK] = str(os.getpid())
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=STORE)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        del os.environ[MARK]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    for i in range(10):
+    for i in range(CLIPS):
         if i == 4:
             (folder / f"{i:02d}.mp4").write_bytes(b"damaged")
         else:
-            write(folder / f"{i:02d}.mp4", 0.3 + 0.05 * i, video=None if i % 3 == 2 else "libx264")
+            write(folder / f"{i:02d}.mp4", 0.3 + 0.02 * i, video=None if i % 3 == 2 else "libx264")
     return folder
 
 
-@pytest.mark.parametrize("segment", [None, 0.2])
-def test_bytes_equal_those_of_one_machine(
-    captioner: Captioner, folder: Path, tmp_path: Path, started: None, segment: float | None
+@pytest.fixture(scope="module")
+def expected(captioner: Captioner, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("one") / "one.csv"
+    caption_files(captioner, find_sources([folder]), OutputOptions(out), OPTIONS)
+    return out.read_bytes()
+
+
+def journaled(out: Path) -> list[str]:
+    """The inputs of whole lines of a journal."""
+    path = out.with_name(f"{out.name}.journal")
+    lines = path.read_text("ascii").splitlines(True) if path.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [record["input"][0] for record in records if "input" in record]
+
+
+def kill_actors(name: str) -> int:
+    """Kills the processes of this test's cluster that run an actor."""
+    killed = 0
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and name in (process / "cmdline").read_text("utf-8", "replace"):
+                wanted = f"{MARK}={os.getpid()}".encode()
+                if wanted in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)
+                    killed += 1
+    return killed
+
+
+@pytest.mark.slow
+def test_a_node_and_an_actor_die(
+    captioner: Captioner, folder: Path, tmp_path: Path, cluster: Cluster, expected: bytes
 ) -> None:
-    options = CaptionOptions(batch_size=2, workers=1, segment=segment)
-    sources = find_sources([folder])
-    caption_files(captioner, sources, OutputOptions(tmp_path / "one.csv"), options)
-    caption_files(captioner, sources, OutputOptions(tmp_path / "ray.csv"), options, cluster=CLUSTER)
-    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
-    again = caption_files(captioner, sources, OutputOptions(tmp_path / "ray.csv"), options, cluster=CLUSTER)
-    assert again.new == 0
+    out, died = tmp_path / "ray.csv", []
+
+    def show(done: int, clips: int, rows: Sequence[object]) -> None:
+        if done >= 2 and not died:
+            cluster.remove_node(sorted(cluster.worker_nodes, key=str)[0], allow_graceful=False)
+            died.append(1)
+        elif done >= CLIPS // 2 and len(died) == 1:
+            died.append(kill_actors("ray::") and 1)
+
+    options = ClusterOptions(cluster.address, cpus=0.5, decoders=1)
+    caption_files(captioner, find_sources([folder]), OutputOptions(out), OPTIONS, show, cluster=options)
+    cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    assert died == [1, 1]
+    assert out.read_bytes() == expected
+    assert sorted(journaled(out)) == sorted(str(path) for path in folder.iterdir())
+
+
+@pytest.mark.slow
+def test_the_driver_is_killed(
+    captioner: Captioner, tiny: Path, folder: Path, tmp_path: Path, cluster: Cluster, expected: bytes
+) -> None:
+    out = tmp_path / "ray.csv"
+    command = [sys.executable, "-m", "evacap_cli", "caption", str(folder), "-o", str(out), "--model", str(tiny),
+               "--device", "cpu", "--batch-size", "2", "--ray", cluster.address, "--workers", "1",
+               "--cpus-per-worker", ".5", "--quiet"]  # fmt: skip
+    driver = subprocess.Popen(command, start_new_session=True)
+    while len(journaled(out)) < 3 and driver.poll() is None:
+        time.sleep(0.01)
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    driver.kill()
+    driver.wait()
+    before = journaled(out)
+    assert (second.returncode, "another run is writing it" in second.stderr) == (1, True)
+    assert 3 <= len(before) < CLIPS
+    assert not out.exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 3, again.stderr  # one file is damaged
+    assert out.read_bytes() == expected
+    assert journaled(out)[: len(before)] == before
+    assert sorted(journaled(out)) == sorted(str(path) for path in folder.iterdir())
+
+
+def test_wrong_options() -> None:
+    assert parse_workers("3") == (3, 3)
+    assert parse_workers("2-64") == (2, 64)
+    with pytest.raises(UsageError, match="2-64"):
+        parse_workers("many")
+    with pytest.raises(UsageError, match="--cpus-per-worker 0 .*--ray-workers 3-2"):
+        ClusterOptions(cpus=0, workers=(3, 2))
+
+
+def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    with (
+        pytest.raises(EvacapError, match="no connection"),
+        connected(ClusterOptions("no-such-host.invalid:1")),
+    ):
+        pass
