@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import re
+import socket
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ LOCAL, AUTO = "local", "auto"
 CURE = "pip install 'evacap[ray]'"
 CHUNK = 32  # clips in one object of the cluster's memory
 MAX_BLOCKS = 4096  # partitions of a data set: the driver tracks each
+CONNECT_SECONDS = 10.0
 GIB = 2**30
 Outcome = tuple[int, int, "Clip | None", str | None]
 """Number of the input, position of the row among its rows, and the clip or the error."""
@@ -100,6 +102,7 @@ def connected(options: ClusterOptions) -> Iterator[None]:
                     logging_level=logging.WARNING, log_to_driver=False,
                 )  # fmt: skip
             else:
+                _check_port(options.address)
                 ray.init(address=options.address, logging_level=logging.WARNING, log_to_driver=False)
         except Exception as error:  # of any kind
             raise EvacapError(
@@ -111,6 +114,13 @@ def connected(options: ClusterOptions) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Raises OSError if nothing listens at `HOST:PORT`; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in address:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def caption_on_cluster(
