@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evacap_cli.cli.cluster import CpusPerWorker, GpusPerWorker, Ray, RayWorkers, cluster_options
 from evacap_cli.cli.common import (
     MACHINE,
     MEDIA,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from evacap_cli.tasks.captioning.run import CaptionReport
 
 MODEL, LONG, OUT = "Model and beam search", "Long recordings", "Output"
-CLUSTER = "Cluster"
 READING = "evacap_cli.tasks.captioning.inputs.clip_reader"
 STATUSES = ("ok", "audio-only", "failed")
 MAX_FAILED = 8
@@ -213,24 +213,10 @@ def caption(
     workers: Annotated[int | None, decoding_workers("number of cores minus 1")] = None,
     timeout: DecodingTimeout = 300.0,
     memory: DecodingMemory = 4.0,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Run on a Ray cluster: auto, an address, or local for one on this machine. Needs -o and evacap[ray].",
-            show_default="this process",
-            rich_help_panel=CLUSTER,
-        ),
-    ] = None,
-    ray_workers: Annotated[
-        str,
-        typer.Option(help="Number of model actors, or a range such as 2-64.", rich_help_panel=CLUSTER),
-    ] = "1",
-    gpus_per_worker: Annotated[
-        float, typer.Option(help="GPUs per model actor; fractions share one.", rich_help_panel=CLUSTER)
-    ] = 0.0,
-    cpus_per_worker: Annotated[
-        float, typer.Option(help="Cores per model actor; fractions are allowed.", rich_help_panel=CLUSTER)
-    ] = 1.0,
+    ray: Ray = None,
+    ray_workers: RayWorkers = "1",
+    gpus_per_worker: GpusPerWorker = 0.0,
+    cpus_per_worker: CpusPerWorker = 1.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -267,13 +253,7 @@ def caption(
         lambda: _check_report(report_page, embed_media, out),
         lambda: _check_ray(ray, out, curves),
     )[:2]  # fmt: skip
-    cluster = None
-    if ray is not None:
-        from evacap_cli.tasks.captioning.cluster import ClusterOptions, check_ray, parse_workers
-
-        check_ray()
-        pool = parse_workers(ray_workers)
-        cluster = ClusterOptions(ray, gpus_per_worker, cpus_per_worker, pool, workers or None)
+    cluster = cluster_options(ray, ray_workers, gpus_per_worker, cpus_per_worker, workers)
     sources = find_sources(target.inputs(inputs), any_suffix=any_suffix)
     say_precision(precision, device, quiet)
     began = time.monotonic()

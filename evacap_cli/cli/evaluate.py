@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from evacap_cli.cli.cluster import CpusPerWorker, GpusPerWorker, Ray, RayWorkers, cluster_options
 from evacap_cli.cli.common import (
     SOME_FAILED,
     BatchSize,
@@ -80,6 +81,10 @@ def evaluate(
     batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    ray: Ray = None,
+    ray_workers: RayWorkers = "1",
+    gpus_per_worker: GpusPerWorker = 0.0,
+    cpus_per_worker: CpusPerWorker = 1.0,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -107,9 +112,10 @@ def evaluate(
     check_report(report_page)
     if report_page is not None and out is None:
         raise UsageError(f"--report {report_page}: needs a folder of results", "name one with -o")
+    cluster = cluster_options(ray, ray_workers, gpus_per_worker, cpus_per_worker)
     say_precision(precision, device, quiet)
     with ProgressBar("captioning", quiet=quiet) as bar:
-        found = run(model or (), data, options, stages(bar), captions or ())
+        found = run(model or (), data, options, stages(bar), captions or (), cluster)
     header, rows = table(found)
     notes = [f"{len(found[0].scores.clips)} clips, hash of their names {found[0].scores.id_hash}"]
     if out is not None:

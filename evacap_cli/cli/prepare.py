@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from evacap_cli.cli.cluster import Ray, cluster_options
 from evacap_cli.cli.common import (
     MEDIA,
     SOME_FAILED,
@@ -89,6 +90,7 @@ def prepare(
     workers: Annotated[int | None, decoding_workers("number of cores")] = None,
     timeout: DecodingTimeout = 300.0,
     memory: DecodingMemory = 4.0,
+    ray: Ray = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -106,6 +108,7 @@ def prepare(
     from evacap_cli.tasks.preparing import features_of, group_failures
     from evacap_cli.tasks.preparing import prepare as prepare_store
 
+    cluster = cluster_options(ray, decoders=workers)
     with ProgressBar("prepare", quiet=quiet) as bar:
         started = False
 
@@ -123,6 +126,7 @@ def prepare(
                 features_of(preset, model),
                 media=media,
                 progress=show,
+                cluster=cluster,
                 frames_format=frames_format,
                 jpeg_quality=jpeg_quality,
                 window=window,

@@ -26,6 +26,8 @@ from evacap_cli.metrics.suite import Scores, Settings, score_captions
 from evacap_cli.model import Checkpoint, load_checkpoint, parameter_counts
 from evacap_cli.report.paper_results import printed_row
 from evacap_cli.report.tables import number
+from evacap_cli.tasks.cluster.evaluating import caption_store_on_cluster
+from evacap_cli.tasks.cluster.pipeline import ClusterOptions, connected
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.store_captioner import Captions, InferenceOptions, StoreCaptioner
 
@@ -145,9 +147,10 @@ def evaluate(
     options: EvaluateOptions | None = None,
     show: Show | None = None,
     files: Sequence[Path] = (),
+    cluster: ClusterOptions | None = None,
 ) -> list[Evaluation]:
     """Captions every clip of `data` with every model and scores them, and the captions in `files`, of other systems.
-    Raises EvacapError."""
+    `cluster`: where the models run, None for this machine. Raises EvacapError."""
     options = options or EvaluateOptions()
     store = Store(data)
     references = read_references(store)
@@ -163,7 +166,7 @@ def evaluate(
     for model, captioner, count in zip(models, captioners, parameters, strict=True):
         began = time.monotonic()
         progress = None if show is None else partial(show, model.name)
-        captions = captioner.caption(progress)
+        captions = _caption(captioner, cluster, progress)
         seconds = time.monotonic() - began
         scores = score(store.keys, captions.captions, references, options.scoring, show)
         found.append(
@@ -188,6 +191,15 @@ def evaluate(
             Evaluation(name, "", "", None, unknown, scores, intervals(scores.statistics), None, store.folder)
         )
     return found
+
+
+def _caption(
+    captioner: StoreCaptioner, cluster: ClusterOptions | None, progress: Callable[[int, int], None] | None
+) -> Captions:
+    if cluster is None:
+        return captioner.caption(progress)
+    with connected(cluster):
+        return caption_store_on_cluster(captioner, cluster, progress)
 
 
 def score(

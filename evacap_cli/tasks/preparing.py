@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evacap_cli.data.bulk.entries import find_shards, read_shard_entries
-from evacap_cli.data.manifest import read_manifest
+from evacap_cli.data.manifest import Entry, read_manifest
 from evacap_cli.data.store import FRAMES_FORMATS, Progress, StoreReport, write_store
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings
@@ -19,6 +19,8 @@ from evacap_cli.media import TRACKS, WINDOW_MODES, is_track
 from evacap_cli.model.checkpoint import read_features
 from evacap_cli.model.presets import load_preset
 from evacap_cli.tasks.clips import SAFE_READERS, ClipSettings, load_entry
+from evacap_cli.tasks.cluster.pipeline import ClusterOptions
+from evacap_cli.tasks.cluster.preparing import stage_on_cluster
 
 DEFAULT_PRESET = "evacap-base"
 MAX_NAMES = 3  # clips named for each cause of failure
@@ -70,13 +72,14 @@ def prepare(
     *,
     media: str | Path | None = None,
     progress: Progress | None = None,
+    cluster: ClusterOptions | None = None,
     **options: Any,
 ) -> StoreReport:
     """Reads the clips of a manifest or of shards into the store `out`; `options` are those of PrepareOptions.
 
-    After an interruption, the same call resumes. Clips that cannot be read and missing files are recorded in the
-    store's index. Raises UsageError if the manifest or the options are invalid, or if the store was made with other
-    settings.
+    `cluster`: where the clips are decoded, None for this machine. After an interruption, the same call resumes. Clips
+    that cannot be read and missing files are recorded in the store's index. Raises UsageError if the manifest or the
+    options are invalid, or if the store was made with other settings.
     """
     chosen = PrepareOptions(**options)
     if shards := find_shards(str(manifest)):
@@ -87,6 +90,8 @@ def prepare(
             raise UsageError(f"{manifest}: contains no clips", "check the name")
     else:
         entries = read_manifest(Path(manifest), None if media is None else Path(media))
+    if cluster is not None:
+        entries = [_absolute(entry) for entry in entries]
     manifest_folder = Path(manifest).parent
     workers = available_cores() if chosen.workers is None else chosen.workers
     settings = ClipSettings(features, window=chosen.window, audio_track=chosen.audio_track)
@@ -110,7 +115,14 @@ def prepare(
         overwrite=chosen.overwrite,
         media=list(dict.fromkeys((Path(media or manifest_folder), manifest_folder))),
         progress=progress,
+        distribute=None if cluster is None else partial(stage_on_cluster, cluster=cluster),
     )
+
+
+def _absolute(entry: Entry) -> Entry:
+    """Returns an entry whose paths do not depend on the working directory, which actors do not share."""
+    pictures = tuple(picture.absolute() for picture in entry.pictures)
+    return replace(entry, path=entry.path and entry.path.absolute(), pictures=pictures)
 
 
 def features_of(preset: str | None = None, model: str | Path | None = None) -> FeatureSettings:

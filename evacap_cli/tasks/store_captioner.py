@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,21 @@ class Captions:
     entropy: np.ndarray | None
     evidence: np.ndarray | None = None
     cues: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Captions]) -> Captions:
+        """Returns the captions of all parts, in order. A number that only some parts have is NaN in the others."""
+
+        def column(values: Sequence[np.ndarray | None]) -> Any:
+            if all(each is None for each in values):
+                return None
+            missing = (np.full(len(part.captions), math.nan) for part in parts)
+            return np.concatenate([m if v is None else v for m, v in zip(missing, values, strict=True)])
+
+        names = ("score", "gate", "entropy", "evidence")
+        numbers = {name: column([getattr(part, name) for part in parts]) for name in names}
+        cues = {name: column([part.cues.get(name) for part in parts]) for part in parts for name in part.cues}
+        return cls([text for part in parts for text in part.captions], **numbers, cues=cues)
 
     def reordered(self, rows: np.ndarray) -> Captions:
         """Returns captions in which clip i has the values of clip `rows[i]`."""
@@ -89,11 +105,13 @@ class StoreCaptioner:
             )
         self.data = FeatureBatches(store, self.features, self.model.has_picture)
 
-    def caption(self, progress: Progress | None = None) -> Captions:
-        collector = _CaptionCollector(len(self.store), self.checkpoint)
-        for rows in self._batches(np.arange(len(self.store)), progress):
+    def caption(self, progress: Progress | None = None, clips: range | None = None) -> Captions:
+        """Captions all clips, or a range of them."""
+        clips = range(len(self.store)) if clips is None else clips
+        collector = _CaptionCollector(len(clips), self.checkpoint)
+        for rows in self._batches(np.arange(clips.start, clips.stop), progress):
             sound, picture = self._encode(rows)
-            collector.put(rows, self._generate(sound, picture))
+            collector.put(rows - clips.start, self._generate(sound, picture))
         return collector.captions()
 
     def caption_paired(

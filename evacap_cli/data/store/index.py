@@ -19,7 +19,7 @@ from evacap_cli.features.settings import FeatureSettings
 FORMAT = 1  # increment when older stores can no longer be read
 NOTE, INDEX = "store.yaml", "index.parquet"
 OWN = re.compile(
-    r"(?:store\.yaml|index\.parquet|shard-\d{6}\.tar|index-\d{6}\.parquet)(?:\.tmp)?|store\.lock"
+    r"(?:store\.yaml|index\.parquet|shard-\d{6}\.tar|index-\d{6}\.parquet)(?:(?:\.[0-9a-f]{8})?\.tmp)?|store\.lock"
 )
 """Matches the names of all files of a store, including temporary files after a kill."""
 STATUSES = ("ok", "audio-only", "missing", "failed")

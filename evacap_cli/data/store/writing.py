@@ -13,13 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from evacap_cli.atomic import TEMPORARY
+from evacap_cli.data.store.blocks import Block, Distribute, Recipe
 from evacap_cli.data.store.files import LOCK, disk_errors, locked, size_of
 from evacap_cli.data.store.index import (
     INDEX,
@@ -34,8 +34,8 @@ from evacap_cli.data.store.index import (
     shard_path,
     write_index,
 )
-from evacap_cli.data.store.members import Encoding, Packed, Sample, StoreItem, make_packed
-from evacap_cli.data.store.shards import ShardWriter, entry_hash
+from evacap_cli.data.store.members import Encoding, Packed, Sample, StoreItem
+from evacap_cli.data.store.shards import ShardWriter, entry_hash, publish
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.features.settings import FeatureSettings
 from evacap_cli.media.pool import DecodePool
@@ -82,6 +82,7 @@ def write_store(
     overwrite: bool = False,
     media: Sequence[Path] = (),
     progress: Progress | None = None,
+    distribute: Distribute | None = None,
 ) -> StoreReport:
     """Makes samples of the items that the store lacks, in `workers` processes (0: in this process), and writes them.
 
@@ -89,7 +90,8 @@ def write_store(
     item gets a row with status `failed`. An item with an `error` gets the status `missing`; a later run makes it once
     it has no error. `made_with`: other settings that affect the contents. Raises UsageError if the store has other
     settings, or other captions or sources for the same clips, unless `overwrite`. `timeout`: seconds per item;
-    `memory`: bytes per worker. `media`: the folders of the media files, which reports use to find them.
+    `memory`: bytes per worker. `media`: the folders of the media files, which reports use to find them. `distribute`:
+    makes the shards elsewhere, instead of `workers`.
     """
     folder = Path(folder)
     quality = jpeg_quality if frames_format == "jpeg" else None
@@ -108,22 +110,18 @@ def write_store(
             todo = _todo(folder, items, latest(tables), retry_failed)
             if todo:
                 note.write(folder)
-        pool: DecodePool[Item, Packed] = DecodePool(
-            workers,
-            partial(make_packed, make=make, encoding=encoding),
-            timeout=timeout,
-            ahead=4 * workers + 4,
-            rescue=None if rescue is None else partial(make_packed, make=rescue, encoding=encoding),
-            memory=memory,
-        )
-        with ShardWriter(folder, following, shard_clips) as writer, pool:
-            try:
-                notes = _fill(writer, pool, todo, len(items), progress)
-                writer.commit()
-            except (KeyboardInterrupt, EvacapError):
-                if not writer.committing:
-                    writer.commit()  # keep the finished clips
-                raise
+        recipe = Recipe(make, encoding, rescue, timeout, memory)
+        if distribute is not None:
+            notes = _collect(folder, following, recipe, todo, shard_clips, distribute, len(items), progress)
+        else:
+            with ShardWriter(folder, following, shard_clips) as writer, recipe.pool(workers) as pool:
+                try:
+                    notes = _fill(writer, pool, todo, len(items), progress)
+                    writer.commit()
+                except (KeyboardInterrupt, EvacapError):
+                    if not writer.committing:
+                        writer.commit()  # keep the finished clips
+                    raise
         with disk_errors(folder):
             new = sum(not item.error for item in todo)
             return _finish(folder, note, items, new, damaged, notes, began)
@@ -145,7 +143,8 @@ def _fill(
     progress: Progress | None,
 ) -> list[dict[str, str]]:
     """Writes a row for every item, with its sample if there is one, in the order of completion. Returns their notes."""
-    done, notes = total - len(todo), []
+    done = total - len(todo)
+    notes: list[dict[str, str]] = []
     for item in todo:
         if item.error:
             writer.add(item, None, "missing", item.error)
@@ -153,17 +152,51 @@ def _fill(
     if progress:
         progress(done, total)
     for outcome in pool.imap((item for item in todo if not item.error), ordered=False):
-        packed = outcome.value
-        if packed is None:
-            writer.add(outcome.item, None, "failed", outcome.error or "")
-        else:
-            writer.add(outcome.item, packed, packed.status, packed.error)
-            if packed.note:
-                notes.append({"key": outcome.item.key, "source": outcome.item.source, "note": packed.note})
+        notes += writer.add_outcome(outcome)
         done += 1
         if progress:
             progress(done, total)
     return notes
+
+
+def _collect(
+    folder: Path,
+    following: int,
+    recipe: Recipe[Item],
+    todo: Sequence[Item],
+    shard_clips: int,
+    distribute: Distribute,
+    total: int,
+    progress: Progress | None,
+) -> list[dict[str, str]]:
+    """Publishes a shard for every block of items, in the order of completion. Returns the notes of the clips."""
+    missing, rest = [item for item in todo if item.error], [item for item in todo if not item.error]
+    with ShardWriter(folder, following, shard_clips) as writer:
+        for item in missing:
+            writer.add(item, None, "missing", item.error)
+        writer.commit()
+        following = writer.number
+    done, notes = total - len(rest), []
+    if progress:
+        progress(done, total)
+    starts = range(0, len(rest), shard_clips)
+    blocks = [Block(following + i, rest[start : start + shard_clips]) for i, start in enumerate(starts)]
+    for staged in distribute(folder.absolute(), recipe, blocks):
+        with disk_errors(folder):
+            publish(folder, staged.number, folder / staged.name if staged.name else None, staged.rows)
+        notes += staged.notes
+        done += len(staged.rows)
+        if progress:
+            progress(done, total)
+    with disk_errors(folder):
+        _remove_temporary(folder)  # of attempts that were repeated
+    return notes
+
+
+def _remove_temporary(folder: Path) -> None:
+    for path in folder.glob(f"*{TEMPORARY}"):
+        if OWN.fullmatch(path.name):
+            path.unlink()
 
 
 def _check_folder(folder: Path) -> None:
@@ -180,9 +213,7 @@ def _check_folder(folder: Path) -> None:
 
 def _begin(folder: Path, note: StoreNote, overwrite: bool) -> list[str]:
     """Prepares the folder for new rows with the settings of `note`. Returns the names of damaged shards."""
-    for path in folder.glob(f"*{TEMPORARY}"):
-        if OWN.fullmatch(path.name):
-            path.unlink()
+    _remove_temporary(folder)
     if overwrite:
         # delete the index before the shards it refers to
         parts = [*numbered(folder, "index-*.parquet").values(), *numbered(folder, "shard-*.tar").values()]

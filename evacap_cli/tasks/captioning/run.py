@@ -14,7 +14,6 @@ from evacap_cli.data.store.files import disk_errors
 from evacap_cli.errors import EvacapError, UsageError, check_all
 from evacap_cli.model import Checkpoint
 from evacap_cli.tasks.captioning.background_writer import BackgroundWriter
-from evacap_cli.tasks.captioning.cluster import ClusterOptions, caption_on_cluster, connected
 from evacap_cli.tasks.captioning.engine import (
     Captioner,
     ClipCallback,
@@ -33,6 +32,8 @@ from evacap_cli.tasks.captioning.outputs.rows import Row, merge_rows
 from evacap_cli.tasks.captioning.outputs.tags import check_tags
 from evacap_cli.tasks.captioning.outputs.writers import FilePerInput, Output, RowStream
 from evacap_cli.tasks.clips import Clip
+from evacap_cli.tasks.cluster.captioning import caption_on_cluster
+from evacap_cli.tasks.cluster.pipeline import ClusterOptions, connected
 
 MAX_FAILED_ROWS = 1000  # failed rows that a report keeps
 Group = tuple[Source, list[Row]]

@@ -16,11 +16,11 @@ import pytest
 
 from evacap_cli import Captioner
 from evacap_cli.errors import EvacapError, UsageError
-from evacap_cli.tasks.captioning.cluster import ClusterOptions, connected, parse_workers
 from evacap_cli.tasks.captioning.inputs.discovery import find_sources
 from evacap_cli.tasks.captioning.options import CaptionOptions
 from evacap_cli.tasks.captioning.outputs.options import OutputOptions
 from evacap_cli.tasks.captioning.run import caption_files
+from evacap_cli.tasks.cluster.pipeline import ClusterOptions, connected, parse_workers
 
 from ...media.clips import write
 

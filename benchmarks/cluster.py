@@ -1,0 +1,183 @@
+"""Compares `evacap caption --ray local` with the engine of one machine:
+
+    python -m benchmarks.cluster [--clips 500] [--pairs 2] [--model demo] [--write]
+
+The clips are copies of sample_data/videos that differ after their last frame, so that none is a duplicate. Every run is
+a process of its own, and the three kinds of run take turns: this machine's engine, one model actor, two model actors
+with half of the cores each. Start-up is the time until a tenth of the clips is done, less the time that a tenth takes
+later; the rate is that of the other nine tenths. The script fails unless all tables have the same rows. `--write`
+writes benchmarks/results/cluster.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SAMPLES = sorted((HERE.parent / "sample_data/videos").iterdir())
+RESULTS = HERE / "results/cluster.md"
+KINDS = {"one machine": None, "1 actor": 1, "2 actors": 2}
+LARGEST_DIFFERENCE = 1e-3  # of numbers: batches and threads differ
+
+
+@dataclass
+class Run:
+    """connected, startup: seconds. rate: clips per second after start-up. load: average load of the machine."""
+
+    connected: float
+    startup: float
+    rate: float
+    seconds: float
+    load: float
+
+
+def caption(folder: Path, out: Path, model: str, actors: int) -> None:
+    """Captions a folder in this process, and prints the times as JSON. actors: 0 for this machine's engine."""
+    from evacap_cli import Captioner
+    from evacap_cli.tasks.captioning.inputs.discovery import find_sources
+    from evacap_cli.tasks.captioning.options import CaptionOptions
+    from evacap_cli.tasks.captioning.outputs.options import OutputOptions
+    from evacap_cli.tasks.captioning.run import caption_files
+    from evacap_cli.tasks.cluster.pipeline import LOCAL, ClusterOptions, connected
+
+    cores = os.cpu_count() or 1
+    decoders = max(1, cores - 1)
+    sources, captioner = find_sources([folder]), Captioner.load(model, "cpu", "fp32")
+    times: dict[int, float] = {}
+
+    def show(done: int, clips: int, rows: Sequence[object]) -> None:
+        times[done] = time.monotonic()
+
+    options = CaptionOptions(batch_size=8, workers=decoders)
+    began = joined = time.monotonic()
+    if actors:
+        cluster = ClusterOptions(LOCAL, cpus=cores / actors, workers=(actors, actors), decoders=decoders)
+        with connected(cluster):
+            joined = time.monotonic()
+            caption_files(captioner, sources, OutputOptions(out), options, show, cluster=cluster)
+    else:
+        caption_files(captioner, sources, OutputOptions(out), options, show)
+    first = min(done for done in times if done >= len(sources) // 10)
+    rate = (len(sources) - first) / (times[len(sources)] - times[first])
+    run = Run(
+        joined - began,
+        times[first] - began - first / rate,
+        rate,
+        times[len(sources)] - began,
+        os.getloadavg()[0],
+    )
+    print(json.dumps(vars(run)))
+
+
+def measure(folder: Path, out: Path, model: str, actors: int | None) -> Run:
+    command = [sys.executable, "-m", "benchmarks.cluster", "--run", str(folder), str(out), str(actors or 0)]
+    done = subprocess.run(
+        [*command, "--model", model], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return Run(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def differing(one: Path, other: Path) -> int:
+    """Returns the number of rows whose bytes differ. Fails if anything but the last digits of numbers differs."""
+    rows, others = (list(csv.DictReader(path.open(newline=""))) for path in (one, other))
+    assert [row["video"] for row in rows] == [row["video"] for row in others]
+    for row, theirs in zip(rows, others, strict=True):
+        for name, value in row.items():
+            if value != theirs[name]:
+                assert abs(float(value) - float(theirs[name])) < LARGEST_DIFFERENCE, (row, theirs)
+    return sum(row != theirs for row, theirs in zip(rows, others, strict=True))
+
+
+def report(found: dict[str, list[Run]], differences: dict[str, int], clips: int, model: str) -> str:
+    def middle(kind: str, name: str) -> float:
+        return statistics.median(getattr(run, name) for run in found[kind])
+
+    def ratio(kind: str, other: str) -> str:
+        pairs = [one.rate / two.rate for one, two in zip(found[kind], found[other], strict=True)]
+        return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+
+    loads = [run.load for runs in found.values() for run in runs]
+    pairs = len(next(iter(found.values())))
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    lines = [
+        "# Captions on a Ray cluster of one machine",
+        "",
+        f"Measured on {datetime.now(timezone.utc):%Y-%m-%d} at {commit} with "
+        f"`python -m benchmarks.cluster --clips {clips} --pairs {pairs} --model {model}`:",
+        f"{os.cpu_count()} cores, {platform.machine()}, average load {min(loads):.1f} to {max(loads):.1f} during the "
+        "runs, which take turns.",
+        "Medians; `seconds` are of one run as a whole.",
+        "",
+        "| run | connect, s | start-up, s | clips/s after start-up | seconds |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {kind} | {middle(kind, 'connected'):.1f} | {middle(kind, 'startup'):.1f} | {middle(kind, 'rate'):.2f} "
+            f"| {middle(kind, 'seconds'):.0f} |"
+            for kind in found
+        ),
+        "",
+        f"- Overhead after start-up (rate of one machine / rate of 1 actor): {ratio('one machine', '1 actor')}.",
+        f"- Scaling (rate of 2 actors / rate of 1 actor): {ratio('2 actors', '1 actor')}. Both use all cores.",
+        *(
+            f"- {kind}: {clips} of {clips} rows in order with the captions and statuses of one machine; numbers of "
+            f"{count} rows differ by less than {LARGEST_DIFFERENCE:g}."
+            for kind, count in differences.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", type=int, default=500)
+    parser.add_argument("--pairs", type=int, default=2, help="runs of each kind")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--run", nargs=3, metavar=("FOLDER", "OUT", "ACTORS"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        caption(Path(args.run[0]), Path(args.run[1]), args.model, int(args.run[2]))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        folder = place / "clips"
+        folder.mkdir()
+        for i in range(args.clips):
+            sample = SAMPLES[i % len(SAMPLES)]
+            content = sample.read_bytes() + bytes(8 + 4 * i)
+            (folder / f"{i:05d}{sample.suffix}").write_bytes(content)
+        found: dict[str, list[Run]] = {kind: [] for kind in KINDS}
+        differences = dict.fromkeys(list(KINDS)[1:], 0)
+        for pair in range(args.pairs):
+            for kind in list(KINDS) if pair % 2 else list(KINDS)[::-1]:
+                run = measure(folder, place / f"{kind}-{pair}.csv", args.model, KINDS[kind])
+                print(kind, vars(run), flush=True)
+                found[kind].append(run)
+            for kind in differences:
+                count = differing(place / f"one machine-{pair}.csv", place / f"{kind}-{pair}.csv")
+                differences[kind] = max(differences[kind], count)
+    page = report(found, differences, args.clips, args.model)
+    print(page)
+    if args.write:
+        RESULTS.write_text(page, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Runs captioning, evaluation and preparation on a Ray cluster. Ray is imported only when a cluster is used."""
