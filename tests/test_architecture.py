@@ -121,8 +121,8 @@ def test_rules_have_no_cycle() -> None:
             {"torch", "numpy", "pandas", "av"},
         ),  # `evacap --help` and completion answer at once
         (
-            "evacap_cli.tasks.captioning.engine",
-            {"timm", "torchvision", "torch._dynamo", "pandas", "matplotlib"},
+            "evacap_cli.tasks.captioning.run",
+            {"timm", "torchaudio", "torchvision", "torch._dynamo", "pandas", "pyarrow", "jinja2", "matplotlib"},
         ),
     ],
 )

@@ -333,14 +333,14 @@ def _check_ray(address: str | None, out: Path | None, curves: Path | None) -> No
 
 
 def _check_report(page: Path | None, embed_media: bool, out: Path | None) -> None:
-    from evacap_cli.tasks.captioning.outputs.writers import SHARD
-    from evacap_cli.tasks.reporting.pages import check_page
-    from evacap_cli.tasks.reporting.tables import READERS
-
     if embed_media and page is None:
         raise UsageError("--embed-media needs --report")
     if page is None:
         return
+    from evacap_cli.tasks.captioning.outputs.writers import SHARD
+    from evacap_cli.tasks.reporting.pages import check_page
+    from evacap_cli.tasks.reporting.tables import READERS
+
     check_page(page)
     if out is None or out.suffix.lower() not in READERS or out.is_dir() or SHARD in out.name:
         raise UsageError(

@@ -8,7 +8,6 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.compliance.kaldi import get_mel_banks
 
 from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS, FeatureSettings
 from evacap_cli.features.yamnet import yamnet_log_mel
@@ -104,5 +103,7 @@ def _window(kind: str, size: int, device: torch.device) -> Tensor:
 @lru_cache(maxsize=16)
 def _mel_banks(bins: int, fft_size: int, sample_rate: int, device: torch.device) -> Tensor:
     """(fft_size / 2 + 1, bins) mel weights. Kaldi omits the Nyquist bin, so its row is zero."""
+    from torchaudio.compliance.kaldi import get_mel_banks  # YAMNet's log-mel does not need torchaudio
+
     banks, _ = get_mel_banks(bins, fft_size, float(sample_rate), LOW_HZ, 0.0, 100.0, -500.0, 1.0)
     return F.pad(banks, (0, 1)).T.contiguous().to(device)

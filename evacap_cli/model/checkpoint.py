@@ -24,6 +24,7 @@ from evacap_cli.model.causal_lm import CausalLMDecoder
 from evacap_cli.model.config import ModelConfig
 from evacap_cli.model.hub import HUB, HubModel, download_checkpoint
 from evacap_cli.model.lexicon import Lexicon
+from evacap_cli.model.meta import without_weights
 from evacap_cli.model.tag_encoder import TagEncoder
 from evacap_cli.model.tokenizer import Tokenizer
 from evacap_cli.model.towers import shared_weights
@@ -97,7 +98,7 @@ def load_checkpoint(model: str | Path, device: str | torch.device = "cpu",
         state = load_file(weights)
     except (SafetensorError, OSError) as error:
         raise EvacapError(f"{weights}: damaged checkpoint ({error})", "copy or make it again") from error
-    with torch.device("meta"):
+    with without_weights():
         built = CaptionModel(
             ModelConfig.from_dict(config["model"]), tokenizer.bos, tokenizer.eos, tokenizer.pad
         )

@@ -115,7 +115,7 @@ class TagEncoderConfig:
     windows: int = 5
     """Windows of a clip for which the confidence of a class is given."""
     network: str = "efficientnet_lite0"
-    """Name of the picture network in timm."""
+    """Name of the picture network in timm. timm is only imported for others than the default."""
     width: int = 256
     depth: int = 2
     """Self-attention blocks over the tokens of the sound."""
@@ -162,10 +162,11 @@ class TagEncoderConfig:
         )
         if not found and self.width % self.heads:
             found.append(f"encoder: width must divide evenly by heads, got {self.width} and {self.heads}")
-        import timm  # takes seconds, and only towers of pre-trained networks need it
+        if self.network != TagEncoderConfig.network:
+            import timm  # takes seconds
 
-        if not timm.is_model(self.network):
-            found.append(f"encoder.network: timm has no model called {self.network!r}")
+            if not timm.is_model(self.network):
+                found.append(f"encoder.network: timm has no model called {self.network!r}")
         if self.mel_bins != 64:
             found.append(f"encoder.mel_bins: YAMNet takes 64, got {self.mel_bins}")
         if self.audio_frames < 96:

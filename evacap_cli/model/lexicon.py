@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,11 +46,24 @@ def audioset_classes() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def imagenet_classes() -> tuple[str, ...]:
-    """Names of ImageNet's 1,000 classes, in timm's order; only the first of several synonyms."""
-    from timm.data import ImageNetInfo
+    """Names of ImageNet's 1,000 classes, in timm's order; only the first of several synonyms.
 
-    info = ImageNetInfo()
-    return tuple(info.index_to_description(index).split(",")[0] for index in range(info.num_classes()))
+    timm's files are read without importing timm, which takes seconds.
+    """
+    found = find_spec("timm")
+    assert found is not None and found.origin is not None
+    folder = Path(found.origin).parent / "data" / "_info"
+    try:
+        lines = (folder / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()
+        synsets = (folder / "imagenet_synsets.txt").read_text("utf-8").split()
+    except OSError:  # timm moved them
+        from timm.data import ImageNetInfo
+
+        described = ImageNetInfo().label_descriptions()
+    else:
+        lemmas = dict(line.split("\t", 1) for line in lines)
+        described = [lemmas[synset] for synset in synsets]
+    return tuple(names.split(",")[0] for names in described)
 
 
 @lru_cache(maxsize=1)

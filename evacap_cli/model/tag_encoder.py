@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from evacap_cli.model.config import TagEncoderConfig
+from evacap_cli.model.efficientnet_lite import EfficientNetLite0
 from evacap_cli.model.encoder import Block
 from evacap_cli.model.fused import Tags
 from evacap_cli.model.yamnet import YAMNet
@@ -66,11 +67,7 @@ class TagEncoder(nn.Module):
         self.blocks_a = self._blocks(config.depth)
         self.norms = nn.ModuleDict({"a": nn.LayerNorm(d)})
         if picture:
-            import timm  # takes seconds, and models without a picture do not need it
-
-            self.network_v = timm.create_model(
-                config.network, pretrained=False, num_classes=config.picture_classes
-            )
+            self.network_v = _picture_network(config)
             self.embed_v = TagEmbedding(config.picture_classes, 2, d)
             if unified:
                 self.modality_a, self.modality_v = (nn.Parameter(torch.zeros(1, 1, d)) for _ in "av")
@@ -172,6 +169,14 @@ class TagEncoder(nn.Module):
         if picture is not None:
             x = torch.cat((x, picture + self.modality_v), dim=1)
         return self.norms["joint"](self._run(self.blocks_u, x, mask))
+
+
+def _picture_network(config: TagEncoderConfig) -> nn.Module:
+    if config.network == TagEncoderConfig.network:
+        return EfficientNetLite0(config.picture_classes)
+    import timm  # takes seconds
+
+    return timm.create_model(config.network, pretrained=False, num_classes=config.picture_classes)
 
 
 def heard_tags(logits: Tensor, heard: int, windows: int) -> Tensor:

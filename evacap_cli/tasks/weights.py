@@ -19,6 +19,7 @@ from evacap_cli.model import (
     resolve_model,
 )
 from evacap_cli.model.checkpoint import SUFFIX, export_checkpoint
+from evacap_cli.model.meta import without_weights
 from evacap_cli.model.tag_encoder import NETWORKS
 from evacap_cli.tasks.importing.networks import WEIGHT, find_kind, read_weights
 from evacap_cli.tasks.importing.tensor_matching import TITLES
@@ -40,7 +41,7 @@ def describe_model(name: str) -> dict[str, Any]:
     which those of the towers include."""
     if name in preset_names():
         preset = load_preset(name)
-        with torch.device("meta"):
+        with without_weights():
             model = build_model(preset.model)
         about, features, kind = preset.about, preset.features, "preset"
     else:

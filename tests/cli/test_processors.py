@@ -52,8 +52,7 @@ def test_bf16_without_its_instructions_says_so_once(clip: Path, tiny: Path) -> N
 
 @pytest.mark.slow
 def test_captions_with_a_home_that_cannot_be_written(clip: Path, tmp_path: Path) -> None:
-    """Below a file no folder can be made, not even by root. Curves are drawn, too: matplotlib keeps a cache. `demo`
-    needs timm, which imports PyTorch's compiler."""
+    """Below a file no folder can be made, not even by root. Curves are drawn, too: matplotlib keeps a cache."""
     (tmp_path / "file").touch()
     home = str(tmp_path / "file" / "home")
     places = (

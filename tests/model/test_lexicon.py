@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.machinery import ModuleSpec
 from itertools import product
 from typing import Any
 
@@ -389,6 +390,14 @@ def test_packaged_names_of_classes() -> None:
     assert len(imagenet_classes()) == 1000
     assert imagenet_classes()[0] == "tench"
     assert imagenet_classes()[207] == "golden retriever"
+
+
+@pytest.mark.slow
+def test_names_of_pictures_are_timms_even_if_it_moves_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = imagenet_classes()
+    moved = ModuleSpec("timm", None, origin="/nowhere/timm/__init__.py")
+    monkeypatch.setattr("evacap_cli.model.lexicon.find_spec", lambda name: moved)
+    assert imagenet_classes.__wrapped__() == read
 
 
 def test_speech_may_have_to_be_heard_better() -> None:

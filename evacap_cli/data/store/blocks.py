@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from evacap_cli.atomic import TEMPORARY
-from evacap_cli.data.store.files import LOCK
+from evacap_cli.data.files import LOCK
 from evacap_cli.data.store.index import shard_path
 from evacap_cli.data.store.members import Encoding, Packed, Sample, StoreItem, make_packed
 from evacap_cli.data.store.shards import ShardWriter

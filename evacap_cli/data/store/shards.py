@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from evacap_cli.atomic import TEMPORARY, make_whole
-from evacap_cli.data.store.files import disk_errors
+from evacap_cli.data.files import disk_errors
 from evacap_cli.data.store.index import SCHEMA, part_path, shard_path, write_index
 from evacap_cli.data.store.members import Packed, StoreItem
 from evacap_cli.media.pool import Outcome

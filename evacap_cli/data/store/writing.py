@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from evacap_cli.atomic import TEMPORARY
+from evacap_cli.data.files import LOCK, disk_errors, locked, size_of
 from evacap_cli.data.store.blocks import Block, Distribute, Recipe
-from evacap_cli.data.store.files import LOCK, disk_errors, locked, size_of
 from evacap_cli.data.store.index import (
     INDEX,
     MADE,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import IO
 
-from evacap_cli.data.store.files import disk_errors
+from evacap_cli.data.files import disk_errors
 from evacap_cli.errors import EvacapError, UsageError, check_all
 from evacap_cli.model import Checkpoint
 from evacap_cli.tasks.captioning.background_writer import BackgroundWriter

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from evacap_cli.atomic import make_whole
-from evacap_cli.data.store.files import disk_errors, size_of, take_lock
+from evacap_cli.data.files import disk_errors, size_of, take_lock
 from evacap_cli.errors import EvacapError
 
 Progress = Callable[[int, int | None], None]

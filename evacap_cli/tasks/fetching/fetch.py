@@ -12,7 +12,7 @@ import yaml
 
 from evacap_cli.atomic import written_whole
 from evacap_cli.cache import cache_folder, fetched_models
-from evacap_cli.data.store.files import disk_errors
+from evacap_cli.data.files import disk_errors
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model.checkpoint import CONFIG
 from evacap_cli.tasks.fetching.download import Progress, download, file_sha256

@@ -14,6 +14,7 @@ from evacap_cli.atomic import written_whole
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import CaptionModel, Tokenizer, build_model, save_checkpoint
 from evacap_cli.model.checkpoint import CONFIG, TOKENIZER
+from evacap_cli.model.meta import without_weights
 from evacap_cli.model.towers import shared_path
 from evacap_cli.tasks.importing.networks import (
     EFFICIENTNET,
@@ -164,7 +165,7 @@ def import_avcap(
             f"{words}: has {len(tokenizer)} words, but {path.name} has {config.model.decoder.vocab_size}",
             "use the vocab.txt of the model; that of bert-base-uncased has 30522",
         )
-    with torch.device("meta"):
+    with without_weights():
         model = CaptionModel(config.model, tokenizer.bos, tokenizer.eos, tokenizer.pad)
     taken, imported = match(path, "avcap", state, model, "", allow)
     fresh = [row.ours for row in imported.rows if row.what == "fresh"]

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from evacap_cli.atomic import written_whole
-from evacap_cli.data.store.files import disk_errors
+from evacap_cli.data.files import disk_errors
 from evacap_cli.errors import UsageError
 from evacap_cli.report.pages import Page, write_page
 from evacap_cli.tasks.captioning.inputs.urls import is_url, without_password

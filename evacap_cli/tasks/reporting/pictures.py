@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from evacap_cli.atomic import TEMPORARY, written_whole
-from evacap_cli.data.store.files import disk_errors
+from evacap_cli.data.files import disk_errors
 from evacap_cli.features import FeatureSettings
 from evacap_cli.features.settings import HOP_SECONDS, WINDOW_SECONDS
 from evacap_cli.media import READERS, DecodePool

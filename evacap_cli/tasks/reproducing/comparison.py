@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from evacap_cli.metrics.bootstrap import DRAWS
 from evacap_cli.model import build_model, load_preset, parameter_counts
+from evacap_cli.model.meta import without_weights
 from evacap_cli.report.paper_results import (
     PARAMETERS,
     SECONDS,
@@ -82,7 +82,7 @@ def compare(table: str, scale: Scale, seeds: Sequence[int], steps: Path) -> list
 def _counted() -> Iterator[Comparison]:
     """Parameters of the full-size presets, in millions. They need no training."""
     for key in ROWS["table1"]:
-        with torch.device("meta"):
+        with without_weights():
             count = (
                 parameter_counts(build_model(load_preset(f"{SYSTEMS[key].method}-base").model))["total"] / 1e6
             )

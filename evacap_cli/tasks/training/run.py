@@ -22,6 +22,7 @@ from evacap_cli.model import (
     parameter_counts,
 )
 from evacap_cli.model.causal_lm import load_tokenizer
+from evacap_cli.model.meta import without_weights
 from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note
 from evacap_cli.tasks.importing import import_cav_mae, import_git, import_networks
@@ -74,7 +75,7 @@ def plan_run(config: str, overrides: Sequence[str], options: RunOptions) -> dict
     For a manifest, the steps assume that every clip with a file can be read.
     """
     settings = read_config(config, overrides)
-    with torch.device("meta"):
+    with without_weights():
         model = build_model(settings.model)
     freeze(model, settings.training.freeze)
     parameter_groups(model, settings.training.lr_scale)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evacap_cli.data.store.files import take_lock
+from evacap_cli.data.files import take_lock
 from evacap_cli.errors import EvacapError
 from evacap_cli.tasks.fetching.download import download
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evacap_cli.atomic import written_whole
-from evacap_cli.data.store.files import disk_errors
+from evacap_cli.data.files import disk_errors
 from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings, frame_times
 from evacap_cli.tasks.captioning.outputs.results import CaptionResult, column_seconds, mean_over_frequency

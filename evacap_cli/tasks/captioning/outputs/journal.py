@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from evacap_cli.data.store.files import disk_errors, take_lock
+from evacap_cli.data.files import disk_errors, take_lock
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.inputs.urls import is_url, without_password

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from evacap_cli.atomic import written_whole
-from evacap_cli.data.store.files import disk_errors
+from evacap_cli.data.files import disk_errors
 from evacap_cli.errors import UsageError
 from evacap_cli.tasks.captioning.inputs.sources import Source
 from evacap_cli.tasks.captioning.outputs.rows import Row, merge_rows
