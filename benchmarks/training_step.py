@@ -1,6 +1,7 @@
 """Measures the time and memory of a training step of a preset with random clips:
 
-    python benchmarks/training_step.py [PRESET] [--batch-size 2] [--precision fp32] [--checkpointing] [--device auto]
+    python benchmarks/training_step.py [PRESET] [SETTING=VALUE ...] [--batch-size 2] [--precision fp32] [--device auto]
+        [--checkpointing | --mlp-checkpointing]
 
 Prints the memory of one process next to the estimate of `evacap train --dry-run`.
 """
@@ -13,6 +14,7 @@ import platform
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -36,15 +38,19 @@ def measure_step(
     device: str = "auto",
     checkpointing: bool = False,
     steps: int = 3,
+    mlp_checkpointing: bool = False,
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Times training steps, after one that is not counted."""
-    switches = [f"training.checkpointing={str(checkpointing).lower()}"]
-    config = read_config(preset, switches)
+    switches = {"checkpointing": checkpointing, "mlp_checkpointing": mlp_checkpointing}
+    config = read_config(
+        preset, [*(f"training.{name}={str(on).lower()}" for name, on in switches.items()), *settings]
+    )
     chosen = pick_device(device)
     dtype = pick_precision(precision, chosen)
     torch.manual_seed(0)
     model = build_model(config.model).to(chosen).train()
-    model.set_checkpointing(checkpointing)
+    model.set_checkpointing(checkpointing, mlp_checkpointing)
     freeze(model, [])
     s, encoder = config.training, config.model.encoder
     optimizer = torch.optim.AdamW(parameter_groups(model, {}), lr=s.lr, betas=s.betas, fused=True)
@@ -74,7 +80,7 @@ def measure_step(
     step = statistics.median(seconds[1:])
     return {
         "preset": preset, "clips": clips, "frames": encoder.frames, "precision": precision,
-        "checkpointing": checkpointing, "first step s": round(seconds[0], 2), "step s": round(step, 4),
+        **switches, "settings": list(settings), "first step s": round(seconds[0], 2), "step s": round(step, 4),
         "clips/s": round(clips / step, 3), "peak GB": round(peak / 1e9, 2),
         "estimated GB": estimate_memory(config.model, s, clips, dtype), "losses": losses,
         "device": str(chosen), "machine": platform.machine(), "threads": torch.get_num_threads(),
@@ -85,15 +91,18 @@ def measure_step(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", nargs="?", default="evacap-base")
+    parser.add_argument("settings", nargs="*", help="as of evacap train, such as model.decoder.vocab_size=30522")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--mlp-checkpointing", action="store_true")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=3)
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     measured = measure_step(
-        args.preset, args.batch_size, args.precision, args.device, args.checkpointing, args.steps
+        args.preset, args.batch_size, args.precision, args.device, args.checkpointing, args.steps,
+        args.mlp_checkpointing, args.settings,
     )
     print(json.dumps(measured, indent=1))
 

@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from evacap_cli.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from evacap_cli.model.decoder import DecoderLayer, KeysValues, TextDecoder
@@ -105,7 +105,7 @@ class AdaptiveLayer(DecoderLayer):
             weight = confidence[..., None].to(context_features.dtype)
             context_features = torch.lerp(context_features, shown, weight)
         x = self.context_norm(x + self.drop(context_features))
-        return self.output_norm(x + self.drop(self.narrow(gelu(self.widen(x))))), confidence
+        return self.output_norm(x + self.drop(self.mlp(x))), confidence
 
 
 class AdaptiveDecoder(TextDecoder):

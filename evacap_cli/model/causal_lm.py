@@ -59,6 +59,10 @@ class CausalLMDecoder(TextDecoder):
         return next(self.project_memory.parameters()).dtype
 
     @property
+    def output_parameters(self) -> list[Tensor]:
+        return []
+
+    @property
     def checkpointing(self) -> bool:
         return bool(getattr(self.language_model, "is_activation_checkpointing", False))
 

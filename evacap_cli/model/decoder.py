@@ -32,6 +32,8 @@ class DecoderLayer(nn.Module):
         self.narrow = nn.Linear(config.feedforward, config.width)
         self.output_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.drop = nn.Dropout(config.dropout)
+        self.mlp_checkpointing = False
+        """Whether training recomputes the hidden values of the MLP instead of keeping them."""
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, d) to q, k, v (B, h, T, d_head)."""
@@ -43,7 +45,15 @@ class DecoderLayer(nn.Module):
         dropout = self.dropout if self.training else 0.0
         look = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         x = self.attention_norm(x + self.drop(self.out(look.transpose(1, 2).flatten(2))))
-        return self.output_norm(x + self.drop(self.narrow(gelu(self.widen(x)))))
+        return self.output_norm(x + self.drop(self.mlp(x)))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        if self.mlp_checkpointing and self.training and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False))
+        return self._mlp(x)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.narrow(gelu(self.widen(x)))
 
 
 class TextDecoder(nn.Module):
@@ -79,6 +89,11 @@ class TextDecoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the inputs; packed layers may compute in another precision."""
         return self.output_bias.dtype
+
+    @property
+    def output_parameters(self) -> list[Tensor]:
+        """The parameters that `logits` uses."""
+        return [self.words.weight, self.output_bias]
 
     @property
     def stack(self) -> list[DecoderLayer]:

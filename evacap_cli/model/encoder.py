@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """x: (B, T, d); attn_mask: bool, broadcast to (B, h, T, T), True where a query may attend."""
-        q, k, v = (
-            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # (B, h, T, d / h) each
+        return self.attend(self.qkv(x), attn_mask)
+
+    def attend(self, qkv: Tensor, attn_mask: Tensor | None) -> Tensor:
+        """qkv: (B, T, 3 d), queries, keys and values."""
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, h, T, d / h) each
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.proj(x.transpose(1, 2).flatten(2))
 
@@ -54,12 +57,24 @@ class Block(nn.Module):
         )
         self.norm1 = nn.ModuleDict({name or "own": nn.LayerNorm(width) for name in modalities})
         self.norm2 = nn.ModuleDict({name or "own": nn.LayerNorm(width) for name in modalities})
+        self.mlp_checkpointing = False
+        """Whether training recomputes the norms and the hidden values of the MLP instead of keeping them."""
 
     def forward(self, x: Tensor, modality: str = "own", mask: Tensor | None = None) -> Tensor:
         """x: (B, T, d); mask: bool (B, T), True for tokens that exist. Returns (B, T, d)."""
         attn_mask = None if mask is None else mask[:, None, None, :]
-        x = x + self.attn(self.norm1[modality](x), attn_mask=attn_mask)
-        return x + self.mlp(self.norm2[modality](x))
+        if not (self.mlp_checkpointing and self.training and torch.is_grad_enabled()):
+            x = x + self.attn(self.norm1[modality](x), attn_mask=attn_mask)
+            return x + self.mlp(self.norm2[modality](x))
+        # The recomputation ends with the last value that is needed: the inputs of the last linear layers
+        qkv = _recomputed(lambda x: self.attn.qkv(self.norm1[modality](x)), x)
+        x = x + self.attn.attend(qkv, attn_mask)
+        return x + _recomputed(lambda x: self.mlp(self.norm2[modality](x)), x)
+
+
+def _recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function(x)`, of which the graph keeps only x."""
+    return cast(Tensor, checkpoint(function, x, use_reentrant=False, preserve_rng_state=False))
 
 
 class ConvStem(nn.Module):

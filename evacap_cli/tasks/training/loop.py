@@ -102,7 +102,7 @@ class _Run:
         unused = () if settings.match else getattr(model.fusion, "trained_by_match", ())
         freeze(model, (*settings.freeze, *unused))
         self.model = model.to(device)
-        self.model.set_checkpointing(settings.checkpointing)
+        self.model.set_checkpointing(settings.checkpointing, settings.mlp_checkpointing)
         self.ema = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) if settings.ema else None
         )

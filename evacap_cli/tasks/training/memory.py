@@ -6,6 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from evacap_cli.model import ModelConfig, build_model
+from evacap_cli.model.chunked import MAX_LOGITS
 from evacap_cli.tasks.training.parameter_groups import freeze
 from evacap_cli.tasks.training.settings import TrainSettings
 
@@ -32,7 +33,7 @@ def estimate_memory(
     with FakeTensorMode():
         model = build_model(config).train()
         freeze(model, settings.freeze)
-        model.set_checkpointing(settings.checkpointing)
+        model.set_checkpointing(settings.checkpointing, settings.mlp_checkpointing)
         parameters = {p.untyped_storage()._cdata for p in model.parameters()}
         fbank = torch.empty(clips, encoder.audio_frames, encoder.mel_bins)
         pixels = torch.empty(clips, encoder.frames, 3, encoder.image_size, encoder.image_size)
@@ -44,7 +45,14 @@ def estimate_memory(
             seen = model.encode_picture(pixels) if model.has_picture else None
             memory = model.fuse(model.encode_audio(fbank), seen)
             for decoder in model.decoders if model.trains_audio_decoder else model.decoders[-1:]:
-                decoder(memory.tokens, memory.mask, tokens).float().log_softmax(-1)
+                hidden = decoder.hidden(
+                    decoder.encode_prefix(memory.tokens, memory.mask), memory.mask, tokens
+                )
+                if tokens.numel() * config.decoder.vocab_size <= MAX_LOGITS:
+                    decoder.logits(hidden).float().log_softmax(-1)
+                else:  # only gradients are kept, see `chunked_sum`
+                    for x in (hidden, *decoder.output_parameters):
+                        keep(torch.empty_like(x))
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
     # trained parameters also have a gradient and AdamW's two moments

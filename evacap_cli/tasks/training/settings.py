@@ -40,6 +40,8 @@ class TrainSettings:
     precision: str = "auto"
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    mlp_checkpointing: bool = False
+    """Recompute only norms and the hidden values of MLPs: half of the activations, about a ninth more time."""
     compile: bool = False
     freq_mask: int = 48
     time_mask: int = 192

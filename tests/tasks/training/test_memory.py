@@ -65,10 +65,12 @@ def test_what_saves_memory_is_seen_to() -> None:
     config = load_preset("evacap-base").model
     plain = estimate_memory(config, TrainSettings(), 2, None)
     again = estimate_memory(config, TrainSettings(checkpointing=True), 2, None)
+    partly = estimate_memory(config, TrainSettings(mlp_checkpointing=True), 2, None)
     narrow = estimate_memory(config, TrainSettings(), 2, torch.bfloat16)
     frozen = estimate_memory(config, TrainSettings(freeze=("encoder",)), 2, None)
     averaged = estimate_memory(config, TrainSettings(ema=0.999), 2, None)
     assert again["activations"] < 0.2 * plain["activations"]
+    assert again["activations"] < partly["activations"] < 0.6 * plain["activations"]
     assert narrow["activations"] < 0.8 * plain["activations"]
     assert frozen["total"] < 0.5 * plain["total"]
     assert averaged["weights"] == pytest.approx(plain["weights"] * 5 / 4, rel=0.01)
