@@ -91,7 +91,9 @@ def measure_step(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", nargs="?", default="evacap-base")
-    parser.add_argument("settings", nargs="*", help="as of evacap train, such as model.decoder.vocab_size=30522")
+    parser.add_argument(
+        "settings", nargs="*", help="as of evacap train, such as model.decoder.vocab_size=30522"
+    )
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--checkpointing", action="store_true")
@@ -101,8 +103,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     measured = measure_step(
-        args.preset, args.batch_size, args.precision, args.device, args.checkpointing, args.steps,
-        args.mlp_checkpointing, args.settings,
+        args.preset,
+        args.batch_size,
+        args.precision,
+        args.device,
+        args.checkpointing,
+        args.steps,
+        args.mlp_checkpointing,
+        args.settings,
     )
     print(json.dumps(measured, indent=1))
 

@@ -122,7 +122,16 @@ def test_rules_have_no_cycle() -> None:
         ),  # `evacap --help` and completion answer at once
         (
             "evacap_cli.tasks.captioning.run",
-            {"timm", "torchaudio", "torchvision", "torch._dynamo", "pandas", "pyarrow", "jinja2", "matplotlib"},
+            {
+                "timm",
+                "torchaudio",
+                "torchvision",
+                "torch._dynamo",
+                "pandas",
+                "pyarrow",
+                "jinja2",
+                "matplotlib",
+            },
         ),
     ],
 )

@@ -26,8 +26,8 @@ from evacap_cli.model.beam import (
     Hypotheses,
     RecomputedDecoding,
 )
-from evacap_cli.model.chunked import MAX_LOGITS, chunked_sum
 from evacap_cli.model.causal_lm import CausalLMDecoder, CausalLMDecoding
+from evacap_cli.model.chunked import MAX_LOGITS, chunked_sum
 from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
 from evacap_cli.model.encoder import Block, TwoTowerEncoder
@@ -319,7 +319,9 @@ class CaptionModel(nn.Module):
             prefix = decoder.encode_prefix(chosen.tokens, chosen.mask)
             hidden.append(decoder.hidden(prefix, chosen.mask, words))
             numbers.append(torch.full_like(words, number))
-            clips.append(torch.arange(len(words), device=words.device) if rows is None else rows.nonzero()[:, 0])
+            clips.append(
+                torch.arange(len(words), device=words.device) if rows is None else rows.nonzero()[:, 0]
+            )
         if len(hidden) == 1:
             return hidden[0], numbers[0]
         order = torch.cat(clips).argsort()

@@ -18,9 +18,7 @@ SumOf = Callable[..., Tensor]
 """Maps parts of the inputs, (r, ...) each, to the sum () over their rows."""
 
 
-def chunked_sum(
-    function: SumOf, inputs: Sequence[Tensor], parameters: Sequence[Tensor], rows: int
-) -> Tensor:
+def chunked_sum(function: SumOf, inputs: Sequence[Tensor], parameters: Sequence[Tensor], rows: int) -> Tensor:
     """Returns `function(*inputs)`, which is a sum over the rows of the inputs, from parts of at most `rows` rows.
 
     inputs: (R, ...) each. parameters: the tensors that `function` also uses. Gradients reach the inputs and the

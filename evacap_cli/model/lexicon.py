@@ -51,7 +51,8 @@ def imagenet_classes() -> tuple[str, ...]:
     timm's files are read without importing timm, which takes seconds.
     """
     found = find_spec("timm")
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     folder = Path(found.origin).parent / "data" / "_info"
     try:
         lines = (folder / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()

@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evacap_cli.atomic import folder_written_whole, written_whole
-from evacap_cli.data.store import Store
 from evacap_cli.data.files import disk_errors
+from evacap_cli.data.store import Store
 from evacap_cli.errors import UsageError
 from evacap_cli.model import Checkpoint, load_checkpoint
 from evacap_cli.model.checkpoint import CARD, CONFIG, SUFFIX, WEIGHTS

@@ -50,9 +50,7 @@ def test_no_more_than_a_part_is_kept() -> None:
 
 
 @pytest.mark.parametrize("fusion", ["entropy-gate", "evidence", "adaptive"])
-def test_losses_of_a_model_do_not_depend_on_the_parts(
-    fusion: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_losses_of_a_model_do_not_depend_on_the_parts(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(fusion, 9).double().train()
     data = {name: x.double() if x.is_floating_point() else x for name, x in batch_of().items()}
     objective = Objective(0.1, 0.5, 0.5)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from evacap_cli.atomic import written_whole
-from evacap_cli.data.store import Store
 from evacap_cli.data.files import disk_errors
+from evacap_cli.data.store import Store
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.devices import pick_device, pick_precision
 from evacap_cli.tasks.evaluation import Show, check_output
