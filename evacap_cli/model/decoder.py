@@ -49,7 +49,7 @@ class DecoderLayer(nn.Module):
 
     def mlp(self, x: Tensor) -> Tensor:
         if self.mlp_checkpointing and self.training and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False))
+            return checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False)
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:

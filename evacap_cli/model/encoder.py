@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class Block(nn.Module):
 
 def _recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`function(x)`, of which the graph keeps only x."""
-    return cast(Tensor, checkpoint(function, x, use_reentrant=False, preserve_rng_state=False))
+    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
 
 
 class ConvStem(nn.Module):
