@@ -52,6 +52,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory, from which CUDA copies while Python continues. `DataLoader` calls this method."""
+        picture, mask = (None if x is None else x.pin_memory() for x in (self.picture, self.mask))
+        return Batch(self.audio.pin_memory(), picture, mask, self.captions, self.towers)
+
     def inputs(
         self, device: torch.device, features: FeatureSettings
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:

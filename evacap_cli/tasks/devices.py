@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import Thread
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from evacap_cli.errors import UsageError
 from evacap_cli.model.packing import can_multiply, can_pack
@@ -45,6 +51,31 @@ def precision_note(precision: str, device: torch.device) -> str:
     if not can_multiply(dtype):
         return f"precision {precision}: PyTorch cannot multiply in {precision} on {cpu}; using fp32"
     return f"precision {precision}: {cpu} has no fast {precision} products; fp32 is faster"
+
+
+def wake(device: torch.device) -> Thread | None:
+    """Starts CUDA in a thread, while the caller reads weights: its context takes up to a second. If it fails, so does
+    the first use of the device, which reports the error."""
+    if device.type != "cuda":
+        return None
+
+    def start() -> None:
+        with suppress(Exception):
+            torch.zeros(1, device=device)
+
+    thread = Thread(target=start, daemon=True)
+    thread.start()
+    return thread
+
+
+def stack_on(device: torch.device, arrays: Sequence[np.ndarray]) -> Tensor:
+    """Stacks arrays of equal shape and dtype on a device. They are copied to CUDA from pinned memory, while Python
+    continues."""
+    on_cuda = device.type == "cuda"
+    dtype = torch.from_numpy(arrays[0]).dtype
+    stacked = torch.empty(len(arrays), *arrays[0].shape, dtype=dtype, pin_memory=on_cuda)
+    np.stack(arrays, out=stacked.numpy())
+    return stacked.to(device, non_blocking=on_cuda)
 
 
 def _named(precision: str) -> torch.dtype | None:

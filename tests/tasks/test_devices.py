@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from evacap_cli.errors import UsageError
-from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note
+from evacap_cli.tasks.batches import Batch
+from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note, stack_on, wake
 
 CPU = torch.device("cpu")
 
@@ -53,3 +56,35 @@ def test_devices_that_are_not_there_are_named(device: str) -> None:
 def test_unknown_precision_is_named() -> None:
     with pytest.raises(UsageError, match="int3"):
         pick_precision("int3", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_stacks_arrays_as_they_are(dtype: type) -> None:
+    arrays = [np.arange(i, i + 6).reshape(2, 3).astype(dtype) for i in range(3)]
+    arrays[1] = np.asfortranarray(arrays[1])
+    stacked = stack_on(torch.device("cpu"), arrays)
+    assert np.array_equal(stacked.numpy(), np.stack(arrays))
+    assert stacked.numpy().dtype == dtype
+
+
+def test_pinned_batches_have_all_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader calls the method; without a GPU, nothing can be pinned."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x + 1)
+    audio, picture = torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.uint8)
+    both = pin_memory(Batch(audio, picture, None, ["a", "b"]))
+    assert isinstance(both, Batch)
+    assert both.audio.eq(1).all()
+    assert both.picture is not None
+    assert both.picture.eq(1).all()
+    assert (both.mask, both.captions, both.towers) == (None, ["a", "b"], False)
+    masked = pin_memory(Batch(audio, None, torch.zeros(2, 1), ["a", "b"], towers=True))
+    assert (masked.picture, masked.towers) == (None, True)
+    assert masked.mask.eq(1).all()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
+def test_a_device_that_does_not_start_is_reported_by_its_first_use() -> None:
+    thread = wake(torch.device("cuda"))
+    assert thread is not None
+    thread.join()  # pytest reports exceptions of threads
+    assert wake(CPU) is None

@@ -21,6 +21,7 @@ from evacap_cli.tasks.captioning.outputs.results import (
 )
 from evacap_cli.tasks.captioning.outputs.tags import Tag, heard_tags, seen_tags
 from evacap_cli.tasks.clips import Clip
+from evacap_cli.tasks.devices import stack_on
 
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "alloc_failed")
 """Texts of out-of-memory errors that are plain RuntimeErrors: CUDA libraries, MPS and PyTorch's CPU allocator."""
@@ -94,11 +95,11 @@ class BatchCaptioner:
             ) from error
 
     def _generate(self, clips: Sequence[Clip]) -> Generation:
-        fbank = torch.from_numpy(np.stack([clip.fbank for clip in clips])).to(self.device)
+        fbank = stack_on(self.device, [clip.fbank for clip in clips])
         frames = [clip.frames for clip in clips if clip.frames is not None]
         pixels = same = None
         if frames:
-            shown = torch.from_numpy(np.stack(frames)).to(self.device)
+            shown = stack_on(self.device, frames)
             pixels, same = normalize_frames(shown, self.features), same_frames(shown, self.same_frames)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             return self.checkpoint.model.generate(

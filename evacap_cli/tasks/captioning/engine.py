@@ -27,7 +27,7 @@ from evacap_cli.tasks.captioning.options import CaptionOptions
 from evacap_cli.tasks.captioning.outputs.results import CaptionResult
 from evacap_cli.tasks.captioning.outputs.rows import TAGS, Row, readable_path
 from evacap_cli.tasks.clips import Clip, ClipSettings
-from evacap_cli.tasks.devices import pick_device, pick_precision
+from evacap_cli.tasks.devices import pick_device, pick_precision, wake
 
 NO_CLIPS = "no clip was read from it"
 MAX_WAIT_BATCHES = 4  # an incomplete batch runs after this many batches' worth of decoded clips
@@ -55,6 +55,7 @@ class Captioner:
         fp32, bf16, fp16. Raises UsageError if the model or the device does not exist.
         """
         chosen = pick_device(device)
+        wake(chosen)
         autocast = pick_precision(precision, chosen)
         checkpoint = load_checkpoint(model, chosen)
         pack(checkpoint.model, autocast)
