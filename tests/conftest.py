@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a test process a core; those that tests start inherit it
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
@@ -20,7 +21,7 @@ from evacap_cli.cli.app import app
 from evacap_cli.model import ModelConfig, Tokenizer, build_model, load_preset, save_checkpoint
 
 from .media.clips import write
-from .servers import FileServer, HubServer, serving
+from .servers import FileServer, HubServer, s3_server, serving
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would the processes that tests interrupt.
@@ -102,3 +103,24 @@ def hub(storage: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with serving(HubServer(storage)) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[dict[str, str]]:
+    """The environment of processes that use an S3-compatible store on this machine."""
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The file system of an empty S3-compatible store, which `s3://` reaches in this test."""
+    import s3fs
+    from moto.backends import get_backend
+
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # instances keep their endpoint
+    yield s3fs.S3FileSystem()
+    s3fs.S3FileSystem.clear_instance_cache()
+    get_backend("s3").reset()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import http.server
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,3 +241,23 @@ def serving(server: Server) -> Iterator[Server]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """An empty S3-compatible store on this machine. Yields the environment of processes that use it."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would print every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+    finally:
+        server.stop()

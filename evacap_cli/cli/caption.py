@@ -54,15 +54,17 @@ def caption(
             "(WebDataset .tar, .parquet with bytes). - reads a list of paths from stdin."
         ),
     ],
-    out: Annotated[
-        Path | None,
+    to: Annotated[
+        str | None,
         typer.Option(
             "-o",
             "--out",
             rich_help_panel=OUT,
+            metavar="PATH",
             help="File to write: .csv, .jsonl, .parquet, .srt or .vtt. With --format, a folder with one file per "
             "input. {shard} in the name gives a file per shard, also .tar. Progress is kept in OUT.journal: "
-            "run the same command again to resume or to add new inputs.",
+            "run the same command again to resume or to add new inputs. A table may also be a URL, such as "
+            "s3://bucket/out.parquet; its copy and its journal are in the working directory.",
             show_default="CSV on stdout",
         ),
     ] = None,
@@ -242,8 +244,11 @@ def caption(
     from evacap_cli.tasks.captioning.inputs.discovery import find_sources
     from evacap_cli.tasks.captioning.options import CaptionOptions
     from evacap_cli.tasks.captioning.outputs.options import OutputOptions
+    from evacap_cli.tasks.captioning.outputs.remote import RemoteTable
     from evacap_cli.tasks.captioning.run import caption_files, caption_stream
 
+    remote = None if to is None else RemoteTable.of(to)
+    out = None if to is None else Path(to) if remote is None else remote.local
     target = OutputOptions(out, kind, excel, merge, flag_mismatch, curves, retry_failed, overwrite, tags)
     options, _ = check_all(
         lambda: CaptionOptions(frames, beam, max_words, batch_size, workers, window, audio_only, timeout, memory,
@@ -253,6 +258,8 @@ def caption(
         lambda: _check_report(report_page, embed_media, out),
         lambda: _check_ray(ray, out, curves),
     )[:2]  # fmt: skip
+    if remote is not None:
+        remote.check(overwrite)
     cluster = cluster_options(ray, ray_workers, gpus_per_worker, cpus_per_worker, workers)
     sources = find_sources(target.inputs(inputs), any_suffix=any_suffix)
     say_precision(precision, device, quiet)
@@ -291,10 +298,15 @@ def caption(
         except KeyboardInterrupt:
             saved = "are saved; run the same command again to resume" if out else "are printed"
             raise KeyboardInterrupt(f"{done} of {len(sources)} inputs {saved}") from None
+    shown_out = str(out if remote is None else remote.shown)
+    if remote is not None and not report.changed:
+        remote.upload()
     _say_report(report, out, quiet, _skipped(sources, verbose, any_suffix))
+    if remote is not None and not report.changed and not quiet:
+        say(f"  copied to {remote.shown}")
     if json:
         counts = {status: report.counts[status] for status in STATUSES}
-        summary({"out": str(out), "model": captioner.checkpoint.name, "clips": report.rows, **counts,
+        summary({"out": shown_out, "model": captioner.checkpoint.name, "clips": report.rows, **counts,
                  "inputs": len(sources), "new": report.new, "reused": report.reused, "unused": report.unused,
                  "seconds": round(report.seconds, 3), "clips_per_second": round(report.rate, 3),
                  "notes": notes})  # fmt: skip

@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 _BLOCK = 8 << 20  # bytes per request of protocols that read in blocks
 _READ_TIMEOUT = 60.0  # seconds to wait for a server that sends nothing
 _URL = re.compile(r"([a-z][a-z0-9+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_WEB, _STORES = ("http", "https"), ("s3", "s3a")
+WEB, _STORES = ("http", "https"), ("s3", "s3a")
 _CURE = "pip install 'evacap[urls]'"
 
 
@@ -54,7 +54,7 @@ def check_protocol(kind: str) -> None:
 
         fsspec.get_filesystem_class(kind)
     except ImportError as error:
-        ours = kind in (*_WEB, *_STORES) or error.name == "fsspec"
+        ours = kind in (*WEB, *_STORES) or error.name == "fsspec"
         raise UsageError(
             f"{kind}:// cannot be read: {one_line(error)}",
             _CURE if ours else f"install the fsspec package for {kind}://",
@@ -72,7 +72,7 @@ def without_password(url: str) -> str:
 def output_path(url: str) -> str:
     """Returns `host/path` in portable file names, the path of the URL's output below a folder."""
     kind, _, rest = next(part for part in (*url.split("::"), f"{url}://") if "://" in part).partition("://")
-    host, *path = (re.split("[?#]", rest)[0] if kind.lower() in _WEB else rest).split("/")
+    host, *path = (re.split("[?#]", rest)[0] if kind.lower() in WEB else rest).split("/")
     names = (host.rpartition("@")[2], *(unquote(part) for part in path))
     return "/".join(re.sub(r"[^\w.-]", "_", name) for name in names if name)
 
@@ -84,7 +84,7 @@ def list_remote(url: str, left_out: Counter[str]) -> list[str]:
     MediaError.
     """
     pattern = glob.has_magic(url)
-    if protocol(url) in _WEB or "::" in url or not (pattern or url.endswith("/") or not is_media(url)):
+    if protocol(url) in WEB or "::" in url or not (pattern or url.endswith("/") or not is_media(url)):
         return [url]
     try:
         import fsspec
@@ -169,7 +169,7 @@ def _copy(source: IO[bytes], copy: IO[bytes]) -> None:
 def _open_remote(url: str) -> IO[bytes]:
     import fsspec
 
-    if protocol(url) not in _WEB:
+    if protocol(url) not in WEB:
         system, path = fsspec.url_to_fs(url)
         opened: IO[bytes] = system.open(path, "rb", block_size=_BLOCK)
         return opened
