@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -112,6 +113,11 @@ def prepared(args: argparse.Namespace) -> None:
     add_time(args.work, "tokens", time.monotonic() - started)
 
 
+def show(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recordings", type=Path, required=True, help="ESC-10 with metadata.csv")
@@ -126,7 +132,9 @@ def main() -> None:
         action="store_true",
         help="also train the towers with masked reconstruction (CAV-MAE); use a separate --work",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 2, help="processes; 0: everything in this one"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clips", type=int, help="number of clips, for trial runs")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all step counts, for trial runs")
@@ -134,8 +142,8 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     prepared(args)
-    workers = 1 if args.device != "cpu" else args.workers
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    workers = min(1, args.workers) if args.device != "cpu" else args.workers
+    threads = max(1, (os.cpu_count() or 1) // max(1, workers))
     seeds, chosen = [int(seed) for seed in args.seeds.split(",")], args.arms.split(",")
     sets = tuple(args.set or ("val", "test"))
     started = time.monotonic()
@@ -160,9 +168,11 @@ def main() -> None:
             for name in stage
             for seed in seeds
         ]
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            for line in pool.map(work_on, jobs):
-                print(line, flush=True)
+        if workers:
+            with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+                show(pool.map(work_on, jobs))
+        else:
+            show(map(work_on, jobs))
     add_time(args.work, "arms", time.monotonic() - started)
 
 
