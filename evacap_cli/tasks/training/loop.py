@@ -36,6 +36,8 @@ from evacap_cli.tasks.training.validation import sample_captions, validate
 
 RECENT = 50
 """Number of steps whose median loss a loss spike is compared with."""
+DRAW_SECONDS = 60.0
+"""Least time between two drawings of the curves, which take seconds: an epoch may be shorter."""
 
 
 @dataclass
@@ -170,6 +172,14 @@ class _Run:
         if self.log is not None:
             self.log.close()
 
+    def draw(self) -> None:
+        """Draws the curves of the log, and writes the run's page."""
+        if not self.ranks.first:
+            return
+        draw_curves(read_log(self.out / "metrics.jsonl"), self.out / "curves.png")
+        with suppress(Exception):  # `evacap report RUN` can write the page later
+            report_folders([self.out], self.out / "report.html")
+
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def train(self, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> dict[str, Any]:
@@ -177,7 +187,7 @@ class _Run:
         if self.ranks.first:
             self.out.mkdir(parents=True, exist_ok=True)
             self.log = RunLog(self.out, first)
-        self.saved = started = time.monotonic()
+        self.saved = drawn = started = time.monotonic()
         smooth, ended_early, stopped = math.nan, self.done_early, False
         portions = plan.portions(self.ranks.rank, first)
         batches = load_batches(self.train_data, portions, settings, self.workers, self.device.type == "cuda")
@@ -215,10 +225,10 @@ class _Run:
             stopped = bool(self.ranks.sum(torch.tensor(int(stop()), device=self.device)).item())
             if epoch_ended or ended_early or by_step or stopped or minutes >= settings.save_minutes:
                 self.save()
-            if epoch_ended and self.ranks.first:
-                draw_curves(read_log(self.out / "metrics.jsonl"), self.out / "curves.png")
-                with suppress(Exception):  # `evacap report RUN` can write the page later
-                    report_folders([self.out], self.out / "report.html")
+            over = self.step == plan.steps or ended_early
+            if over or (epoch_ended and time.monotonic() - drawn >= DRAW_SECONDS):
+                self.draw()
+                drawn = time.monotonic()
         batches.close()  # type: ignore[attr-defined]
         self.ranks.wait()
         best = None if math.isinf(self.best) else self.best if settings.stop_on == "cider" else -self.best

@@ -1,6 +1,7 @@
-"""One process of a small run, for tests that start several with torchrun or kill one:
-python -m tests.tasks.training.process OUT CLIPS SETTINGS(json) [SECONDS A STEP]
+"""A process of small runs, for tests that start several with torchrun or kill one:
+python -m tests.tasks.training.process JOBS [SECONDS A STEP]
 
+JOBS is JSON: of each run, one after another, its folder, how many clips it has, and its settings.
 With KILLS=3,8 in the environment, forks of the process are killed after steps 3 and 8, before it runs to its end."""
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from evacap_cli.tasks.training import Progress, fit
+from evacap_cli.tasks.training import Progress, fit, loop
 from evacap_cli.tasks.training.distributed import process_group
 
 from .colours import Colours, make_tokenizer, settings, small_model
@@ -38,10 +39,10 @@ def killed_after(step: int) -> bool:
 
 
 def main() -> None:
-    out, clips, overrides = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-    pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
-    fusion = overrides.pop("fusion", "entropy-gate")
+    jobs = json.loads(sys.argv[1])
+    pause = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     torch.set_num_threads(1)
+    loop._Run.draw = lambda run: None  # type: ignore[method-assign]  # takes longer than all steps
     tokenizer = make_tokenizer()
 
     def progress(now: Progress) -> None:
@@ -52,8 +53,10 @@ def main() -> None:
         if not killed_after(last):
             break  # the fork
     with process_group(torch.device("cpu")) as (ranks, device):
-        fit(small_model(tokenizer, fusion, dropout=0.0), tokenizer, Colours(clips, wordy=True), settings(**overrides),
-            out, Colours(9), device, ranks, progress=progress)  # fmt: skip
+        for out, clips, overrides in jobs:
+            fusion = overrides.pop("fusion", "entropy-gate")
+            fit(small_model(tokenizer, fusion, dropout=0.0), tokenizer, Colours(clips, wordy=True),
+                settings(**overrides), Path(out), Colours(9), device, ranks, progress=progress)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import torch
 
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import FUSIONS, Tokenizer, load_checkpoint
-from evacap_cli.tasks.training import TrainSettings, fit
+from evacap_cli.tasks.training import TrainSettings, fit, loop
 from evacap_cli.tasks.training.caption_tokens import encode_captions
 from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 
 from .colours import FEATURES, SETTINGS, WORDS, Colours, make_tokenizer, settings, small_model
+
+DRAW = loop._Run.draw
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +88,13 @@ def test_reports_what_shuffling_did(tokenizer: Tokenizer, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fusion", ["concat", "audio-only", "gate", "cross-attention", "evidence"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("fusion", "precision"),
+    [(fusion, "fp32") for fusion in ("concat", "audio-only", "gate", "cross-attention", "evidence")]
+    + [("concat", "bf16"), ("evidence", "bf16")],
+)
 def test_every_fusion_trains(tokenizer: Tokenizer, tmp_path: Path, fusion: str, precision: str) -> None:
-    changed = settings(epochs=6, precision=precision)
+    changed = settings(epochs=4, precision=precision)
     fit(small_model(tokenizer, fusion), tokenizer, Colours(), changed, tmp_path)
     log = log_of(tmp_path)
     assert log[-1]["caption"] < log[0]["caption"]
@@ -258,13 +263,26 @@ def test_best_is_by_cider_when_asked(tokenizer: Tokenizer, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_curves_are_drawn(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_curves_are_drawn(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
-    fit(small_model(tokenizer), tokenizer, Colours(), SETTINGS, tmp_path, Colours(8))
+    monkeypatch.setattr(loop._Run, "draw", DRAW)
+    fit(small_model(tokenizer), tokenizer, Colours(8), settings(epochs=2), tmp_path, Colours(4))
     with Image.open(tmp_path / "curves.png") as picture:
         picture.load()
         assert picture.width > 1000
+    assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_curves_are_drawn_at_the_end_and_no_oftener_than_is_useful(
+    tokenizer: Tokenizer, tmp_path: Path, drawings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(small_model(tokenizer), tokenizer, Colours(16), settings(epochs=3), tmp_path / "quick")
+    assert drawings == [6]
+    monkeypatch.setattr(loop, "DRAW_SECONDS", 0.0)
+    fit(small_model(tokenizer), tokenizer, Colours(16), settings(epochs=3), tmp_path / "long")
+    assert drawings == [6, 2, 4, 6]
 
 
 @pytest.mark.slow

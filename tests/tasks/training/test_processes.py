@@ -21,22 +21,24 @@ from .colours import SETTINGS, Colours, make_tokenizer, small_model
 
 ROOT = Path(__file__).parents[3]
 MODULE = "tests.tasks.training.process"
+Job = tuple[int, dict[str, object]]
+"""How many clips a run has, and its settings."""
 TIMES = ("clips_per_second",)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run(
-    out: Path, clips: int = 40, processes: int = 1, kills: Sequence[int] = (), **overrides: object
-) -> list[dict]:
+def run(folder: Path, jobs: dict[str, Job], processes: int = 1, kills: Sequence[int] = ()) -> Path:
+    """A folder with what the runs made, each in a folder of its name. The first one is killed."""
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     slow = ["0.02"] if kills else []  # a step, so that a kill comes soon after the one it is meant for
-    done = subprocess.run([*start, "-m", MODULE, out, str(clips), json.dumps(overrides), *slow], cwd=ROOT,
+    told = json.dumps([(str(folder / name), clips, settings) for name, (clips, settings) in jobs.items()])
+    done = subprocess.run([*start, "-m", MODULE, told, *slow], cwd=ROOT,
                           env={**ENVIRONMENT, "KILLS": ",".join(map(str, kills))},
-                          capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
+                          capture_output=True, text=True, timeout=250, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return curve(out)
+    return folder
 
 
 def curve(out: Path) -> list[dict]:
@@ -44,59 +46,69 @@ def curve(out: Path) -> list[dict]:
 
 
 SHARED = {"sms": 0.0, "stop_on": "cider", "epochs": 2}
+AVERAGED = {"ema": 0.9, "epochs": 5}
+BLIND = {"fusion": "evidence", "sms": 0.0, "match": 0.0, "modality_dropout": 0.9, "epochs": 1}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes of `SHARED` and 43 clips."""
-    out = tmp_path_factory.mktemp("alone")
-    run(out, 43, **SHARED)
-    return out
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of one process, of which `parts` was killed four times."""
+    jobs: dict[str, Job] = {"parts": (40, AVERAGED), "whole": (40, AVERAGED), "shared": (43, SHARED)}
+    return run(tmp_path_factory.mktemp("one"), jobs, kills=(3, 8, 14, 21))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of two processes."""
+    jobs: dict[str, Job] = {
+        "shared-1": (43, SHARED),
+        "shared-2": (43, {**SHARED, "accumulate": 2}),
+        "shuffled": (40, {"sms": 0.5}),
+        "blind": (40, BLIND),
+        "blind-decoder": (40, {**BLIND, "freeze": ["decoder"]}),
+    }
+    return run(tmp_path_factory.mktemp("two"), jobs, processes=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_learn_as_one_with_the_same_batch(alone: Path, tmp_path: Path, accumulate: int) -> None:
+def test_two_processes_learn_as_one_with_the_same_batch(one: Path, two: Path, accumulate: int) -> None:
     """Captions of unequal length, 43 clips (no multiple of anything), 9 for validation: sharing out changes nothing."""
-    one, two = curve(alone), run(tmp_path, 43, processes=2, accumulate=accumulate, **SHARED)
-    assert len(one) == len(two) == 10
-    for a, b in zip(one, two, strict=True):
+    folders = one / "shared", two / f"shared-{accumulate}"
+    alone, shared = map(curve, folders)
+    assert len(alone) == len(shared) == 10
+    for a, b in zip(alone, shared, strict=True):
         assert a.keys() == b.keys()
         samples = [[sample["clip"] for sample in line.pop("samples", [])] for line in (a, b)]
         assert samples[0] == samples[1]
         assert b == pytest.approx(a, rel=2e-4, abs=2e-5)
-    assert [line["step"] for line in two if "validation_cider" in line] == [5, 10]
+    assert [line["step"] for line in shared if "validation_cider" in line] == [5, 10]
     for kept in ("last", "best"):
-        first, second = (load_checkpoint(folder / kept).model for folder in (alone, tmp_path))
+        first, second = (load_checkpoint(folder / kept).model for folder in folders)
         for a, b in zip(first.parameters(), second.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_shuffling_in_two_processes(tmp_path: Path) -> None:
-    log = run(tmp_path, processes=2, sms=0.5)
+def test_shuffling_in_two_processes(two: Path) -> None:
+    log = curve(two / "shuffled")
     assert all(line["clips"] == 8 for line in log)
     assert sum(line["shuffled"] for line in log) > 0
     assert all("consistency" in line for line in log if line["shuffled"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("freeze", [[], ["decoder"]])
-def test_two_processes_of_which_one_may_see_nothing(tmp_path: Path, freeze: list[str]) -> None:
+@pytest.mark.parametrize("name", ["blind", "blind-decoder"])
+def test_two_processes_of_which_one_may_see_nothing(two: Path, name: str) -> None:
     """The decoder that sees has a gradient in each, though only from clips that show something."""
-    overrides = {"fusion": "evidence", "sms": 0.0, "match": 0.0, "modality_dropout": 0.9, "epochs": 1,
-               "freeze": freeze}  # fmt: skip
-    log = run(tmp_path, processes=2, **overrides)
-    assert [line["clips"] for line in log] == [8] * 5
+    assert [line["clips"] for line in curve(two / name)] == [8] * 5
 
 
 @pytest.mark.slow
-def test_killed_at_any_step_it_ends_with_the_same_curve_and_weights(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole", ema=0.9, epochs=5)
-    parts = tmp_path / "parts"
-    assert run(parts, kills=(3, 8, 14, 21), ema=0.9, epochs=5) == whole
+def test_killed_at_any_step_it_ends_with_the_same_curve_and_weights(one: Path) -> None:
+    assert curve(one / "parts") == curve(one / "whole")
     for kept in ("last", "best"):
-        first, second = (load_checkpoint(tmp_path / name / kept).model for name in ("whole", "parts"))
+        first, second = (load_checkpoint(one / name / kept).model for name in ("whole", "parts"))
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
