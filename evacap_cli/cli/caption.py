@@ -238,14 +238,12 @@ def caption(
     from evacap_cli.media import start_ahead
 
     if workers != 0 and ray is None:
-        start_ahead(READING)  # the workers import torch while this process does
+        start_ahead(READING)  # imports torch while this process lists the inputs and does the same
     from evacap_cli.errors import check_all
-    from evacap_cli.tasks.captioning.engine import Captioner
     from evacap_cli.tasks.captioning.inputs.discovery import find_sources
     from evacap_cli.tasks.captioning.options import CaptionOptions
     from evacap_cli.tasks.captioning.outputs.options import OutputOptions
     from evacap_cli.tasks.captioning.outputs.remote import RemoteTable
-    from evacap_cli.tasks.captioning.run import caption_files, caption_stream
 
     remote = None if to is None else RemoteTable.of(to)
     out = None if to is None else Path(to) if remote is None else remote.local
@@ -262,6 +260,12 @@ def caption(
         remote.check(overwrite)
     cluster = cluster_options(ray, ray_workers, gpus_per_worker, cpus_per_worker, workers)
     sources = find_sources(target.inputs(inputs), any_suffix=any_suffix)
+    if ray is None:
+        for _ in range(min(options.processes, len(sources)) - 1):
+            start_ahead(READING)
+    from evacap_cli.tasks.captioning.engine import Captioner
+    from evacap_cli.tasks.captioning.run import caption_files, caption_stream
+
     say_precision(precision, device, quiet)
     began = time.monotonic()
     captioner = Captioner.load(model, device, precision)

@@ -212,7 +212,7 @@ class Worker(Generic[Item, Value]):
                 raise NoWorkerError
             try:
                 with _STARTING:
-                    self._process, pipe = _SPARE_PROCESSES.pop() if _SPARE_PROCESSES else _spawn()
+                    self._process, pipe = _SPARE_PROCESSES.pop(0) if _SPARE_PROCESSES else _spawn()
             except Exception as error:  # process limit reached, or a script without a main guard
                 raise NoWorkerError from error
         return pipe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -200,7 +199,7 @@ def caption_sources(
     Unless `ordered`, a slow source does not hold up the others. Clips of all sources share the batches.
     """
     settings = captioner.check(options)
-    workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
+    workers = options.processes
     size = options.batch_size or (32 if captioner.device.type == "cuda" else 8)
     checkpoint, device, autocast = captioner.checkpoint, captioner.device, captioner.autocast
     batch_captioner = BatchCaptioner(

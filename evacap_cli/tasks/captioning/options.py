@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from evacap_cli.errors import UsageError
@@ -72,3 +73,8 @@ class CaptionOptions:
         ]
         if wrong:
             raise UsageError("; ".join(wrong))
+
+    @property
+    def processes(self) -> int:
+        """The number of decoding processes."""
+        return max(1, (os.cpu_count() or 2) - 1) if self.workers is None else self.workers
