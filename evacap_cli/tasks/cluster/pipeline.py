@@ -87,11 +87,11 @@ def connected(options: ClusterOptions) -> Iterator[None]:
                 cores = max(os.cpu_count() or 1, math.ceil(options.least_cpus))
                 ray.init(
                     address=LOCAL, num_cpus=cores, include_dashboard=False, object_store_memory=options.memory,
-                    logging_level=logging.WARNING, log_to_driver=False,
+                    logging_level=logging.ERROR, log_to_driver=False,
                 )  # fmt: skip
             else:
                 _check_port(options.address)
-                ray.init(address=options.address, logging_level=logging.WARNING, log_to_driver=False)
+                ray.init(address=options.address, logging_level=logging.ERROR, log_to_driver=False)
         except Exception as error:  # of any kind
             raise EvacapError(
                 f"--ray {options.address}: no connection: {' '.join(str(error).split())[:200]}",
@@ -160,6 +160,9 @@ def run_stages(blocks: Sequence[Any], stages: Sequence[Stage], options: ClusterO
         return
     _check_gpus(stages, options)
     DataContext.get_current().enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
     packed = [{"block": pickle.dumps(block)} for block in blocks]
     data: Any = ray.data.from_items(packed, override_num_blocks=min(len(packed), MAX_PARTITIONS))
     for stage in stages:

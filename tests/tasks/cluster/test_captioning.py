@@ -30,6 +30,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 CLIPS = 24
 STORE = 100 * 2**20  # bytes of each node's object store
 OPTIONS = CaptionOptions(batch_size=2, workers=1)
+NICENESS = "RAY_worker_niceness"  # of Ray's processes, by default 15: they would wait for other tests
 MARK = "EVACAP_TEST_CLUSTER"  # in the environment of this cluster's processes
 
 
@@ -40,7 +41,7 @@ def captioner(tiny: Path) -> Captioner:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    os.environ[MARK] = str(os.getpid())
+    os.environ |= {MARK: str(os.getpid()), NICENESS: "0"}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
     try:
         for _ in range(2):
@@ -48,7 +49,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.shutdown()
-        del os.environ[MARK]
+        del os.environ[MARK], os.environ[NICENESS]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ OPTIONS = ClusterOptions(LOCAL, decoders=1, memory=100 * 2**20)
 
 
 @pytest.fixture
-def cluster() -> Iterator[ClusterOptions]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterOptions]:
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by default 15: they would wait for other tests
     with connected(OPTIONS):
         yield OPTIONS
 
