@@ -4,9 +4,9 @@
 
 The clips are copies of sample_data/videos that differ after their last frame, so that none is a duplicate. Every run is
 a process of its own, and the three kinds of run take turns: this machine's engine, one model actor, two model actors
-with half of the cores each. Ray's processes have the priority of the others. Start-up is the time until a tenth of the clips is done, less the time that a tenth takes
-later; the rate is that of the other nine tenths. The script fails unless all tables have the same rows. `--write`
-writes benchmarks/results/cluster.md.
+with half of the cores each. Ray's processes have the priority of the others. Start-up is the time until a tenth of the
+clips is done, less the time that a tenth takes later; the rate is that of the other nine tenths. The script fails
+unless all tables have the same rows. `--write` writes benchmarks/results/cluster.md.
 """
 
 from __future__ import annotations
