@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from evacap_cli.tasks import calibrating, mismatch
 from evacap_cli.tasks.reproducing import run
-from evacap_cli.tasks.reproducing.plan import SYSTEMS
+from evacap_cli.tasks.reproducing.plan import SCALES, SYSTEMS
+from evacap_cli.tasks.training import loop
 from tests.conftest import Evacap
 
 
@@ -51,7 +54,15 @@ def test_an_interrupted_run_says_how_to_go_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_everything_at_the_smallest_scale(evacap: Evacap, tmp_path: Path) -> None:
+def test_everything_at_the_smallest_scale(
+    evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a quarter of its clips, and without curves of the training."""
+    monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], clips=(4, 4, 3)))
+    for module in (calibrating, mismatch):
+        monkeypatch.setattr(module, "FOLDS", 2)
+    monkeypatch.setattr(calibrating, "DONORS", 2)
+    monkeypatch.setattr(loop, "draw_curves", lambda *_: None)
     out = tmp_path / "out"
     command = ("reproduce", out, "--scale", "smoke", "--device", "cpu")
     result = evacap(*command, "--only", "table2", "--json")
@@ -88,8 +99,8 @@ def test_everything_at_the_smallest_scale(evacap: Evacap, tmp_path: Path) -> Non
     about = json.loads((out / "environment.json").read_text("utf-8"))
     assert set(about["steps"]) == set(later)
     assert {name: store["clips"] for name, store in about["stores"].items()} == {
-        "train": 12,
-        "val": 20,
-        "test": 10,
+        "train": 4,
+        "val": 4,
+        "test": 3,
     }
     assert not list(out.rglob("training.pt"))

@@ -39,7 +39,7 @@ def main(folder: Path, out: Path, model: Path, seed: int, kills: int) -> list[li
         child = os.fork()
         if not child:
             try:
-                options = CaptionOptions(workers=0, batch_size=3)
+                options = CaptionOptions(workers=0, batch_size=3, max_words=3)
                 caption_files(captioner, find_sources([folder]), OutputOptions(out), options)
             finally:
                 os._exit(0)

@@ -28,7 +28,7 @@ from evacap_cli.tasks.captioning.run import CaptionReport, caption_files, captio
 from ...media.clips import write
 from . import deeds
 
-INLINE = CaptionOptions(workers=0, batch_size=2)
+INLINE = CaptionOptions(workers=0, batch_size=2, max_words=4)
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,10 @@ def captioner(tiny: Path) -> Captioner:
     return Captioner.load(tiny, device="cpu")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven clips that differ, two of which cannot be read, and a copy of the second."""
-    folder = tmp_path / "videos"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("files")
     for i in range(6):
         if i in (1, 4):
             (folder / f"{i}.mp4").write_bytes(b"damaged" * i)
@@ -49,6 +48,11 @@ def folder(tmp_path: Path) -> Path:
     write(folder / "6.wav", video=None, audio="pcm_s16le")
     shutil.copy(folder / "2.mp4", folder / "7 copy.mp4")
     return folder
+
+
+@pytest.fixture
+def folder(files: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(files, tmp_path / "videos")
 
 
 @pytest.fixture
@@ -71,9 +75,12 @@ def run(
     return caption_files(captioner, find_sources([folder]), OutputOptions(out, **target), options)  # type: ignore[arg-type]
 
 
-def table(out: Path) -> list[tuple[str, str, str]]:
+def table(out: Path) -> list[tuple[str, str, str, str]]:
     with out.open(encoding="utf-8", newline="") as file:
-        return [(Path(row["video"]).name, row["caption"], row["status"]) for row in csv.DictReader(file)]
+        return [
+            (Path(row["video"]).name, row["caption"], row["status"], row["score"])
+            for row in csv.DictReader(file)
+        ]
 
 
 ALL = ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4", "5.mp4", "6.wav", "7 copy.mp4"]
@@ -153,19 +160,26 @@ def test_other_settings_are_refused(
     run(captioner, folder, out)
     counted.clear()
     with pytest.raises(UsageError, match="--beam: 4 then, 1 now"):
-        run(captioner, folder, out, CaptionOptions(workers=0, beam=1))
+        run(captioner, folder, out, CaptionOptions(workers=0, beam=1, max_words=4))
     with pytest.raises(UsageError, match="--frames: 4 then, 0 now"):
-        run(captioner, folder, out, CaptionOptions(workers=0, audio_only=True))
+        run(captioner, folder, out, CaptionOptions(workers=0, audio_only=True, max_words=4))
     bf16 = Captioner(captioner.checkpoint, captioner.device, torch.bfloat16)
     with pytest.raises(UsageError, match="--precision: fp32 then, bf16 now"):
         run(bf16, folder, out)
     assert counted == []
     frames = captioner.check(INLINE).features.frames
     assert (
-        run(captioner, folder, out, CaptionOptions(workers=1, frames=frames, batch_size=5, timeout=9)).new
+        run(
+            captioner,
+            folder,
+            out,
+            CaptionOptions(workers=1, frames=frames, batch_size=5, timeout=9, max_words=4),
+        ).new
         == 0
     )
-    assert run(captioner, folder, out, CaptionOptions(workers=0, beam=1), overwrite=True).new == 7
+    assert (
+        run(captioner, folder, out, CaptionOptions(workers=0, beam=1, max_words=4), overwrite=True).new == 7
+    )
 
 
 @pytest.mark.slow
@@ -193,7 +207,7 @@ def test_stopped_between_any_two_inputs_it_goes_on(
     class Stop(BaseException):
         pass
 
-    for stop in range(8):
+    for stop in (0, 1, 3, 6, 7):
         out = tmp_path / f"{stop}.csv"
         counted.clear()
         came = 0
@@ -218,7 +232,7 @@ def test_stopped_between_any_two_inputs_it_goes_on(
 def harmful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "videos"
     folder.mkdir()
-    names = ["a", "kill", "b", "hang", "c", "eat", "d", "raise", "e"]
+    names = ["a", "hang", "b", "eat", "raise"]
     for i, name in enumerate(names):
         write(folder / f"{i}.mp4", 0.4 + 0.05 * i).rename(folder / f"{name}.mp4")
     monkeypatch.setattr(engine, "read_source", deeds.read)
@@ -228,19 +242,19 @@ def harmful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc is needed to measure memory")
-def test_workers_that_die_hang_or_grow_cost_their_clip_alone(
+def test_workers_that_hang_or_grow_cost_their_clip_alone(
     captioner: Captioner, harmful: Path, tmp_path: Path
 ) -> None:
-    options = CaptionOptions(workers=2, batch_size=2, timeout=4, memory=1)
+    """For one that is killed, see `test_shards.py`."""
+    options = CaptionOptions(workers=1, batch_size=2, timeout=4, memory=1, max_words=2)
     report = run(captioner, harmful, tmp_path / "o.csv", options)
     with (tmp_path / "o.csv").open(newline="") as file:
         rows = {Path(row["video"]).stem: row for row in csv.DictReader(file)}
     assert list(rows) == sorted(rows)
     assert {name: row["status"] for name, row in rows.items() if row["status"] != "ok"} == dict.fromkeys(
-        ("kill", "hang", "eat", "raise"), "failed"
+        ("hang", "eat", "raise"), "failed"
     )
-    assert report.counts == {"ok": 5, "failed": 4}
-    assert "SIGKILL" in rows["kill"]["error"]
+    assert report.counts == {"ok": 2, "failed": 3}
     assert "took more than 4 s" in rows["hang"]["error"]
     assert "took more than 1 GiB of memory" in rows["eat"]["error"]
     assert rows["raise"]["error"] == "ZeroDivisionError: of its own"
@@ -393,27 +407,32 @@ def test_an_interrupt_in_the_middle_of_a_batch_keeps_those_before(
 @pytest.mark.slow
 def test_many_links_to_few_files(captioner: Captioner, tmp_path: Path, counted: list[str]) -> None:
     """What is held for each input stays small, and so does what is kept on disk."""
+    (tmp_path / "clips").mkdir()
     for i in range(3):
-        write(tmp_path / f"{i}.mp4", 0.3 + 0.1 * i)
-    folder, out, count = tmp_path / "videos", tmp_path / "o.csv", 20_000
-    for i in range(count):
-        path = folder / f"{i // 1000:02d}" / f"{i % 1000:03d}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.link(tmp_path / f"{i % 3}.mp4", path)
-    sources = find_sources([folder])
-    for new, reused in ((3, 0), (0, count)):
-        tracemalloc.start()
-        report = caption_files(captioner, sources, OutputOptions(out), INLINE)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert (report.new, report.reused, report.rows) == (new, reused, count)
-        assert peak < 30e6 + 300 * count
-    assert len(counted) == 3
-    assert (tmp_path / "o.csv.journal").stat().st_size < 10_000
+        write(tmp_path / "clips" / f"{i}.mp4", 0.3 + 0.1 * i)
+    run(captioner, tmp_path / "clips", tmp_path / "warm.csv")  # what is imported or kept is not counted
+    peaks: dict[int, list[int]] = {}
+    for count in (300, 2000):
+        folder, out = tmp_path / str(count), tmp_path / f"{count}.csv"
+        for i in range(count):
+            path = folder / f"{i // 1000:02d}" / f"{i % 1000:03d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(tmp_path / "clips" / f"{i % 3}.mp4", path)
+        sources = find_sources([folder])
+        counted.clear()
+        for new, reused in ((3, 0), (0, count)):
+            tracemalloc.start()
+            report = caption_files(captioner, sources, OutputOptions(out), INLINE)
+            peaks.setdefault(count, []).append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            assert (report.new, report.reused, report.rows) == (new, reused, count)
+        assert len(counted) == 3
+        assert out.with_name(f"{out.name}.journal").stat().st_size < 10_000
+    assert all(many - few < 300 * 1700 for few, many in zip(peaks[300], peaks[2000], strict=True)), peaks
     rows = table(out)
     assert [name for name, *_ in rows[:3]] == ["000.mp4", "001.mp4", "002.mp4"]
     assert len(rows) == count
-    assert rows[0] == rows[3 * 1000]
+    assert rows[0][1:] == rows[3 * 500][1:]
 
 
 def test_what_it_wrote_is_no_input_of_the_next_run(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ...data.bulk.shards import write_parquet, write_tar
 from ...media.clips import write
 from . import deeds
 
-INLINE = CaptionOptions(workers=0, batch_size=2)
+INLINE = CaptionOptions(workers=0, batch_size=2, max_words=4)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_rows_equal_those_of_files(
 
 
 def test_segments_of_a_member(captioner: Captioner, clips: dict[str, bytes], tmp_path: Path) -> None:
-    options = CaptionOptions(workers=0, batch_size=2, segment=0.2)
+    options = CaptionOptions(workers=0, batch_size=2, max_words=4, segment=0.2)
     (tmp_path / "2.mp4").write_bytes(clips["2.mp4"])
     tar = write_tar(tmp_path / "s.tar", {"2.mp4": clips["2.mp4"]})
     for name, given in (("file", tmp_path / "2.mp4"), ("tar", tar)):
@@ -107,9 +107,9 @@ def test_sound_of_a_separate_member(
     files = {"1.wav": sound.read_bytes(), "1.mp4": picture.read_bytes(), "2.mp4": clips["0.mp4"],
              "2.wav": sound.read_bytes(), "3.mp4": b"damaged", "3.wav": sound.read_bytes()}  # fmt: skip
     tar = write_tar(tmp_path / "s.tar", files)
-    options = CaptionOptions(workers=0, batch_size=2, segment=segment)
+    options = CaptionOptions(workers=0, batch_size=2, max_words=4, segment=segment)
     of_key = dict(captioner_rows(captioner, tar, options))
-    alone = captioner.caption([picture.with_name("sound.wav")], segment=segment)
+    alone = captioner.caption([picture.with_name("sound.wav")], segment=segment, max_words=4)
     assert [row.status for row in of_key["1.mp4"]] == ["ok"] * len(alone)
     assert [row.status for row in of_key["3.mp4"]] == ["audio-only"] * len(alone)
     assert [row.caption for row in of_key["3.mp4"]] == [row.caption for row in alone]
@@ -142,7 +142,7 @@ def test_member_that_kills_its_worker_costs_its_row(
     monkeypatch.setattr(engine, "read_source_carefully", deeds.read)
     files = {"a.mp4": clips["0.mp4"], "kill.mp4": clips["1.mp4"], "b.mp4": clips["2.mp4"]}
     tar = write_tar(tmp_path / "s.tar", files)
-    options = CaptionOptions(workers=1, batch_size=2)
+    options = CaptionOptions(workers=1, batch_size=2, max_words=4)
     found = [row for _, rows in captioner.rows(find_sources([tar]), options) for row in rows]
     assert [row.status for row in found] == ["ok", "failed", "ok"]
     assert "SIGKILL" in found[1].error

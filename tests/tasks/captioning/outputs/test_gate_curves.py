@@ -200,10 +200,12 @@ def test_without_relative_the_file_says_its_name(demo: Captioner, one: Described
 
 
 @pytest.mark.slow
-def test_models_without_a_gate_are_refused_first(tmp_path: Path) -> None:
-    for name in ("avcap-demo", "audio-demo"):
-        checkpoint = Captioner.load(name, device="cpu").checkpoint
-        with pytest.raises(UsageError, match=f"{name} has no gate"):
+def test_models_without_a_gate_are_refused_first(
+    tiny_tubelets: Path, tiny_audio: Path, tmp_path: Path
+) -> None:
+    for model in (tiny_tubelets, tiny_audio):
+        checkpoint = Captioner.load(model, device="cpu").checkpoint
+        with pytest.raises(UsageError, match=f"{model.name} has no gate"):
             check_gate(checkpoint)
         with pytest.raises(UsageError, match="no gate"):
             GateCurves(tmp_path / "curves", checkpoint)
@@ -295,7 +297,7 @@ def test_confidences_of_words_are_kept_and_drawn(
 @pytest.mark.slow
 def test_the_command_keeps_them_and_flags_mismatches(evacap: Evacap, films: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "out.csv", tmp_path / "curves"
-    model = ("--model", "entropy-demo", "--device", "cpu", "-q")
+    model = ("--model", "entropy-demo", "--device", "cpu", "--max-words", 3, "-q")
     command = ("caption", films, "-o", out, "--curves", kept, "--flag-mismatch", *model)
     result = evacap(*command, "--workers", 0, "--segment", 2)
     assert result.exit_code == 0, result.output
@@ -315,13 +317,16 @@ def test_the_command_keeps_them_and_flags_mismatches(evacap: Evacap, films: Path
 
 
 @pytest.mark.slow
-def test_the_command_refuses_a_model_without_a_gate(evacap: Evacap, films: Path, tmp_path: Path) -> None:
+def test_the_command_refuses_a_model_without_a_gate(
+    evacap: Evacap, films: Path, tiny_tubelets: Path, tmp_path: Path
+) -> None:
+    model = ("--model", tiny_tubelets, "--workers", 0, "--max-words", 2)
     for out in ((), ("-o", tmp_path / "out.csv")):
-        result = evacap("caption", films, *out, "--curves", tmp_path / "curves", "--model", "avcap-demo")
+        result = evacap("caption", films, *out, "--curves", tmp_path / "curves", *model)
         assert result.exit_code == 2
-        assert "avcap-demo has no gate" in result.stderr
+        assert "avcap-tiny has no gate" in result.stderr
     assert not list(tmp_path.iterdir())
-    result = evacap("caption", films, "--flag-mismatch", "--model", "avcap-demo", "--workers", 0)
+    result = evacap("caption", films, "--flag-mismatch", *model)
     assert result.exit_code == 0
     assert "mismatch" not in result.stdout
     assert "is not calibrated" in result.stderr
