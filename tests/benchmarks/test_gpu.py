@@ -34,7 +34,31 @@ def test_every_aim_has_a_result(gpu: Any) -> None:
 
 def test_a_dry_run_passes_nothing(gpu: Any) -> None:
     table = gpu.Results(dict.fromkeys(gpu.AIMS, 1.0)).table(dry=True)
-    assert {row[3] for row in table} == {"dry run: small sizes, no result"}
+    assert {row[3] for row in table} == {"not measured: dry run with small sizes"}
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "chosen"), [((60.0, 39.0, 15.0), 1), ((30.0, 20.0, 15.0), 0), ((60.0, 50.0, 45.0), 0)]
+)
+def test_training_is_the_fastest_that_fits(
+    gpu: Any, gigabytes: tuple[float, ...], chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = (160.0, 150.0, 120.0)
+    switches: list[tuple[bool, bool]] = []
+
+    def measure_step(
+        preset: str, clips: int, precision: str, device: str, blocks: bool, steps: int, mlp: bool
+    ) -> dict[str, float]:
+        number = len(switches)
+        switches.append((blocks, mlp))
+        return {"clips/s": speeds[number], "peak GB": gigabytes[number]}
+
+    monkeypatch.setattr(gpu, "measure_step", measure_step)
+    run = gpu.Run(torch.device("cpu"), gpu.DRY, None)
+    run.training()
+    assert run.results.values == {"training": speeds[chosen], "training memory": gigabytes[chosen]}
+    assert switches == [(False, False), (False, True), (True, False)]
+    assert run.results.other["training"]["mlp_checkpointing"] == f"150 clips/s, {gigabytes[1]:.4g} GB"
 
 
 def test_a_measurement_that_fails_or_has_no_time_is_not_measured(
@@ -79,8 +103,9 @@ def test_a_dry_run_measures_everything_but_what_needs_the_public_code(
     gpu.main()
     results = json.loads(out.read_text())
     assert results["dry run"] is True
+    assert {row[3].partition(":")[0] for row in results["results"]} == {"not measured"}
     missing = [row for row in results["results"] if not row[2]]
-    assert [row[3].partition(":")[0] for row in missing] == ["not measured", "not measured"]
+    assert len(missing) == 2
     assert "needs --avcap" in missing[0][3]
     assert "limit.py" in missing[1][3]
     path = "aten::_scaled_dot_product_flash_attention_for_cpu"
