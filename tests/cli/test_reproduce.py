@@ -15,6 +15,7 @@ from evacap_cli.tasks.reproducing import run
 from evacap_cli.tasks.reproducing.plan import SCALES, SYSTEMS
 from evacap_cli.tasks.training import loop
 from tests.conftest import Evacap
+from tests.metrics.java import hide_java
 
 
 def test_the_plan_is_shown_and_nothing_written(evacap: Evacap, tmp_path: Path) -> None:
@@ -57,12 +58,13 @@ def test_an_interrupted_run_says_how_to_go_on(
 def test_everything_at_the_smallest_scale(
     evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a quarter of its clips, and without curves of the training."""
+    """With a quarter of its clips, and without Java and curves of the training."""
+    hide_java(monkeypatch, tmp_path)
     monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], clips=(4, 4, 3)))
     for module in (calibrating, mismatch):
         monkeypatch.setattr(module, "FOLDS", 2)
     monkeypatch.setattr(calibrating, "DONORS", 2)
-    monkeypatch.setattr(loop, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(loop._Run, "draw", lambda run: None)
     out = tmp_path / "out"
     command = ("reproduce", out, "--scale", "smoke", "--device", "cpu")
     result = evacap(*command, "--only", "table2", "--json")
