@@ -293,6 +293,7 @@ def test_the_packaged_lexicon_is_that_of_the_table(bench: Any, tmp_path: Path) -
     assert packaged_lexicon()["words"]["dog"]
 
 
+@pytest.mark.slow
 def test_phrases_are_of_known_classes_and_name_them(bench: Any) -> None:
     phrases = bench("captions").read_yaml(BENCHMARK / "data" / "phrases.yaml")
     unknown = [name for name in phrases["labels"] if name not in PLACE]

@@ -1,6 +1,7 @@
 """Processes that are killed while they write a store. Prints what happened as JSON.
 
-python -m tests.data.kills FOLDER steps         before every k-th step of the disk, one store FOLDER/step-* each
+python -m tests.data.kills FOLDER steps EVERY   before the first step of the disk, and each EVERY-th after it, in
+                                                stores FOLDER/step-*
 python -m tests.data.kills FOLDER times SEED TIMES COMMAND...
                                                 at random times, over one store that COMMAND writes
 """
@@ -60,7 +61,7 @@ def killed_before(step: int, call: Callable[[], object]) -> None:
     call()
 
 
-def at_steps(folder: Path) -> dict[str, object]:
+def at_steps(folder: Path, every: int) -> dict[str, object]:
     """The steps of a first run, of one that adds clips and finds a shard missing, and of one that overwrites."""
 
     def run(place: Path) -> None:
@@ -74,7 +75,7 @@ def at_steps(folder: Path) -> dict[str, object]:
     )  # what is slow the first time, here, or every process would need its time for it
     counts = []
     for name, call in (("first", run), ("added", run), ("overwrite", overwrite)):
-        for step in range(1000):
+        for step in range(0, 1000, every):
             place = folder / f"step-{name}-{step}"
             if name != "first":
                 write(place, toys(2), shard_clips=3)
@@ -84,7 +85,7 @@ def at_steps(folder: Path) -> dict[str, object]:
                 forked(lambda step=step, call=call, place=place: killed_before(step, lambda: call(place)))
                 == 0
             ):
-                counts.append(step + 1)
+                counts.append(step // every + 1)
                 break
     return {"steps": counts}
 
@@ -116,7 +117,7 @@ def at_times(folder: Path, seed: int, times: int, args: list[str]) -> dict[str, 
 def main() -> None:
     folder, what, *rest = sys.argv[1:]
     if what == "steps":
-        print(json.dumps(at_steps(Path(folder))))
+        print(json.dumps(at_steps(Path(folder), int(rest[0]))))
     else:
         print(json.dumps(at_times(Path(folder), int(rest[0]), int(rest[1]), rest[2:])))
 

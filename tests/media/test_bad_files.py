@@ -160,6 +160,7 @@ def odd() -> dict[str, bytes]:
     return dict(in_matroska())
 
 
+@pytest.mark.slow
 def test_a_length_of_years_is_measured(tmp_path: Path, odd: dict[str, bytes]) -> None:
     path = tmp_path / "a.mkv"
     for name in ("duration-years", "duration-endless"):
@@ -206,6 +207,7 @@ def test_a_file_that_cannot_be_sought_in_is_read_all_the_same(
     assert heard(read_audio(path, 1.5, 1.75)[800:3200]) == pytest.approx(pitch(1.5), abs=10)
 
 
+@pytest.mark.slow
 def test_gaps_add_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.mkv"
     blocks = [(1, 50_000 * i, sound()) for i in range(100)]

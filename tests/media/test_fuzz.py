@@ -17,7 +17,7 @@ from evacap_cli.media import MEDIA_SUFFIXES
 from .crafted import both, craft, matroska, picture_track, png, silence, sound_track
 from .fuzz import MUTATIONS, SEEDS, Row, fuzz, make_seeds, outcomes, table
 
-COUNT = 3 * len(SEEDS) * len(MUTATIONS)  # each kind of file in each way, three times
+COUNT = 2 * len(SEEDS) * len(MUTATIONS)  # each kind of file in each way, twice
 TIMEOUT = 60.0  # seconds: far more than any takes
 MEMORY = 2 * 2**30  # bytes
 
@@ -40,7 +40,7 @@ def check(rows: Sequence[Row], paths: Sequence[Path]) -> None:
 
 @pytest.mark.slow
 def test_damaged_files(tmp_path: Path, seeds: dict[str, bytes]) -> None:
-    assert COUNT >= 400
+    assert COUNT >= 250
     paths = list(fuzz(tmp_path, seeds, COUNT, seed=0))
     rows = list(outcomes(paths, 1, TIMEOUT, MEMORY))
     check(rows, paths)
@@ -53,6 +53,7 @@ def test_damaged_files(tmp_path: Path, seeds: dict[str, bytes]) -> None:
     assert len({row.why for row in rows}) > 10
 
 
+@pytest.mark.slow
 def test_damaged_files_in_segments(tmp_path: Path, seeds: dict[str, bytes]) -> None:
     paths = list(fuzz(tmp_path, seeds, len(SEEDS) * len(MUTATIONS), seed=1))
     rows = list(outcomes(paths, 1, TIMEOUT, MEMORY, segments=True))

@@ -166,6 +166,7 @@ def test_a_part_is_decided_by_what_is_in_it(tmp_path: Path) -> None:
     assert level(read_audio(path, 2.0, 3.0)) == pytest.approx(0.1 * LEVEL, rel=0.01)
 
 
+@pytest.mark.slow
 def test_long_sounds_are_decided_once_a_minute(tmp_path: Path) -> None:
     rate, minute = 8000, 60 * 8000
     one = tone(0.25, rate)[0]

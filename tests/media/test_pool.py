@@ -106,6 +106,7 @@ def test_looks_ahead_so_far_and_no_further() -> None:
     assert taken == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_large_results_and_errors_of_ours(workers: int) -> None:
     items = [partial(np.full, (300, 1000), 2.0)]
@@ -171,6 +172,7 @@ def test_leaving_early_does_not_wait() -> None:
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_is_an_error_of_that_item() -> None:
     unpicklable = partial(getattr, signal, "getsignal")  # gives a function; modules cannot be pickled
     with DecodePool(1, call) as pool:

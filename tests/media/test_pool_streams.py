@@ -26,6 +26,7 @@ def fail() -> None:
     raise MediaError("it broke off")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_one_outcome_for_each_value_and_the_last_says_so(workers: int) -> None:
     items = [[1, 2, 3], [], [4], [5, fail, 6], [fail]]
@@ -198,6 +199,7 @@ def test_memory_that_grows_while_nobody_takes_values() -> None:
     assert rest[-1].error == "decoding took more than 0.5 GiB of memory"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_ends_its_stream_alone() -> None:
     with DecodePool(1, stream) as pool:
         outcomes = list(pool.imap([[1, partial(open, os.devnull), 3], [4]]))

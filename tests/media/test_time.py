@@ -18,6 +18,8 @@ from .clips import write
 from .kinds import FILMS, LOUDEST, SOUND, SOUNDS, films
 from .spoken import check_picture, check_sound, joined, part, second_heard
 
+QUICK = ("ts-joined", "mkv-joined", "mp4-edited", "sound-in-time-of-day")
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SOUNDS)
@@ -25,7 +27,9 @@ def test_sound_is_as_long_as_it_is(tmp_path: Path, kind: str) -> None:
     check_sound(SOUNDS[kind](tmp_path), SOUND, LOUDEST)
 
 
-@pytest.mark.parametrize("kind", FILMS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in FILMS]
+)
 def test_sound_and_picture_stay_together(tmp_path: Path, kind: str) -> None:
     path = FILMS[kind](tmp_path)
     check_sound(path, SOUND, LOUDEST)
@@ -86,6 +90,7 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
         assert abs(second_heard(wave) - second) < 0.25
 
 
+@pytest.mark.slow
 def test_of_a_file_that_was_cut_it_is_said_how_much_is_there(tmp_path: Path) -> None:
     """`head -c` of an MP4 with its index in front"""
     path = part(tmp_path / "a.mp4", 0, SOUND, "libx264", "aac", options={"movflags": "faststart"})

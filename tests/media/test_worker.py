@@ -92,6 +92,7 @@ def test_a_process_that_was_started_ahead_is_the_next_workers() -> None:
             assert process_of(another) != ahead.pid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["evacap_cli.media.probe", "no.such.module"])
 def test_a_process_that_was_started_ahead_and_is_gone_is_nobodys_loss(module: str) -> None:
     start_ahead(module)
@@ -132,6 +133,7 @@ def test_resident_bytes() -> None:
     assert mine is None or 2**24 < mine < 2**40
 
 
+@pytest.mark.slow
 def test_out_of_order_nobody_waits_for_the_slow() -> None:
     items = [partial(time.sleep, 3.0), *[good] * 6]
     with DecodePool(2, call) as pool:
@@ -141,6 +143,7 @@ def test_out_of_order_nobody_waits_for_the_slow() -> None:
     assert outcomes[-1].item is items[0]
 
 
+@pytest.mark.slow
 def test_what_is_left_of_one_stream_is_not_done_in_the_next() -> None:
     with DecodePool(1, call, ahead=4) as pool:
         outcomes = pool.imap([good] * 20)

@@ -28,6 +28,7 @@ def test_interval_of_numbers_that_say_all_or_nothing() -> None:
     assert np.isnan(auroc_interval(ones, [np.full(20, np.nan)])).all()
 
 
+@pytest.mark.slow
 def test_reliability_of_a_calibrated_probability_is_the_diagonal() -> None:
     rng = np.random.default_rng(1)
     predicted = rng.uniform(0, 1, 20_000)

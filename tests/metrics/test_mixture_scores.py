@@ -19,7 +19,6 @@ OWN = ["a dog barks", "rain on a roof", "an engine idles", "birds chirping in a 
 OTHER = ["a car engine", "a dog barks on a roof", "rain falls", "a man sings", "several birds"]
 CLIPS = [f"clip {i}" for i in range(5)]
 QUICK = ("BLEU_1", "BLEU_4", "ROUGE_L", "CIDEr")
-METRICS = (*QUICK, "METEOR")  # whose program takes seconds to start
 TOUCHED = np.array([True, False, True, False, False])
 
 
@@ -27,30 +26,37 @@ def values(captions: list[str], metrics: tuple[str, ...] = QUICK) -> dict[str, f
     return score_captions(CLIPS, captions, REFERENCES, Settings(metrics)).values
 
 
-def quick(values: dict[str, float | None]) -> dict[str, float | None]:
-    return {name: values[name] for name in QUICK}
-
-
-@pytest.mark.slow
-def test_a_mixture_scores_as_its_captions_do() -> None:
-    both = score_captions(CLIPS * 2, OWN + OTHER, REFERENCES * 2, Settings(METRICS), sets=2)
+def test_a_mixture_scores_as_its_captions_do(no_java: None) -> None:
+    both = score_captions(CLIPS * 2, OWN + OTHER, REFERENCES * 2, Settings(QUICK), sets=2)
     own, other = (select_clips(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
-    assert quick(own.values) == pytest.approx(values(OWN), abs=1e-9)
+    assert own.values == pytest.approx(values(OWN), abs=1e-9)
     mixed = [b if hit else a for a, b, hit in zip(OWN, OTHER, TOUCHED, strict=True)]
     places = [(0.0, 0, [np.zeros(5, bool)]), (0.4, 0, [TOUCHED]), (1.0, 0, [np.ones(5, bool)])]
     none, some, every = sweep_points(own, [[other]], places)
     assert none.values == pytest.approx(own.values, abs=1e-9)
-    assert some.values == pytest.approx(values(mixed, METRICS), abs=1e-9)
-    assert quick(every.values) == pytest.approx(values(OTHER), abs=1e-9)
+    assert some.values == pytest.approx(values(mixed), abs=1e-9)
+    assert every.values == pytest.approx(values(OTHER), abs=1e-9)
     assert all(kept == 1 for kept in none.kept.values())
-    for name in METRICS:
+    for name in QUICK:
         assert every.kept[name] == pytest.approx(every.values[name] / none.values[name])
         low, high = some.intervals[name]
         assert low < some.values[name] < high
 
 
 @pytest.mark.slow
-def test_seeds_are_averaged() -> None:
+def test_a_mixture_has_the_meteor_of_its_captions() -> None:
+    """Which is no mean of clips. All captions in one run of its program, which takes seconds to start."""
+    mixed = [b if hit else a for a, b, hit in zip(OWN, OTHER, TOUCHED, strict=True)]
+    three = score_captions(CLIPS * 3, OWN + OTHER + mixed, REFERENCES * 3, Settings(("METEOR",)), sets=3)
+    own, other, expected = (select_clips(three, CLIPS, slice(i, i + 5)) for i in (0, 5, 10))
+    (some,) = sweep_points(own, [[other]], [(0.4, 0, [TOUCHED])])
+    assert some.values == pytest.approx(expected.values, abs=1e-9)
+    assert some.values["METEOR"] != pytest.approx(np.mean([own.values["METEOR"], other.values["METEOR"]]))
+    low, high = some.intervals["METEOR"]
+    assert low < some.values["METEOR"] < high
+
+
+def test_seeds_are_averaged(no_java: None) -> None:
     both = score_captions(CLIPS * 2, OWN + OTHER, REFERENCES * 2, Settings(("ROUGE_L",)), sets=2)
     own, other = (select_clips(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
     (point,) = sweep_points(own, [[other], [own]], [(1.0, 0, [np.ones(5, bool)] * 2)])
@@ -58,8 +64,7 @@ def test_seeds_are_averaged() -> None:
     assert point.values["ROUGE_L"] == pytest.approx(np.mean([other.values["ROUGE_L"], own.values["ROUGE_L"]]))
 
 
-@pytest.mark.slow
-def test_nearer_is_a_share_of_the_captions() -> None:
+def test_nearer_is_a_share_of_the_captions(no_java: None) -> None:
     own = score_captions(CLIPS, OWN, REFERENCES, Settings(("ROUGE_L",)))
     other = score_captions(CLIPS, OTHER, REFERENCES, Settings(("ROUGE_L",)))
     assert share_following([own], [other])["ROUGE_L"] == 0

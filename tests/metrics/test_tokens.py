@@ -31,6 +31,7 @@ def test_words_of_both_tokenizers(runtime: Runtime) -> None:
     assert plain_tokens(list(KNOWN)) == list(KNOWN.values())
 
 
+@pytest.mark.slow
 @needs_java
 def test_nothing_shifts_lines(runtime: Runtime) -> None:
     """Each caption keeps its place among others, wherever odd ones stand."""
@@ -45,6 +46,7 @@ def test_nothing_shifts_lines(runtime: Runtime) -> None:
         assert not any("\n" in text or "|||" in text for text in found)
 
 
+@pytest.mark.slow
 @needs_java
 @pytest.mark.parametrize("captions", [[], [""], ["", ""], ["😀"], ["", "a", ""], ["a"], ["a", "😀"]])
 def test_few_captions(runtime: Runtime, captions: list[str]) -> None:

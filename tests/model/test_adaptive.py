@@ -135,6 +135,7 @@ def test_more_tags_than_classes_are_refused() -> None:
         ModelConfig.from_dict(values | {"adaptive": {"tags": 3}})
 
 
+@pytest.mark.slow
 def test_learns_when_to_look() -> None:
     """Where only the picture tells which word is right, training raises the confidence in it."""
     model = fresh_model("adaptive", 2).train()

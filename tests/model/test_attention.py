@@ -96,6 +96,7 @@ def test_value_and_gradient_equal_the_plain_form(
     assert max(errors) < bound
 
 
+@pytest.mark.slow
 @every_path
 def test_value_and_gradient_at_full_width(record_property: Record) -> None:
     """As many keys as 18 frames have, 12 heads; a few queries, so that the plain form stays cheap."""

@@ -256,6 +256,7 @@ def test_a_shut_clip_does_not_change_with_its_picture(decoders: int) -> None:
 # ---- pictures that show nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("emptied", [black, noise, frozen_noise])
 def test_where_nothing_is_to_be_seen_it_is_shut_by_rule(
     emptied: Any, monkeypatch: pytest.MonkeyPatch

@@ -64,6 +64,7 @@ def decoder_of(model: CaptionModel) -> CausalLMDecoder:
     return model.decoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["optimal-transport", "entropy-gate", "concat", "audio-only"])
 def test_cached_beams_equal_recomputed_ones(llama: Path, fusion: str) -> None:
     model = model_of(llama, fusion)
@@ -119,6 +120,7 @@ def test_the_prompt_is_that_of_the_paper(llama: Path) -> None:
     assert [words.engine.id_to_token(i) for i in (*ids, *after)] == ["<s>", "USER", ":", "ASSISTANT", ":"]
 
 
+@pytest.mark.slow
 def test_only_adapters_and_projection_are_trained_and_saved(llama: Path, tmp_path: Path) -> None:
     model = model_of(llama).train()
     lora = [name for name, p in model.decoder.named_parameters() if p.requires_grad and "lora_" in name]

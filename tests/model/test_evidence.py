@@ -156,6 +156,7 @@ def test_where_there_is_no_pair_there_is_no_loss() -> None:
         assert all(p.grad is not None and not p.grad.any() for p in own.parameters())
 
 
+@pytest.mark.slow
 def test_the_loss_teaches_to_tell_pairs_apart() -> None:
     """Pictures that are their sounds, with noise: learned in a few steps, and right of clips that were not learned."""
     torch.manual_seed(0)

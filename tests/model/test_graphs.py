@@ -56,8 +56,11 @@ def same(a: Any, b: Any) -> bool:
     return torch.equal(a.tokens, b.tokens) and torch.equal(a.score, b.score)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fusion", "masked"),
+    [*((fusion, False) for fusion in FUSIONS), *((fusion, True) for fusion in ("entropy-gate", "evidence"))],
+)
 def test_recorded_searches_equal_plain_ones(fusion: str, masked: bool) -> None:
     """Bit by bit, on clips that the recording has not seen, whose captions differ in length."""
     mask = torch.tensor([[True] * 3, [True, False, False], [True] * 3]) if masked else None
@@ -118,6 +121,7 @@ def test_encoders_are_recorded_up_to_a_size() -> None:
     assert recorder.made == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("record", "why"), [(fails, "operation not permitted when"), (repeats_nothing, "other")]
 )
@@ -137,6 +141,7 @@ def test_without_a_good_recording_captions_are_the_plain_ones(
     assert "\n" not in line
 
 
+@pytest.mark.slow
 def test_the_number_of_recordings_is_bounded() -> None:
     model, recorder = random_model("audio-only", 0), Recorder()
     model.recordings = Recordings(recorder, most=2)

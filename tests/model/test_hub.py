@@ -42,6 +42,7 @@ def test_a_model_of_the_hub_is_that_of_the_folder(hub: HubServer, copy: Path, tm
     assert {path.name for path in found.path.iterdir()} == FILES
 
 
+@pytest.mark.slow
 def test_without_a_network_the_downloaded_copy_is_used(
     hub: HubServer, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_private_model_needs_the_token_which_only_the_hub_gets(
     assert not [request for request in storage.requests if "authorization" in request.headers]
 
 
+@pytest.mark.slow
 def test_a_cut_transfer_continues_by_itself_or_leaves_nothing(
     hub: HubServer, storage: FileServer, copy: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +128,7 @@ def test_a_cut_transfer_continues_by_itself_or_leaves_nothing(
     ]
 
 
+@pytest.mark.slow
 def test_weights_with_another_sha256_are_not_loaded(
     hub: HubServer, storage: FileServer, copy: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +144,7 @@ def test_weights_with_another_sha256_are_not_loaded(
     load_checkpoint("hf:org/name")
 
 
+@pytest.mark.slow
 def test_a_copy_damaged_on_the_disk_is_downloaded_again(
     hub: HubServer, storage: FileServer, copy: Path
 ) -> None:

@@ -282,6 +282,7 @@ def test_scores_are_those_of_the_unmasked_softmax(beam: int) -> None:
     assert torch.equal(out.score[~changed], free.score[~changed])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_fitting_picture_lowers_the_bar(cached: bool) -> None:
     """Only where it is open, and shows the class: not where it is masked, shut, or shows something else."""
@@ -313,6 +314,7 @@ def test_a_fitting_picture_lowers_the_bar(cached: bool) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_decoders_each_follow_the_rules_of_their_own_clips() -> None:
     """In a batch that is half open, clip by clip the same as alone."""
     model: Any = model_of("evidence", 1, confidence=0.6, confirmed=0.6, **dict.fromkeys("bcdefg", 20.0))

@@ -146,6 +146,7 @@ def test_no_gradient_through_the_plan() -> None:
     assert not transport_plan(similarity).requires_grad
 
 
+@pytest.mark.slow
 def test_training_aligns_the_towers() -> None:
     """A few steps lower the alignment loss; the loss of a single clip is 0."""
     model = fresh_model("optimal-transport", 1).train()

@@ -106,6 +106,7 @@ def load_published(fixture: Fixture) -> dict[str, torch.Tensor]:
     return torch.load(fixture.file, weights_only=True)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_encoder_features(fixture: Fixture, record_property: Record) -> None:
     model = fixture.model

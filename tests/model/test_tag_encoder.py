@@ -205,6 +205,7 @@ def test_shapes_of_every_fusion(fusion: str) -> None:
         assert torch.equal(memory.seen, pooled_frames(seen, ENCODER.seen, ENCODER.picture_classes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_captions_of_inputs_are_those_of_their_tags(fusion: str) -> None:
     model = tag_model(fusion)
@@ -261,6 +262,7 @@ def test_every_other_parameter_learns(fusion: str) -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_training_step_on_tags_is_that_on_inputs(fusion: str) -> None:
     model = tag_model(fusion)
@@ -294,6 +296,7 @@ def test_batch_neighbours_do_not_matter(fusion: str) -> None:
                 torch.testing.assert_close(ours[own], theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_networks_do_not_mix_clips_or_frames() -> None:
     model = tag_model("gate")
@@ -316,6 +319,7 @@ def test_the_order_of_frames_does_not_matter() -> None:
     torch.testing.assert_close(ours.tokens, theirs.tokens, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_recomputed_blocks_give_the_same_gradients() -> None:
     grads = []
     for wanted in (False, True):
@@ -397,6 +401,7 @@ def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) 
 # ---- a picture that is missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_masked_picture_is_no_picture(fusion: str) -> None:
     model = tag_model(fusion)
@@ -436,6 +441,7 @@ def assert_same_words(ours: Generation, theirs: Generation, rows: Tensor) -> Non
     assert torch.equal(ours.beam_score[rows], theirs.beam_score[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoders", [1, 2])
 @pytest.mark.parametrize("way", ["plain", "autocast", "packed"])
 def test_shut_it_is_the_audio_only_captioner_to_the_bit(decoders: int, way: str) -> None:
@@ -528,6 +534,7 @@ def test_a_loaded_model_says_the_same(fusion: str, single: bool, tmp_path: Path)
     torch.testing.assert_close(ours.score, theirs.score, rtol=0, atol=1e-4)  # in another layout of memory
 
 
+@pytest.mark.slow
 def test_a_half_precision_file_keeps_what_is_heard(tmp_path: Path) -> None:
     model = save(tmp_path, "evidence", dtype=torch.float16)
     loaded = load_checkpoint(tmp_path / "mine").model
@@ -538,6 +545,7 @@ def test_a_half_precision_file_keeps_what_is_heard(tmp_path: Path) -> None:
     torch.testing.assert_close(ours[..., 1].sigmoid(), theirs[..., 1].sigmoid(), rtol=0, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_configuration_survives_its_dictionary() -> None:
     config = tag_model("evidence").config
     values = config.to_dict()

@@ -181,6 +181,7 @@ def test_a_batch_of_one_clip_has_a_loss() -> None:
     assert evidence.loss(NO_TOKENS, NO_TOKENS, None, tags).isfinite()
 
 
+@pytest.mark.slow
 def test_learning_tells_pairs_apart_and_leaves_the_ties_alone() -> None:
     evidence, tags = TagEvidence(ENCODER), tags_of(8)
     evidence.start_from(random_ties())

@@ -214,6 +214,7 @@ def test_what_a_checkpoint_has_comes_first(sharing: tuple[Path, CaptionModel]) -
     assert torch.equal(state["encoder.network_a.classifier.bias"], ears)
 
 
+@pytest.mark.slow
 def test_who_does_not_share_must_have_everything(sharing: tuple[Path, CaptionModel]) -> None:
     path, _ = sharing
     config = yaml.safe_load((path / CONFIG).read_text("utf-8"))
@@ -223,6 +224,7 @@ def test_who_does_not_share_must_have_everything(sharing: tuple[Path, CaptionMod
         load_checkpoint(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "cut", "lacking"])
 def test_a_package_that_is_damaged_is_said_to_be(
     damage: str, sharing: tuple[Path, CaptionModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -103,7 +103,10 @@ def test_code_in_a_file_is_not_run(
 ) -> None:
     path, loot = tmp_path / "evil.pth", tmp_path / "loot"
     torch.save({"model": published(), "more": Thief(loot)}, path, _use_new_zipfile_serialization=zipped)
-    result = evacap("weights", *command, path)
+    small = (
+        ("--preset", "evacap-tiny") if command[0] == "import" else ()
+    )  # or the model takes seconds to build
+    result = evacap("weights", *command, path, *small)
     assert result.exit_code == 1
     assert "evil.pth" in result.stderr
     assert "cure" in result.stderr
@@ -124,7 +127,7 @@ def test_invalid_weight_file_is_refused(kind: str, evacap: Evacap, tmp_path: Pat
     elif kind != "nonesuch":
         path.write_text({"page": "<!DOCTYPE html>", "empty": "", "words": "hello\n" * 99,
                          "lfs": "version https://git-lfs.github.com/spec/v1\n"}[kind])  # fmt: skip
-    result = evacap("weights", "import", "git", path)
+    result = evacap("weights", "import", "git", path, "--preset", "evacap-tiny")
     assert result.exit_code in (1, 2)
     assert "file.pth" in result.stderr
     assert "cure" in result.stderr

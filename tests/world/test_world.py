@@ -53,6 +53,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_same_seed_same_scripts_in_another_process(scripts: list[ClipScript]) -> None:
     code = (
         "import json; from evacap_cli.world import World; w = World(11); "
@@ -189,6 +190,7 @@ def test_voice(sound: str) -> None:
     np.testing.assert_array_equal(wave, again)
 
 
+@pytest.mark.slow
 def test_audio_is_not_clipped_and_follows_the_script(scripts: list[ClipScript]) -> None:
     for script in scripts[:25]:
         wave = render_audio(script)
