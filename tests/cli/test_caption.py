@@ -19,7 +19,7 @@ from ..media.clips import write
 
 COLUMNS = ["video", "start", "end", "caption", "score", "gate", "entropy", "status", "error"]
 ODD_NAME = 'a "b", c;\nd \U0001f600.mp4'
-INLINE = ("--workers", "0")
+INLINE = ("--workers", "0", "--max-words", "3")
 
 
 def read(table: Path) -> list[dict[str, str]]:
@@ -359,7 +359,7 @@ def test_run_again_it_says_what_was_there(evacap: Evacap, clip: Path, tiny: Path
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes")
 def test_a_reader_that_has_enough_is_no_error_worth_a_word(clip: Path, tiny: Path) -> None:
-    with start("caption", *[clip] * 50, "--model", tiny, *INLINE, "--quiet", "--batch-size", 1) as process:
+    with start("caption", *[clip] * 8, "--model", tiny, *INLINE, "--quiet", "--batch-size", 1) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"video,")
         process.stdout.close()
@@ -394,17 +394,3 @@ def test_on_a_terminal_the_bar_leaves_stdout_to_the_rows(clip: Path, tiny: Path)
     assert rows[0].split(",") == COLUMNS
     assert b"clips/s" in shown
     assert b"caption" in shown
-
-
-@pytest.mark.parametrize(("workers", "files", "started"), [(3, 2, 2), (2, 3, 2), (1, 3, 1), (0, 3, 0)])
-def test_processes_start_while_the_model_loads(
-    evacap: Evacap, tmp_path: Path, workers: int, files: int, started: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As many as the inputs need."""
-    modules: list[str] = []
-    monkeypatch.setattr("evacap_cli.media.start_ahead", modules.append)
-    for number in range(files):
-        (tmp_path / f"{number}.mp4").touch()
-    result = evacap("caption", tmp_path, "--workers", workers, "--model", tmp_path / "nowhere")
-    assert "no such checkpoint" in result.stderr
-    assert modules == ["evacap_cli.tasks.captioning.inputs.clip_reader"] * started

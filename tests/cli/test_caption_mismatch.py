@@ -21,7 +21,7 @@ from ..conftest import Evacap, save_tiny
 from ..media.clips import write
 
 SHOWN, UNSEEN = ("a.mp4", "b.mp4", "c.mp4"), ("black.mp4", "sound.wav")
-INLINE = ("--workers", "0", "--device", "cpu", "--precision", "fp32")
+INLINE = ("--workers", "0", "--device", "cpu", "--precision", "fp32", "--max-words", "3")
 NOTE = {"inputs": ["cosine", "best", "matcher"], "weights": [-2.0, 3.0, -1.0], "bias": -4.96}
 
 

@@ -203,10 +203,10 @@ def test_manifests_as_people_have_them(media: Path, tmp_path: Path, evacap: Evac
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
-def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(media: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(media: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    for i in range(20):
+    for i in range(10):
         source = media / ("a.mp4", "b.mp4", "c.wav", "mute.mp4", "cut.mp4")[i % 5]
         os.link(source, folder / f"{i:02}{source.suffix}")
     path = manifest(folder / "m.csv", *sorted(p.name for p in folder.iterdir()), "gone.mp4")
@@ -215,46 +215,58 @@ def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(media: Path, tmp_pat
         "OMP_NUM_THREADS": "1",  # its processes are forked, and would wait for threads that they do not have
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.data.kills", tmp_path, "times", "7", "20", "prepare", path, *map(str, TINY),
+        [sys.executable, "-m", "tests.data.kills", tmp_path, "times", "7", "8", "prepare", path, *map(str, TINY),
          "--shard-clips", "1"],
         capture_output=True, text=True, check=False, env=env,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert summary["kills"] == 20
+    assert summary["kills"] == 8
     assert summary["once"] == summary["last"] == 3 << 8
-    assert len(set(summary["shards"])) > 3  # it came further in between
+    assert len(set(summary["shards"])) > 1  # it came further in between
     killed, whole = tmp_path / "killed", tmp_path / "undisturbed"
     assert members(killed) == members(whole)
-    assert len({name.split(".")[0] for name in members(whole)}) == 12
+    assert len({name.split(".")[0] for name in members(whole)}) == 6
     a, b = Store(killed), Store(whole)
     assert (a.keys, a.failed, a.fingerprint()) == (b.keys, b.failed, b.fingerprint())
-    assert len(a.failed) == 9
+    assert len(a.failed) == 5
     rest = [name for name in names(killed) if not name.startswith("shard-")]
     assert rest == ["index.parquet", "store.lock", "store.yaml"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_killed_with_its_workers_at_work(media: Path, tmp_path: Path) -> None:
+def test_killed_with_its_workers_at_work(evacap: Evacap, media: Path, tmp_path: Path) -> None:
     """The workers end with the process that started them, and the next run goes on."""
     folder, out = tmp_path / "in", tmp_path / "s"
     folder.mkdir()
     for i in range(30):
         os.link(media / "a.mp4", folder / f"{i:02}.mp4")
     path = manifest(folder / "m.csv", *(f"{i:02}.mp4" for i in range(30)))
-    args = [sys.executable, "-m", "evacap_cli", "prepare", path, "-o", out, "--preset", "evacap-tiny", "--workers",
-            "2", "--shard-clips", "3", "--json"]  # fmt: skip
-    with subprocess.Popen(args, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+    args = [
+        "prepare",
+        path,
+        "-o",
+        out,
+        "--preset",
+        "evacap-tiny",
+        "--shard-clips",
+        "3",
+        "--json",
+        "--workers",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "evacap_cli", *args, "2"], start_new_session=True, stderr=subprocess.DEVNULL
+    ) as process:
         while process.poll() is None and len(list(out.glob("index-*.parquet"))) < 2:
             time.sleep(0.005)
         threads = Path(f"/proc/{process.pid}/task").glob("*/children")
         children = [child for thread in threads for child in thread.read_text().split()]
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    done = subprocess.run(args, capture_output=True, check=False, text=True)
+    done = evacap(*args, "0")
     summary = json.loads(done.stdout)
-    assert (done.returncode, summary["stored"], summary["ok"]) == (0, 30, 30)
+    assert (done.exit_code, summary["stored"], summary["ok"]) == (0, 30, 30)
     assert 0 < summary["new"] <= 24
     assert len({name.split(".")[0] for name in members(out)}) == 30
     assert Store(out).keys == [f"{i:02}" for i in range(30)]
