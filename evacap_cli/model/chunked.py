@@ -14,6 +14,8 @@ from torch import Tensor
 
 MAX_LOGITS = 2**24
 """Maximum number of logits at once: 64 MB in fp32."""
+SCALE = 256.0
+"""Factor of the sum while its gradients are computed, so that those of unlikely words do not vanish in fp16."""
 SumOf = Callable[..., Tensor]
 """Maps parts of the inputs, (r, ...) each, to the sum () over their rows."""
 
@@ -48,11 +50,11 @@ class _ChunkedSum(torch.autograd.Function):
             if not needed:
                 continue
             leaves = [parts[i] if i < count else parameters[i - count] for i in needed]
-            found = torch.autograd.grad(value, leaves, allow_unused=True)
+            found = torch.autograd.grad(value, leaves, torch.full_like(value, SCALE), allow_unused=True)
             for i, gradient in zip(needed, found, strict=True):
                 if gradient is not None:
                     into = gradients[i][place] if i < count else gradients[i]
-                    into += gradient
+                    into += gradient / SCALE
         ctx.needed = needed
         ctx.save_for_backward(*gradients.values())
         return torch.stack(values).sum()

@@ -49,6 +49,13 @@ def test_no_more_than_a_part_is_kept() -> None:
     assert not any(before is not None and before.next_functions for before, _ in total.grad_fn.next_functions)
 
 
+def test_small_gradients_do_not_vanish_in_half_precision() -> None:
+    x = torch.ones(3, requires_grad=True)
+    chunked_sum(lambda x: (x.half().float() * 1e-8).sum(), (x,), (), 1).backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == pytest.approx([1e-8] * 3, rel=0.05)
+
+
 @pytest.mark.parametrize("fusion", ["entropy-gate", "evidence", "adaptive"])
 def test_losses_of_a_model_do_not_depend_on_the_parts(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(fusion, 9).double().train()
