@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from evacap_cli.cli.app import app
+from evacap_cli.tasks import sample
 
 from .conftest import Evacap
 
@@ -35,7 +36,7 @@ NOT_RUN = {
 SHORTENED = {
     "evacap caption sample_data/videos -o captions.csv --flag-mismatch": "--workers 0",
     "evacap caption sample_data/videos/clip-00003.mp4 --segment 5 --merge -o captions.vtt": "--workers 0",
-    "evacap synth -o world --clips 100 --seed 1": "--clips 8",
+    "evacap synth -o world --clips 100 --seed 1": "--clips 5",
     "evacap prepare world/captions.csv -o world.store --preset evacap-tiny": "--workers 0",
     "evacap train evacap-tiny --data world.store -o runs/first training.epochs=5": (
         "training.epochs=1 training.batch_size=4 --workers 0"
@@ -177,6 +178,9 @@ def test_troubleshooting_lists_messages_that_exist() -> None:
 def test_commands_of_the_readme_run(evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "sample_data", tmp_path / "sample_data")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVACAP_CACHE", str(tmp_path / "cache"))
+    pairs = sample.read_pairs()[:5]
+    monkeypatch.setattr(sample, "read_pairs", lambda: pairs)
     found = commands(ROOT / "README.md")
     assert {*NOT_RUN, *SHORTENED} <= set(found)
     for command in found:
@@ -196,7 +200,7 @@ def test_commands_of_the_readme_run(evacap: Evacap, tmp_path: Path, monkeypatch:
     assert captioned(table[1]) == captioned(Path("out.csv").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("name", ["README.md", pytest.param("docs/python.md", marks=pytest.mark.slow)])
 def test_python_examples_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,7 +29,7 @@ def plays(page: Any) -> None:
     page.wait_for_function("() => document.querySelector('video')?.currentTime > 0.1")
 
 
-@pytest.mark.parametrize("inline", [10**7, 10])
+@pytest.mark.parametrize("inline", [10**7, pytest.param(10, marks=pytest.mark.slow)])
 def test_shows_pictures_and_plays_the_file(open_page: Open, table: Path, inline: int) -> None:
     out = table.with_name("page.html")
     report_captions(table, out, PictureOptions(workers=0, inline=inline))
@@ -46,6 +46,7 @@ def test_shows_pictures_and_plays_the_file(open_page: Open, table: Path, inline:
     page.wait_for_function("() => document.querySelector('video').paused")
 
 
+@pytest.mark.slow
 def test_a_copy_in_the_page_plays_without_the_file(open_page: Open, table: Path) -> None:
     out = table.with_name("page.html")
     report_captions(table, out, PictureOptions(workers=0, copies=True))
