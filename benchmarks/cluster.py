@@ -1,11 +1,11 @@
 """Compares `evacap caption --ray local` with the engine of one machine:
 
-    python -m benchmarks.cluster [--clips 500] [--pairs 2] [--model demo] [--write]
+    python -m benchmarks.cluster [--clips 500] [--few 20] [--pairs 2] [--model demo] [--write]
 
 The clips are copies of sample_data/videos that differ after their last frame, so that none is a duplicate. Every run is
-a process of its own, and the three kinds of run take turns: this machine's engine, one model actor, two model actors
-with half of the cores each. Ray's processes have the priority of the others. Start-up is the time until a tenth of the
-clips is done, less the time that a tenth takes later; the rate is that of the other nine tenths. The script fails
+a process of its own, and the kinds of run take turns: this machine's engine, one model actor, two model actors with
+half of the cores each. Ray's processes have the priority of the others. Every kind also runs with few clips (`--few`),
+which shows the start-up. The cost of a clip is the difference of the two runs per additional clip. The script fails
 unless all tables have the same rows. `--write` writes benchmarks/results/cluster.md.
 """
 
@@ -38,15 +38,30 @@ LARGEST_DIFFERENCE = 1e-3  # of numbers: batches and threads differ
 
 @dataclass
 class Run:
-    """connected, startup: seconds. rate: clips per second after start-up. cpu: CPU seconds per clip after start-up, of
-    all processes of the run. load: average load of the machine."""
+    """One run. connected: seconds until the cluster is there. seconds: in all. cpu: CPU seconds of all its processes.
+    load: average load of the machine."""
+
+    connected: float
+    seconds: float
+    cpu: float
+    load: float
+
+
+@dataclass
+class Cost:
+    """What two runs of a kind show. startup, seconds and cpu per clip: in seconds."""
 
     connected: float
     startup: float
-    rate: float
-    cpu: float
     seconds: float
+    cpu: float
     load: float
+
+    @classmethod
+    def of(cls, few: Run, many: Run, clips: int) -> Cost:
+        """clips: how many more the second run has."""
+        wall, cpu = (many.seconds - few.seconds) / clips, (many.cpu - few.cpu) / clips
+        return cls(many.connected, few.seconds, wall, cpu, (few.load + many.load) / 2)
 
 
 def cpu_seconds() -> float:
@@ -72,13 +87,11 @@ def caption(folder: Path, out: Path, model: str, actors: int) -> None:
     cores = os.cpu_count() or 1
     decoders = max(1, cores - 1)
     sources, captioner = find_sources([folder]), Captioner.load(model, "cpu", "fp32")
-    times: dict[int, float] = {}
-    cpu: list[float] = []
+    ends: list[tuple[float, float]] = []
 
     def show(done: int, clips: int, rows: Sequence[object]) -> None:
-        times[done] = time.monotonic()
-        if (not cpu and done >= len(sources) // 10) or done == len(sources):
-            cpu.append(cpu_seconds())
+        if done == len(sources) and not ends:
+            ends.append((time.monotonic(), cpu_seconds()))
 
     options = CaptionOptions(batch_size=8, workers=decoders)
     began = joined = time.monotonic()
@@ -89,16 +102,8 @@ def caption(folder: Path, out: Path, model: str, actors: int) -> None:
             caption_files(captioner, sources, OutputOptions(out), options, show, cluster=cluster)
     else:
         caption_files(captioner, sources, OutputOptions(out), options, show)
-    first = min(done for done in times if done >= len(sources) // 10)
-    rate = (len(sources) - first) / (times[len(sources)] - times[first])
-    run = Run(
-        joined - began,
-        times[first] - began - first / rate,
-        rate,
-        (cpu[-1] - cpu[0]) / (len(sources) - first),
-        times[len(sources)] - began,
-        os.getloadavg()[0],
-    )
+    end, cpu = ends[0]
+    run = Run(joined - began, end - began, cpu, os.getloadavg()[0])
     print(json.dumps(vars(run)))
 
 
@@ -124,16 +129,18 @@ def differing(one: Path, other: Path) -> int:
     return sum(row != theirs for row, theirs in zip(rows, others, strict=True))
 
 
-def report(found: dict[str, list[Run]], differences: dict[str, int], clips: int, model: str) -> str:
+def report(
+    found: dict[str, list[Cost]], differences: dict[str, int], clips: int, few: int, model: str
+) -> str:
     def middle(kind: str, name: str) -> float:
-        return statistics.median(getattr(run, name) for run in found[kind])
+        return statistics.median(getattr(cost, name) for cost in found[kind])
 
     def ratio(name: str, kind: str, other: str) -> str:
         runs = zip(found[kind], found[other], strict=True)
         pairs = [getattr(one, name) / getattr(two, name) for one, two in runs]
         return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
 
-    loads = [run.load for runs in found.values() for run in runs]
+    loads = [cost.load for costs in found.values() for cost in costs]
     pairs = len(next(iter(found.values())))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True
@@ -142,22 +149,22 @@ def report(found: dict[str, list[Run]], differences: dict[str, int], clips: int,
         "# Captions on a Ray cluster of one machine",
         "",
         f"Measured on {datetime.now(timezone.utc):%Y-%m-%d} at {commit} with "
-        f"`python -m benchmarks.cluster --clips {clips} --pairs {pairs} --model {model}`:",
+        f"`python -m benchmarks.cluster --clips {clips} --few {few} --pairs {pairs} --model {model}`:",
         f"{os.cpu_count()} cores, {platform.machine()}, average load {min(loads):.1f} to {max(loads):.1f} during the "
         "runs, which take turns.",
-        "Medians; `seconds` are of one run as a whole.",
+        f"Medians. Start-up is a whole run with {few} clips, with loading of the model.",
         "",
-        "| run | connect, s | start-up, s | clips/s after start-up | CPU s per clip | seconds |",
-        "|---|---|---|---|---|---|",
+        "| run | connect, s | start-up, s | s per further clip | CPU s per further clip |",
+        "|---|---|---|---|---|",
         *(
-            f"| {kind} | {middle(kind, 'connected'):.1f} | {middle(kind, 'startup'):.1f} | {middle(kind, 'rate'):.2f} "
-            f"| {middle(kind, 'cpu'):.2f} | {middle(kind, 'seconds'):.0f} |"
+            f"| {kind} | {middle(kind, 'connected'):.1f} | {middle(kind, 'startup'):.1f} "
+            f"| {middle(kind, 'seconds'):.2f} | {middle(kind, 'cpu'):.2f} |"
             for kind in found
         ),
         "",
-        f"- Overhead after start-up (rate of one machine / of 1 actor): {ratio('rate', 'one machine', '1 actor')}.",
-        f"- The same in CPU seconds per clip, which other work affects less: {ratio('cpu', '1 actor', 'one machine')}.",
-        f"- Scaling (rate of 2 actors / of 1 actor): {ratio('rate', '2 actors', '1 actor')}. Both use all cores.",
+        f"- Overhead of 1 actor over one machine, in time: {ratio('seconds', '1 actor', 'one machine')}.",
+        f"- The same in CPU time, which other work affects less: {ratio('cpu', '1 actor', 'one machine')}.",
+        f"- Speed-up of 2 actors over 1 actor: {ratio('seconds', '1 actor', '2 actors')}. Both use all cores.",
         *(
             f"- {kind}: {clips} of {clips} rows in order with the captions and statuses of one machine; "
             + (
@@ -176,6 +183,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=int, default=500)
+    parser.add_argument("--few", type=int, default=20, help="clips of the runs that show the start-up")
     parser.add_argument("--pairs", type=int, default=2, help="runs of each kind")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
@@ -186,23 +194,27 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        folder = place / "clips"
-        folder.mkdir()
-        for i in range(args.clips):
-            sample = SAMPLES[i % len(SAMPLES)]
-            content = sample.read_bytes() + bytes(8 + 4 * i)
-            (folder / f"{i:05d}{sample.suffix}").write_bytes(content)
-        found: dict[str, list[Run]] = {kind: [] for kind in KINDS}
+        folders = {count: place / f"{count} clips" for count in (args.few, args.clips)}
+        for count, folder in folders.items():
+            folder.mkdir()
+            for i in range(count):
+                sample = SAMPLES[i % len(SAMPLES)]
+                content = sample.read_bytes() + bytes(8 + 4 * i)
+                (folder / f"{i:05d}{sample.suffix}").write_bytes(content)
+        found: dict[str, list[Cost]] = {kind: [] for kind in KINDS}
         differences = dict.fromkeys(list(KINDS)[1:], 0)
         for pair in range(args.pairs):
             for kind in list(KINDS) if pair % 2 else list(KINDS)[::-1]:
-                run = measure(folder, place / f"{kind}-{pair}.csv", args.model, KINDS[kind])
-                print(kind, vars(run), flush=True)
-                found[kind].append(run)
+                runs = []
+                for count, folder in folders.items():
+                    out = place / f"{kind}-{pair}-{count}.csv"
+                    runs.append(measure(folder, out, args.model, KINDS[kind]))
+                    print(kind, count, vars(runs[-1]), flush=True)
+                found[kind].append(Cost.of(*runs, args.clips - args.few))
             for kind in differences:
-                count = differing(place / f"one machine-{pair}.csv", place / f"{kind}-{pair}.csv")
-                differences[kind] = max(differences[kind], count)
-    page = report(found, differences, args.clips, args.model)
+                tables = (place / f"{each}-{pair}-{args.clips}.csv" for each in ("one machine", kind))
+                differences[kind] = max(differences[kind], differing(*tables))
+    page = report(found, differences, args.clips, args.few, args.model)
     print(page)
     if args.write:
         RESULTS.write_text(page, "utf-8")

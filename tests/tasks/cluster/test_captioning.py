@@ -1,4 +1,7 @@
-"""Captions on a Ray cluster of three nodes on this machine: the very bytes of one machine, also if parts of it die."""
+"""Captions on a Ray cluster of three nodes on this machine: the very bytes of one machine, also if parts of it die.
+
+The clips are in an S3-compatible store.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +32,7 @@ ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 CLIPS = 24
+FOLDER = "s3://bucket/videos"
 STORE = 100 * 2**20  # bytes of each node's object store
 OPTIONS = CaptionOptions(batch_size=2, workers=1)
 NICENESS = "RAY_worker_niceness"  # of Ray's processes, by default 15: they would wait for other tests
@@ -40,8 +45,9 @@ def captioner(tiny: Path) -> Captioner:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    os.environ |= {MARK: str(os.getpid()), NICENESS: "0"}
+def cluster(s3_environment: dict[str, str]) -> Iterator[Cluster]:
+    changes = {MARK: str(os.getpid()), NICENESS: "0", **s3_environment}
+    os.environ |= changes
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
     try:
         for _ in range(2):
@@ -49,25 +55,21 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.shutdown()
-        del os.environ[MARK], os.environ[NICENESS]
+        for name in changes:
+            os.environ.pop(name)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
+@pytest.fixture
+def urls(s3: Any, tmp_path: Path) -> list[str]:
+    """The clips of a folder of the store. One is damaged, some have no picture."""
+    s3.mkdir("bucket")
     for i in range(CLIPS):
-        if i == 4:
-            (folder / f"{i:02d}.mp4").write_bytes(b"damaged")
-        else:
-            write(folder / f"{i:02d}.mp4", 0.3 + 0.02 * i, video=None if i % 3 == 2 else "libx264")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def expected(captioner: Captioner, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    out = tmp_path_factory.mktemp("one") / "one.csv"
-    caption_files(captioner, find_sources([folder]), OutputOptions(out), OPTIONS)
-    return out.read_bytes()
+        content = b"damaged"
+        if i != 4:
+            path = write(tmp_path / "clip.mp4", 0.3 + 0.02 * i, video=None if i % 3 == 2 else "libx264")
+            content = path.read_bytes()
+        s3.pipe(f"bucket/videos/{i:02d}.mp4", content)
+    return [f"{FOLDER}/{i:02d}.mp4" for i in range(CLIPS)]
 
 
 def journaled(out: Path) -> list[str]:
@@ -94,11 +96,12 @@ def kill_actors(name: str) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # seconds; processes of the cluster start slowly on a machine with other work
 def test_a_driver_a_node_and_an_actor_die(
-    captioner: Captioner, tiny: Path, folder: Path, tmp_path: Path, cluster: Cluster, expected: bytes
+    captioner: Captioner, tiny: Path, urls: list[str], tmp_path: Path, cluster: Cluster
 ) -> None:
     """One command is killed; the next one resumes, and meets the death of a node and of an actor."""
-    out = tmp_path / "ray.csv"
-    command = [sys.executable, "-m", "evacap_cli", "caption", str(folder), "-o", str(out), "--model", str(tiny),
+    one, out = tmp_path / "one.csv", tmp_path / "ray.csv"
+    caption_files(captioner, find_sources([FOLDER]), OutputOptions(one), OPTIONS)
+    command = [sys.executable, "-m", "evacap_cli", "caption", FOLDER, "-o", str(out), "--model", str(tiny),
                "--device", "cpu", "--batch-size", "2", "--ray", cluster.address, "--workers", "1",
                "--cpus-per-worker", ".5", "--quiet"]  # fmt: skip
     options = ClusterOptions(cluster.address, cpus=0.5, decoders=1)
@@ -108,7 +111,7 @@ def test_a_driver_a_node_and_an_actor_die(
             time.sleep(0.01)
         driver.send_signal(signal.SIGSTOP)  # so that it is not done before the second one has started
         with pytest.raises(EvacapError, match="another run is writing it"):
-            caption_files(captioner, find_sources([folder]), OutputOptions(out), OPTIONS, cluster=options)
+            caption_files(captioner, find_sources([FOLDER]), OutputOptions(out), OPTIONS, cluster=options)
     finally:
         driver.kill()
         driver.wait()
@@ -125,11 +128,11 @@ def test_a_driver_a_node_and_an_actor_die(
             cluster.remove_node(sorted(cluster.worker_nodes, key=str)[0], allow_graceful=False)
             died.append(1)
 
-    caption_files(captioner, find_sources([folder]), OutputOptions(out), OPTIONS, show, cluster=options)
+    caption_files(captioner, find_sources([FOLDER]), OutputOptions(out), OPTIONS, show, cluster=options)
     assert died == [1, 1]
-    assert out.read_bytes() == expected
+    assert out.read_bytes() == one.read_bytes()
     assert journaled(out)[: len(before)] == before
-    assert sorted(journaled(out)) == sorted(str(path) for path in folder.iterdir())
+    assert sorted(journaled(out)) == urls
 
 
 def test_wrong_options() -> None:

@@ -14,6 +14,7 @@ from evacap_cli.tasks.cluster.pipeline import LOCAL, ClusterOptions, connected
 from evacap_cli.tasks.evaluation import EvaluateOptions, evaluate
 from evacap_cli.tasks.preparing import features_of, prepare
 
+from ...conftest import Evacap
 from ...media.clips import write
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
@@ -65,3 +66,18 @@ def test_a_store_and_its_numbers(
     np.testing.assert_allclose(local.captions.score, distributed.captions.score, rtol=1e-5)
     assert local.scores.values == distributed.scores.values
     assert local.scores.id_hash == distributed.scores.id_hash
+
+
+@pytest.mark.slow
+def test_commands_use_the_address(clip: Path, tiny: Path, tmp_path: Path, evacap: Evacap) -> None:
+    (tmp_path / "clips.csv").write_text(f"video,caption\n{clip},rain\n")
+    prepare_it = ("prepare", tmp_path / "clips.csv", "-o", tmp_path / "s", "--model", tiny, "--workers", 0)
+    nowhere = ("--ray", "127.0.0.1:1")
+    refused = evacap(*prepare_it, *nowhere)
+    assert (refused.exit_code, "--ray 127.0.0.1:1: no connection" in refused.stderr) == (1, True)
+    assert evacap(*prepare_it).exit_code == 0
+    evaluate_it = ("evaluate", "--model", tiny, "--data", tmp_path / "s", "--device", "cpu", *nowhere)
+    refused = evacap(*evaluate_it)
+    assert (refused.exit_code, "--ray 127.0.0.1:1: no connection" in refused.stderr) == (1, True)
+    refused = evacap(*evaluate_it, "--ray-workers", "4-2", "--gpus-per-worker", "-1")
+    assert (refused.exit_code, "--ray-workers 4-2" in refused.stderr) == (2, True)
