@@ -66,17 +66,18 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.answer(200)
 
     def _send(self, data: bytes, path: str, ranged: str | None) -> None:
-        start = int(ranged.removeprefix("bytes=").partition("-")[0]) if ranged else 0
+        first, _, last = (ranged or "bytes=0-").removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last or len(data)) + 1, len(data))
         if ranged and start >= len(data):
             return self.answer(416, {"Content-Range": f"bytes */{len(data)}"})
         self.send_response(206 if ranged else 200)
         if ranged:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+        self.send_header("Content-Length", str(end - start))
         self.end_headers()
         if self.command == "HEAD":
             return
-        sent = data[start:]
+        sent = data[start:end]
         if cuts := self.server.cut.get(path):
             sent = sent[: cuts.pop(0)]
             self.close_connection = True

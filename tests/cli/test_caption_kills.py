@@ -25,6 +25,7 @@ from evacap_cli.tasks.captioning.outputs.options import OutputOptions
 from evacap_cli.tasks.captioning.run import caption_files
 
 from ..conftest import Evacap
+from ..data.bulk.shards import write_parquet, write_tar
 from ..media.clips import write
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -167,6 +168,33 @@ def test_sigterm_ends_it_as_ctrl_c_does(
     assert "run the same command again to resume" in result.stderr
     assert not (tmp_path / "o.csv").exists()
     assert lines(tmp_path / "o.csv.journal")
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_shards(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    """Killed once inside a tar file and once inside a Parquet file, it captions every clip once, in order."""
+    out, journal = tmp_path / "o.csv", tmp_path / "o.csv.journal"
+    clips = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    first, second = (
+        dict(list(clips.items())[part]) for part in (slice(0, CLIPS // 2), slice(CLIPS // 2, None))
+    )
+    tar = write_tar(tmp_path / "a.tar", first)
+    parquet = write_parquet(tmp_path / "b.parquet", {"key": list(second), "mp4": list(second.values())})
+    done: list[bytes] = []
+    for wanted in (4, CLIPS // 2 + 4):
+        with start(tar, out, tiny, parquet, "--batch-size", 2) as process:
+            wait_for(process, journal, wanted)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=60)
+        assert not out.exists()
+        before, done = done, lines(journal)
+        assert wanted <= len(done) < CLIPS
+        assert done[: len(before)] == before
+    sources = find_sources([tar, parquet])
+    report = caption_files(Captioner.load(tiny, device="cpu"), sources, OutputOptions(out),
+                           CaptionOptions(workers=0, batch_size=2))  # fmt: skip
+    assert (report.new, report.reused) == (CLIPS - len(done), len(done))
+    assert names(out) == list(clips)
 
 
 def test_two_on_the_same_output(evacap: Evacap, folder: Path, tiny: Path, tmp_path: Path) -> None:

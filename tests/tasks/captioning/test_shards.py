@@ -21,6 +21,7 @@ from evacap_cli.tasks.captioning.run import caption_files
 
 from ...data.bulk.shards import write_parquet, write_tar
 from ...media.clips import write
+from ...servers import FileServer, serving
 from . import deeds
 
 INLINE = CaptionOptions(workers=0, batch_size=2, max_words=4)
@@ -85,6 +86,29 @@ def test_rows_equal_those_of_files(
     assert report.counts["failed"] == 1
     again = caption_files(captioner, find_sources(inputs), OutputOptions(tmp_path / "out.csv"), INLINE)
     assert (again.new, again.reused) == (0, 5)
+
+
+@pytest.mark.parametrize("place", ["memory", "http"])
+def test_shards_elsewhere(
+    captioner: Captioner, clips: dict[str, bytes], as_files: list[tuple[str, ...]], tmp_path: Path, place: str
+) -> None:
+    """Read in parts, where a server allows it: the rows are those of files."""
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    names = sorted(clips)
+    tar = write_tar(tmp_path / "a.tar", {name: clips[name] for name in names[:2]}).read_bytes()
+    columns = {"key": names[2:], "mp4": [clips[name] for name in names[2:]]}
+    parquet = write_parquet(tmp_path / "b.parquet", columns).read_bytes()
+    with serving(FileServer()) as server:
+        if place == "http":
+            server.files = {"/a.tar": tar, "/b.parquet": parquet}
+            inputs = [f"{server.url}/a.tar", f"{server.url}/b.parquet"]
+        else:
+            fsspec.filesystem("memory").pipe({"/shards/a.tar": tar, "/shards/b.parquet": parquet})
+            inputs = ["memory://shards/a.tar", "memory://shards/b.parquet"]
+        caption_files(captioner, find_sources(inputs), OutputOptions(tmp_path / "out.csv"), INLINE)
+    assert rows(tmp_path / "out.csv") == as_files
+    assert place == "memory" or any(request.range for request in server.requests)
 
 
 def test_segments_of_a_member(captioner: Captioner, clips: dict[str, bytes], tmp_path: Path) -> None:
