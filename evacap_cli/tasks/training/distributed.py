@@ -65,7 +65,10 @@ def started_first() -> bool:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """Joins the process group of `torchrun`, if it started this process. Yields its ranks and device."""
+    """Joins the process group of `torchrun`, if it started this process. Yields its ranks and device.
+
+    Converts errors of the connection, in the body, to EvacapError.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield SINGLE, device
         return
@@ -81,5 +84,12 @@ def process_group(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Ranks(rank, world), device
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise EvacapError(
+            f"the connection to another process was lost ({str(error).splitlines()[0]})",
+            "torchrun --max-restarts starts all processes again; or run the same command again to resume",
+        ) from error
     finally:
         dist.destroy_process_group()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -33,6 +33,9 @@ from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 from evacap_cli.tasks.training.settings import TrainSettings
 from evacap_cli.tasks.training.state import load_state, save_state
 from evacap_cli.tasks.training.validation import sample_captions, validate
+
+if TYPE_CHECKING:
+    from evacap_cli.tasks.training.sharding import Sharding
 
 RECENT = 50
 """Number of steps whose median loss a loss spike is compared with."""
@@ -103,11 +106,20 @@ class _Run:
         # parameters without gradients would make the processes wait for one another
         unused = () if settings.match else getattr(model.fusion, "trained_by_match", ())
         freeze(model, (*settings.freeze, *unused))
-        self.model = model.to(device)
+        sharded = settings.shard and ranks.world > 1
+        self.model = model if sharded else model.to(device)
         self.model.set_checkpointing(settings.checkpointing, settings.mlp_checkpointing)
         self.ema = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) if settings.ema else None
         )
+        self.sharding: Sharding | None = None
+        if sharded:
+            from evacap_cli.tasks.training.sharding import Sharding
+
+            self.sharding = Sharding(model, device, ranks)
+            self.sharding.shard(model)
+            if self.ema is not None:
+                self.sharding.shard(self.averaged_model)
         if settings.compile:
             model.compile_blocks()
         self.optimizer = torch.optim.AdamW(
@@ -117,7 +129,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         gpu = [device] if device.type == "cuda" else None
         self.parallel: nn.Module = model
-        if ranks.world > 1:
+        if ranks.world > 1 and not sharded:
             self.parallel = DistributedDataParallel(model, device_ids=gpu, broadcast_buffers=False)
         self.step = self.skips = self.stale = 0
         self.best = -math.inf
@@ -129,8 +141,18 @@ class _Run:
 
     def resume(self) -> None:
         state = load_state(self.out, self.settings, self.identity)
+        steps = self.ranks.gather(0 if state is None else state["step"])
+        if len(set(steps)) > 1:
+            raise EvacapError(
+                f"{self.out}: the processes find different states of the run, steps {', '.join(map(str, steps))}",
+                "use a folder on a file system that all machines share",
+            )
         if state is None:
             return
+        if (sharding := self.sharding) is not None:
+            state["model"] = sharding.scatter(state["model"], self.model)
+            state["ema"] = None if self.ema is None else sharding.scatter(state["ema"], self.ema)
+            state["optimizer"] = sharding.scatter_optimizer(state["optimizer"], self.optimizer)
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -141,28 +163,39 @@ class _Run:
         self.recent.extend(state["recent"])
 
     def save(self) -> None:
-        if not self.ranks.first:
+        """Saves the full state. Every process must call it."""
+        if not self.ranks.first and self.sharding is None:
             return
-        self.save_model("last", {})
-        save_state(self.out, {
+        model = self.whole_model()
+        state = {
             "step": self.step, "skips": self.skips, "stale": self.stale, "best": self.best,
             "window": self.window.sums, "recent": list(self.recent), "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(), "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(), "settings": self.settings.to_dict(), "identity": self.identity,
-        })  # fmt: skip
+        }  # fmt: skip
+        if self.sharding is not None:
+            state = self.sharding.gather(state)
+        if self.ranks.first:
+            self.save_model("last", model, {})
+            save_state(self.out, state)
         self.saved = time.monotonic()
 
-    def save_model(self, name: str, values: dict[str, float]) -> None:
-        """Saves a checkpoint, with the averaged weights if there are any."""
+    def save_model(self, name: str, model: CaptionModel, values: dict[str, float]) -> None:
+        """Saves a checkpoint."""
         described = {**self.metadata, "step": self.step, **{k: round(v, 4) for k, v in values.items()},
                      "training": self.settings.to_dict()}  # fmt: skip
         features = self.train_data.features.to_dict()
-        save_checkpoint(self.out / name, self.averaged_model, self.tokenizer, features, described)
+        save_checkpoint(self.out / name, model, self.tokenizer, features, described)
 
     @property
     def averaged_model(self) -> CaptionModel:
-        """The model to validate and save."""
+        """The model with averaged weights, if they are averaged."""
         return self.model if self.ema is None else cast("CaptionModel", self.ema.module)
+
+    def whole_model(self) -> CaptionModel:
+        """Returns the model to validate and save. If the model is sharded, every process must call it."""
+        averaged = self.averaged_model
+        return averaged if self.sharding is None else self.sharding.whole_model(averaged)
 
     @property
     def done_early(self) -> bool:
@@ -220,10 +253,12 @@ class _Run:
                     if (self.out / "last").exists()
                     else "nothing was saved yet; lower training.lr, or check the clips",
                 )
-            minutes = (time.monotonic() - self.saved) / 60
             by_step = settings.save_every and self.step % settings.save_every == 0
-            stopped = bool(self.ranks.sum(torch.tensor(int(stop()), device=self.device)).item())
-            if epoch_ended or ended_early or by_step or stopped or minutes >= settings.save_minutes:
+            minutes = (time.monotonic() - self.saved) / 60
+            due = self.ranks.first and minutes >= settings.save_minutes  # clocks of processes differ
+            asked = torch.tensor([stop(), due], dtype=torch.int, device=self.device)
+            stopped, by_time = self.ranks.sum(asked).tolist()
+            if epoch_ended or ended_early or by_step or stopped or by_time:
                 self.save()
             over = self.step == plan.steps or ended_early
             if over or (epoch_ended and time.monotonic() - drawn >= DRAW_SECONDS):
@@ -239,7 +274,7 @@ class _Run:
             "best": best,
             "best_in": settings.stop_on,
             "ended_early": ended_early,
-            "stopped": stopped and self.step < plan.steps and not ended_early,
+            "stopped": bool(stopped) and self.step < plan.steps and not ended_early,
             "seconds": time.monotonic() - started,
         }
 
@@ -265,19 +300,24 @@ class _Run:
             dropped = settings.modality_dropout
             unseen = torch.rand(len(batch)) < dropped if dropped else None
             last = i == len(batches) - 1
-            sync = nullcontext() if last or ranks.world == 1 else self.parallel.no_sync()  # type: ignore[operator]
+            parallel = self.parallel if isinstance(self.parallel, DistributedDataParallel) else None
+            sync = nullcontext() if last or parallel is None else parallel.no_sync()
             with sync:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                     parts = self.parallel(audio, picture, tokens.to(self.device), wanted.to(self.device), mask,
                                           partners, self.objective, batch.towers, unseen)  # fmt: skip
                 loss = self.objective.total(parts, words[i] / total_words, len(batch) / total_clips)
-                # DistributedDataParallel averages the gradients, but they must be summed
+                # distributed training averages the gradients, but they must be summed
                 self.scaler.scale(loss * ranks.world).backward()
             tally.add(parts, words[i], len(batch))
+        if self.sharding is not None:
+            self.sharding.average_numbers(self.model)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(
             [p for g in self.optimizer.param_groups for p in g["params"]], settings.clip_norm or math.inf
         )
+        if self.sharding is not None:
+            norm = self.sharding.whole(norm)
         total = tally.over(ranks)
         values = total.values()
         skipped = self.skip_reason(values["caption"], float(norm))
@@ -306,8 +346,9 @@ class _Run:
     def check(self) -> dict[str, float]:
         """Validates, and saves the model if it is the best so far."""
         assert self.validation is not None
+        model = self.whole_model()
         found = validate(
-            self.averaged_model,
+            model,
             self.tokenizer,
             self.validation,
             self.settings,
@@ -316,15 +357,13 @@ class _Run:
             self.workers,
         )
         if self.ranks.first:
-            self.samples = sample_captions(
-                self.averaged_model, self.tokenizer, self.validation, self.settings, self.dtype
-            )
+            self.samples = sample_captions(model, self.tokenizer, self.validation, self.settings, self.dtype)
         score = found["validation_cider"] if self.settings.stop_on == "cider" else -found["validation"]
         self.stale += 1
         if score > self.best:
             self.best, self.stale = score, 0
             if self.ranks.first:
-                self.save_model("best", found)
+                self.save_model("best", model, found)
         return found
 
     def write(self, now: dict[str, Any], checked: dict[str, float], skipped: str) -> None:

@@ -14,10 +14,11 @@ WORDS = 20
 
 
 def estimate_memory(
-    config: ModelConfig, settings: TrainSettings, clips: int, dtype: torch.dtype | None
+    config: ModelConfig, settings: TrainSettings, clips: int, dtype: torch.dtype | None, world: int = 1
 ) -> dict[str, float]:
     """Returns gigabytes per process with `clips` in a portion: `weights` (with gradients, optimizer state and averaged
-    weights), `activations` for the backward pass of 20-word captions, and their `total`.
+    weights), `activations` for the backward pass of 20-word captions, and their `total`. world: processes that share
+    the weights if `settings.shard`.
 
     Counted, not measured: kernel workspaces and allocator fragmentation add about 10-20 %.
     """
@@ -57,6 +58,14 @@ def estimate_memory(
         total = sum(p.numel() for p in model.parameters())
     # trained parameters also have a gradient and AdamW's two moments
     weights = 4 * ((1 + bool(settings.ema)) * total + 3 * trained) / 1e9
+    if settings.shard and world > 1:
+        from evacap_cli.tasks.training.sharding import tower_blocks
+
+        blocks = {p for block in tower_blocks(model) for p in block.parameters()}
+        gathered = [
+            p for p in model.parameters() if p not in blocks
+        ]  # and the gradients of those that are trained
+        weights = weights / world + 4 * sum(p.numel() * (1 + p.requires_grad) for p in gathered) / 1e9
     activations = sum(storage.nbytes() for storage in kept.values()) / 1e9
     return {
         "weights": round(weights, 2),

@@ -91,7 +91,7 @@ def plan_run(config: str, overrides: Sequence[str], options: RunOptions) -> dict
             "device": str(device),
             "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
             "clips at once": clips,
-            "GB": estimate_memory(settings.model, settings.training, max(clips, 1), dtype)
+            "GB": estimate_memory(settings.model, settings.training, max(clips, 1), dtype, world)
             if settings.model.decoder.kind == "git"
             else "not estimated with a language model",
         },

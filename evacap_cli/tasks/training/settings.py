@@ -43,6 +43,8 @@ class TrainSettings:
     mlp_checkpointing: bool = False
     """Recompute only norms and the hidden values of MLPs: half of the activations, about a ninth more time."""
     compile: bool = False
+    shard: bool = False
+    """Shard weights, gradients and optimizer state over the processes: less memory per process, more communication."""
     freq_mask: int = 48
     time_mask: int = 192
     noise: bool = True
@@ -121,6 +123,8 @@ class TrainSettings:
             )
         if self.stop_on not in STOP_ON:
             problems.append(f"training.stop_on: {self.stop_on!r} must be one of {', '.join(STOP_ON)}")
+        if self.shard and self.compile:
+            problems.append("training.shard: cannot be combined with training.compile; leave one of them out")
         if self.batch_size > 0 < self.accumulate and self.batch_size % self.accumulate:
             problems.append(
                 f"training.accumulate: {self.accumulate} portions do not divide batch_size {self.batch_size}"

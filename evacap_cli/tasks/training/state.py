@@ -13,7 +13,7 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.tasks.training.settings import TrainSettings
 
 FILE = "training.pt"
-_IGNORED = ("save_minutes", "save_every")
+_IGNORED = ("save_minutes", "save_every", "shard")
 """Settings that do not affect the result, and may change when a run resumes."""
 
 

@@ -1,7 +1,8 @@
 """A process of small runs, for tests that start several with torchrun or kill one:
 python -m tests.tasks.training.process JOBS [SECONDS A STEP]
 
-JOBS is JSON: of each run, one after another, its folder, how many clips it has, and its settings.
+JOBS is JSON: of each run, one after another, its folder, how many clips it has, and its settings. With the setting
+`stop`, a run saves and stops after that step.
 With KILLS=3,8 in the environment, forks of the process are killed after steps 3 and 8, before it runs to its end."""
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ def main() -> None:
     torch.set_num_threads(1)
     loop._Run.draw = lambda run: None  # type: ignore[method-assign]  # takes longer than all steps
     tokenizer = make_tokenizer()
+    done = 0
 
     def progress(now: Progress) -> None:
+        nonlocal done
+        done = now.step
         print(now.step, flush=True)
         time.sleep(pause)
 
@@ -54,9 +58,10 @@ def main() -> None:
             break  # the fork
     with process_group(torch.device("cpu")) as (ranks, device):
         for out, clips, overrides in jobs:
-            fusion = overrides.pop("fusion", "entropy-gate")
+            fusion, last = overrides.pop("fusion", "entropy-gate"), overrides.pop("stop", sys.maxsize)
             fit(small_model(tokenizer, fusion, dropout=0.0), tokenizer, Colours(clips, wordy=True),
-                settings(**overrides), Path(out), Colours(9), device, ranks, progress=progress)  # fmt: skip
+                settings(**overrides), Path(out), Colours(9), device, ranks, progress=progress,
+                stop=lambda last=last: done >= last)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -234,6 +234,25 @@ def test_a_jump_of_the_loss_is_skipped(
     assert "norm is inf" in run.skip_reason(2.0, float("inf"))
 
 
+def test_machines_that_do_not_share_the_folder_of_the_run(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    ranks = SimpleNamespace(rank=0, world=1, first=True, gather=lambda step: [step, 7])
+    with pytest.raises(EvacapError, match="different states of the run, steps 0, 7"):
+        fit(small_model(tokenizer), tokenizer, Colours(), SETTINGS, tmp_path, ranks=ranks)  # type: ignore[arg-type]
+
+
+def test_language_models_are_not_sharded() -> None:
+    from evacap_cli.tasks.training.sharding import Sharding
+
+    model = SimpleNamespace(config=SimpleNamespace(decoder=SimpleNamespace(kind="causal-lm")))
+    with pytest.raises(UsageError, match="language models"):
+        Sharding(model, torch.device("cpu"), SimpleNamespace(world=2))  # type: ignore[arg-type]
+
+
+def test_sharded_models_are_not_compiled() -> None:
+    with pytest.raises(UsageError, match=r"training\.shard: cannot be combined with training\.compile"):
+        TrainSettings.from_dict({"shard": True, "compile": True})
+
+
 @pytest.mark.slow
 def test_ends_early_when_captions_get_no_better(tokenizer: Tokenizer, tmp_path: Path) -> None:
     changed = settings(

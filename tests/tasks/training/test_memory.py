@@ -69,8 +69,11 @@ def test_what_saves_memory_is_seen_to() -> None:
     narrow = estimate_memory(config, TrainSettings(), 2, torch.bfloat16)
     frozen = estimate_memory(config, TrainSettings(freeze=("encoder",)), 2, None)
     averaged = estimate_memory(config, TrainSettings(ema=0.999), 2, None)
+    sharded = [estimate_memory(config, TrainSettings(shard=True), 2, None, world) for world in (1, 4)]
     assert again["activations"] < 0.2 * plain["activations"]
     assert again["activations"] < partly["activations"] < 0.6 * plain["activations"]
     assert narrow["activations"] < 0.8 * plain["activations"]
     assert frozen["total"] < 0.5 * plain["total"]
+    assert sharded[0] == plain
+    assert sharded[1]["weights"] < 0.5 * plain["weights"]
     assert averaged["weights"] == pytest.approx(plain["weights"] * 5 / 4, rel=0.01)
