@@ -229,6 +229,7 @@ def test_inline_streams_are_taken_as_they_are_needed_and_closed() -> None:
     assert ended == [8]  # one ahead, to know whether it is the last
 
 
+@pytest.mark.slow
 def test_arrays_arrive_as_they_were() -> None:
     arrays = [np.arange(300_000, dtype=np.float32) * i for i in range(4)]
     with DecodePool(1, stream) as pool:

@@ -109,6 +109,7 @@ def test_value_and_gradient_at_full_width(record_property: Record) -> None:
     assert max(errors) < 1e-4
 
 
+@pytest.mark.slow
 @every_path
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradcheck(masked: bool) -> None:

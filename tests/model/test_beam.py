@@ -205,6 +205,7 @@ def test_one_prefix_a_clip_and_one_step_a_word(
     assert calls["project"] == [(batch, prefix)] * DECODER.layers + [(batch, 4)] * 11 * DECODER.layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_no_caption_depends_on_its_neighbours(fusion: str) -> None:
     """Alone or among clips with all, some and no frames: the same words."""

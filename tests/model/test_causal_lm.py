@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from safetensors import safe_open
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -26,6 +25,8 @@ WORDS = ["a", "dog", "barks", "man", "speaks", "rain", "falls", "and", "wind", "
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the hub has it: two layers, 15 words, safetensors."""
+    import transformers  # takes long
+
     folder = tmp_path_factory.mktemp("llama")
     vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
     engine = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -83,6 +84,7 @@ def test_cached_beams_equal_recomputed_ones(llama: Path, fusion: str) -> None:
     assert torch.allclose(alone.score[0], found[0].score[1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_are_the_likelihood_of_the_words(llama: Path) -> None:
     model = model_of(llama)
     fbank, pixels = random_clips(12)
@@ -225,6 +227,8 @@ def test_reading_says_nothing(llama: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_pickles_code_and_missing_folders_are_refused(llama: Path, tmp_path: Path) -> None:
+    import transformers
+
     with pytest.raises(EvacapError, match=r"no folder of a Hugging Face model"):
         CaptionModel(config_of(tmp_path / "nowhere"), 1, 2, 0)
     pickled = tmp_path / "pickled"

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import gelu
 
 from evacap_cli.model.beam import BeamSettings, CachedDecoding
@@ -166,6 +165,8 @@ def test_epsilons_are_git_and_berts(decoder: TextDecoder) -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_one_compiled_step_serves_all_words(decoder: TextDecoder) -> None:
+    from torch._dynamo.testing import CompileCounter  # takes long
+
     settings = BeamSettings(beams=2, max_length=9)
     tokens = torch.randint(3, 20, (3, 2, 9), generator=torch.Generator().manual_seed(2))
     plain = CachedDecoding(decoder, memory_of(), None, settings)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-import timm
+import pytest
 import torch
 
 from evacap_cli.model.efficientnet_lite import EfficientNetLite0
 
 
+@pytest.mark.slow
 def test_equals_timm() -> None:
+    import timm  # takes long
+
     ours, theirs = EfficientNetLite0(), timm.create_model("efficientnet_lite0", pretrained=False)
     for name, value in ours.state_dict().items():  # statistics as after training
         if name.endswith("running_var"):
@@ -21,7 +24,10 @@ def test_equals_timm() -> None:
         torch.testing.assert_close(ours(pixels), theirs(pixels), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_initial_weights_have_the_spread_of_timm() -> None:
+    import timm
+
     ours, theirs = EfficientNetLite0(), timm.create_model("efficientnet_lite0", pretrained=False)
     for (name, mine), value in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
         if mine.numel() > 4000:

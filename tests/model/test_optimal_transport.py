@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import ot
 import pytest
 import torch
 from torch import Tensor
@@ -41,6 +40,8 @@ def tokens_of(batch: int = 3) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("n", "m"), [(64, 20), (5, 9), (1, 4), (7, 1)])
 @pytest.mark.parametrize("epsilon", [0.1, 0.5])
 def test_plans_are_those_of_pot(n: int, m: int, epsilon: float, record_property: Record) -> None:
+    import ot  # takes long, as SciPy does
+
     found = similarities(3, n, m, seed=n)
     plans = transport_plan(found, epsilon=epsilon, iterations=50)
     errors = []
@@ -78,6 +79,8 @@ def test_identical_tokens_are_shared_evenly(value: float) -> None:
 
 @torch.no_grad()
 def test_the_fusion_equals_its_definition(record_property: Record) -> None:
+    import ot
+
     module, (audio, picture) = fusion_of(), tokens_of(3)
     mask = torch.tensor([[True] * 12, [True] * 8 + [False] * 4, [False] * 12])
     fused = module(audio, picture, mask)

@@ -115,6 +115,7 @@ def test_encoder_features(fixture: Fixture, record_property: Record) -> None:
     assert measured < 1e-4
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_features_of_each_modality(fixtures: dict[str, Fixture], record_property: Record) -> None:
     """Each modality alone through the shared block with its own norms: the space EVACap fuses in."""

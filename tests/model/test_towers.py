@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
@@ -118,6 +117,8 @@ def patterns() -> Tensor:
 
 def test_the_packaged_eye_sees_as_published() -> None:
     """To the rounding of its weights to fp16."""
+    import timm  # takes long
+
     network = timm.create_model(
         TagEncoderConfig().network, num_classes=TagEncoderConfig.picture_classes
     ).eval()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -85,6 +84,8 @@ def slow_yamnet(state: dict[str, Tensor], patch: Tensor) -> Tensor:
 
 def eye(seed: int = 0) -> nn.Module:
     """timm's network with random weights and statistics."""
+    import timm  # takes long
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = timm.create_model("efficientnet_lite0", pretrained=False).eval()
@@ -139,6 +140,7 @@ def fresh(preset: str = "evidence-tags") -> CaptionModel:
         return build_model(load_preset(preset).model).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["weight:.npz", ".npz", ".safetensors", "weight:.safetensors"])
 def test_an_ear_hears_what_tensorflows_hears(form: str, model: CaptionModel, tmp_path: Path) -> None:
     state, (prefix, suffix) = tensorflow(), form.split(".")
@@ -171,6 +173,7 @@ def test_an_ear_by_our_names_is_taken_as_it_is(prefix: str, model: CaptionModel,
         assert torch.equal(value, known[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["wheel", "timm", "timm.safetensors", "no counters", "ours"])
 def test_an_eye_sees_what_the_published_one_sees(names: str, model: CaptionModel, tmp_path: Path) -> None:
     network = eye()
@@ -294,6 +297,7 @@ class Thief:
         return os.mkdir, (str(self.loot),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".pth"])
 @pytest.mark.parametrize("kind", [*KINDS, "info"])
 def test_code_in_a_file_is_not_run(kind: str, suffix: str, evacap: Evacap, tmp_path: Path) -> None:
