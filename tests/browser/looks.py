@@ -16,10 +16,10 @@ WIDER = (
 )
 
 
-def check_looks(open_page: Open, path: Path) -> None:
-    """Opens a page in both schemes at three widths. EVACAP_SCREENSHOTS names a folder for a picture of each."""
+def check_looks(open_page: Open, path: Path, schemes: tuple[str, ...] = ("light", "dark")) -> None:
+    """Opens a page in these schemes at three widths. EVACAP_SCREENSHOTS names a folder for a picture of each."""
     page = open_page(path, viewport={"width": WIDTHS[0], "height": 800}, color_scheme="light")
-    for scheme in ("light", "dark"):
+    for scheme in schemes:
         page.emulate_media(color_scheme=scheme)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 800})

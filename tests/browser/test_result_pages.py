@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from .test_clip_list import order, saved, shown
 
 ARABIC, HEBREW = "كلب ينبح بصوت عال", "הגשם יורד"
 LONG = "/".join(["a-very-long-folder-name-without-any-space"] * 5)
+PageOf = Callable[[str], Path]
 KINDS = ("robustness", "evaluate", "speed", "train")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of each kind, and of two results of each kind; with a store whose clips have pictures and sound."""
+    """Two results of each kind; with a store whose clips have pictures and sound."""
     folder = tmp_path_factory.mktemp("results")
     keys = [f"clip-{i}" for i in range(4)]
     for key in keys:
@@ -58,34 +60,37 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         keys[3]: ("thunder rumbles", "thunder roars", "thunder", "", ""),
     }
     store = str(folder / "store")
-    made = {
-        "robustness": [
-            sweep_folder(folder / "sweep", captions=captioned, store=store),
-            sweep_folder(folder / "sweep-2", 0.4, LONG, captions=captioned, store=store),
-        ],
-        "evaluate": [
-            evaluated_folder(folder / "table", keys, store, ("ours", LONG)),
-            evaluated_folder(folder / "table-2", keys, store),
-        ],
-        "speed": [speed_folder(folder / "speed"), speed_folder(folder / "speed-2", LONG)],
-        "train": [
-            run_folder(folder / "run", {"lr": 0.125}, [*keys, ARABIC, LONG]),
-            run_folder(folder / "run-2"),
-        ],
-    }
-    options = PictureOptions(workers=0)
-    for kind, (first, second) in made.items():
-        report_results([first], folder / f"{kind}.html", options)
-        report_results([first, second], folder / f"{kind}-two.html", options)
+    sweep_folder(folder / "robustness", captions=captioned, store=store)
+    sweep_folder(folder / "robustness-2", 0.4, LONG, captions=captioned, store=store)
+    evaluated_folder(folder / "evaluate", keys, store, ("ours", LONG))
+    evaluated_folder(folder / "evaluate-2", keys, store)
+    speed_folder(folder / "speed")
+    speed_folder(folder / "speed-2", LONG)
+    run_folder(folder / "train", {"lr": 0.125}, [*keys, ARABIC, LONG])
+    run_folder(folder / "train-2")
     return folder
+
+
+@pytest.fixture
+def page_of(results: Path) -> PageOf:
+    """Writes the page of a kind, or of both results of a kind (`KIND-two`), when it is first asked for."""
+
+    def write(name: str) -> Path:
+        path, kind = results / f"{name}.html", name.removesuffix("-two")
+        if not path.exists():
+            folders = [results / kind, results / f"{kind}-2"][: 2 if name != kind else 1]
+            report_results(folders, path, PictureOptions(workers=0))
+        return path
+
+    return write
 
 
 def number_names(page: Any) -> list[str]:
     return page.eval_on_selector_all("#clip-2 .captions .numbers dt", "all => all.map(a => a.textContent)")
 
 
-def test_robustness_shows_both_pictures_and_sorts_by_change(open_page: Open, results: Path) -> None:
-    page = open_page(results / "robustness.html")
+def test_robustness_shows_both_pictures_and_sorts_by_change(open_page: Open, page_of: PageOf) -> None:
+    page = open_page(page_of("robustness"))
     shown(page, "4 clips")
     assert order(page) == [
         "clip-2",
@@ -107,8 +112,9 @@ def test_robustness_shows_both_pictures_and_sorts_by_change(open_page: Open, res
     page.wait_for_function("() => document.activeElement.id === 'clip-4'")
 
 
-def test_evaluate_shows_all_models_and_references(open_page: Open, results: Path) -> None:
-    page = open_page(results / "evaluate.html", "#clip-3")
+@pytest.mark.slow
+def test_evaluate_shows_all_models_and_references(open_page: Open, page_of: PageOf) -> None:
+    page = open_page(page_of("evaluate"), "#clip-3")
     assert page.evaluate("document.activeElement.id") == "clip-3"
     titles = page.eval_on_selector_all("#clip-1 .caption small", "all => all.map(a => a.textContent)")
     assert titles == [
@@ -126,16 +132,18 @@ def test_evaluate_shows_all_models_and_references(open_page: Open, results: Path
     assert "0.649" in page.inner_text("figure table >> nth=0")
 
 
-def test_training_shows_samples_over_time_and_changed_settings(open_page: Open, results: Path) -> None:
-    page = open_page(results / "train.html")
+@pytest.mark.slow
+def test_training_shows_samples_over_time_and_changed_settings(open_page: Open, page_of: PageOf) -> None:
+    page = open_page(page_of("train"))
     titles = page.eval_on_selector_all("#clip-1 .caption small", "all => all.map(a => a.textContent)")
     assert titles == ["step 4", "step 2", "reference"]
     assert "training.lr" in page.inner_text("section:has-text('differ from the preset') table")
     assert page.locator(".play").count() == 0
 
 
-def test_tables_and_figures_are_saved_as_csv(open_page: Open, results: Path) -> None:
-    page = open_page(results / "speed.html")
+@pytest.mark.slow
+def test_tables_and_figures_are_saved_as_csv(open_page: Open, page_of: PageOf) -> None:
+    page = open_page(page_of("speed"))
     assert page.locator("#clips").count() == 0
     for button in page.locator(".save-table").all():
         details = button.locator("xpath=ancestor::details")
@@ -148,8 +156,9 @@ def test_tables_and_figures_are_saved_as_csv(open_page: Open, results: Path) -> 
         assert len(text.splitlines()) >= 3
 
 
-def test_right_to_left_captions(open_page: Open, results: Path) -> None:
-    page = open_page(results / "robustness.html", "#clip-3")
+@pytest.mark.slow
+def test_right_to_left_captions(open_page: Open, page_of: PageOf) -> None:
+    page = open_page(page_of("robustness"), "#clip-3")
     found = page.eval_on_selector_all(
         "#clip-3 .caption bdi", "all => all.map(a => getComputedStyle(a).direction)"
     )
@@ -163,12 +172,15 @@ def test_right_to_left_captions(open_page: Open, results: Path) -> None:
     )  # the caption begins next to its title, not at the other end of the row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("many", ["", "-two"])
-def test_looks_right(open_page: Open, results: Path, kind: str, many: str) -> None:
-    check_looks(open_page, results / f"{kind}{many}.html")
+def test_looks_right(open_page: Open, page_of: PageOf, kind: str, many: str) -> None:
+    """A page of two results has all colours of a page of one."""
+    check_looks(open_page, page_of(f"{kind}{many}"), ("light", "dark") if many else ("light",))
 
 
+@pytest.mark.slow
 def test_nothing_hostile_runs(open_page: Open, tmp_path: Path) -> None:
     texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in HOSTILE]
     name = " ".join(texts[:6])
