@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import CaptionModel, build_model, load_checkpoint, load_preset
+from evacap_cli.model.efficientnet_lite import EfficientNetLite0
 from evacap_cli.model.towers import load_towers
 from evacap_cli.model.yamnet import YAMNet
 from evacap_cli.tasks.importing import import_cav_mae, import_git, import_network, import_networks
@@ -82,13 +84,11 @@ def slow_yamnet(state: dict[str, Tensor], patch: Tensor) -> Tensor:
     return x.mean(dim=(0, 2, 3)) @ state[f"{last}/kernel"].double() + state[f"{last}/bias"].double()
 
 
-def eye(seed: int = 0) -> nn.Module:
-    """timm's network with random weights and statistics."""
-    import timm  # takes long
-
+def eye(make: Callable[[], nn.Module] = EfficientNetLite0, seed: int = 0) -> nn.Module:
+    """A network, by default ours, whose names are timm's, with random weights and statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = timm.create_model("efficientnet_lite0", pretrained=False).eval()
+        network = make().eval()
         for name, value in network.state_dict().items():
             if name.endswith("running_var"):
                 value.uniform_(0.5, 1.5)
@@ -176,7 +176,9 @@ def test_an_ear_by_our_names_is_taken_as_it_is(prefix: str, model: CaptionModel,
 @pytest.mark.slow
 @pytest.mark.parametrize("names", ["wheel", "timm", "timm.safetensors", "no counters", "ours"])
 def test_an_eye_sees_what_the_published_one_sees(names: str, model: CaptionModel, tmp_path: Path) -> None:
-    network = eye()
+    import timm  # takes long
+
+    network = eye(lambda: timm.create_model("efficientnet_lite0", pretrained=False))
     state = network.state_dict()
     if names == "no counters":
         state = {name: value for name, value in state.items() if not name.endswith("tracked")}
