@@ -41,7 +41,7 @@ def start(*args: object) -> subprocess.CompletedProcess[str]:
     reason="the variables are for x86, the home is Linux's",
 )
 def test_bf16_without_its_instructions_says_so_once(clip: Path, tiny: Path) -> None:
-    done = start("caption", clip, "--model", tiny, "--precision", "bf16", "--workers", 1)
+    done = start("caption", clip, "--model", tiny, "--precision", "bf16", "--workers", 0, "--max-words", 2)
     assert done.returncode == 0, done.stderr
     notes = [line for line in done.stderr.splitlines() if "bf16" in line]
     assert len(notes) == 1

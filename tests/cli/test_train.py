@@ -18,12 +18,19 @@ from evacap_cli.model import load_checkpoint
 from evacap_cli.model.evidence_switch import EvidenceSwitch
 from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.importing import ImportReport, empty_model, save_part
+from evacap_cli.tasks.training import loop
 
 from ..conftest import Evacap
 from ..media.clips import write
 
 SMALL = ("training.epochs=2", "training.batch_size=2", "model.encoder.depth=1", "model.encoder.picture_depth=1",
          "model.decoder.layers=1", "--workers", "0")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves are drawn in the tests of the training loop; they take as long as the training here."""
+    monkeypatch.setattr(loop, "draw_curves", lambda log, path: path.touch())
 
 
 @pytest.fixture(scope="module")
