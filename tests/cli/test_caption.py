@@ -394,3 +394,17 @@ def test_on_a_terminal_the_bar_leaves_stdout_to_the_rows(clip: Path, tiny: Path)
     assert rows[0].split(",") == COLUMNS
     assert b"clips/s" in shown
     assert b"caption" in shown
+
+
+@pytest.mark.parametrize(("workers", "files", "started"), [(3, 2, 2), (2, 3, 2), (1, 3, 1), (0, 3, 0)])
+def test_processes_start_while_the_model_loads(
+    evacap: Evacap, tmp_path: Path, workers: int, files: int, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the inputs need."""
+    modules: list[str] = []
+    monkeypatch.setattr("evacap_cli.media.start_ahead", modules.append)
+    for number in range(files):
+        (tmp_path / f"{number}.mp4").touch()
+    result = evacap("caption", tmp_path, "--workers", workers, "--model", tmp_path / "nowhere")
+    assert "no such checkpoint" in result.stderr
+    assert modules == ["evacap_cli.tasks.captioning.inputs.clip_reader"] * started
