@@ -102,8 +102,8 @@ def kinds(folder: Path) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
     right = f"{SOUND}.0 s long, {SOUND}.0 s heard, {SOUND} right, loudest at {LOUDEST}.0 s"
     tests = (
-        "test_time.py::test_sound_is_as_long_as_it_is",
-        "test_time.py::test_sound_and_picture_stay_together",
+        "test_time.py::test_audio_has_its_true_length",
+        "test_time.py::test_audio_and_frames_stay_synchronous",
     )
     for recipes, more, test in ((SOUNDS, "", tests[0]), (FILMS, f", {SOUND} pictures right", tests[1])):
         for name, make in recipes.items():
@@ -116,7 +116,7 @@ def kinds(folder: Path) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         yield (
             f"tracks: {name}",
             f"{hertz:.0f} Hz",
-            f"test_tracks.py::test_the_track_that_is_heard[{name}]",
+            f"test_tracks.py::test_the_chosen_track[{name}]",
             job,
         )
     for number, (name, (layout, channels, level, _)) in enumerate(LAYOUTS.items()):

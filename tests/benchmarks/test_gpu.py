@@ -61,9 +61,7 @@ def test_training_is_the_fastest_that_fits(
     assert run.results.other["training"]["mlp_checkpointing"] == f"150 clips/s, {gigabytes[1]:.4g} GB"
 
 
-def test_a_measurement_that_fails_or_has_no_time_is_not_measured(
-    gpu: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_and_skipped_measurements_are_marked(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = gpu.Run(torch.device("cpu"), gpu.DRY, None)
 
     def fails() -> None:
@@ -95,7 +93,7 @@ def test_it_needs_a_gpu_or_a_dry_run(
 
 
 @pytest.mark.slow
-def test_a_dry_run_measures_everything_but_what_needs_the_public_code(
+def test_a_dry_run_measures_everything_except_the_public_code(
     gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "gpu.json"

@@ -59,7 +59,7 @@ def test_a_mean_is_over_seeds_and_its_interval_over_clips_and_seeds(bench: Any) 
     assert 0.38 < low < 0.43 < 0.57 < high < 0.62, "two standard errors of 100 coins"
 
 
-def test_what_is_kept_is_a_share_of_means_with_the_same_clips_drawn_for_both(bench: Any) -> None:
+def test_the_kept_share_draws_the_same_clips_for_both_means(bench: Any) -> None:
     rng = np.random.default_rng(0)
     whole = [[(float(hit), 1.0) for hit in rng.integers(0, 2, 80)] for _ in range(3)]
     half = [[(hit / 2, of) for hit, of in seed] for seed in whole]
@@ -101,7 +101,7 @@ def test_a_probability_that_is_right_has_brier_0_and_a_half_a_quarter(bench: Any
     )
 
 
-def test_captions_name_what_they_say_and_nothing_else(bench: Any) -> None:
+def test_captions_name_only_their_sounds(bench: Any) -> None:
     catalogue = World(0).catalogue
     naming = bench("naming").Naming(catalogue)
     assert not naming.all_named("someone is playing something with the people")
@@ -118,7 +118,7 @@ def test_captions_name_what_they_say_and_nothing_else(bench: Any) -> None:
         assert not any(naming.source[other] & words for other in others)
 
 
-def test_unlike_donors_have_nothing_to_do_with_a_clip(bench: Any) -> None:
+def test_unlike_donors_share_no_label(bench: Any) -> None:
     world = World(5)
     scripts = [world.script(i) for i in range(120)]
     extras = [{"sounds": script.sound_labels, "things": script.object_labels} for script in scripts]
@@ -139,14 +139,14 @@ def test_unlike_donors_have_nothing_to_do_with_a_clip(bench: Any) -> None:
     assert (donors == bench("pairs").unlike_donors(store, rows, world.catalogue)).all()
 
 
-def test_patches_stand_in_the_order_of_a_strided_convolution(bench: Any) -> None:
+def test_patches_have_the_order_of_a_strided_convolution(bench: Any) -> None:
     image = torch.randn(2, 3, 8, 12)
     layer = nn.Conv2d(3, 5, (4, 2), stride=(4, 2), bias=False)
     by_hand = bench("masked").patches_of(image, (4, 2)) @ layer.weight.flatten(1).T
     torch.testing.assert_close(by_hand, layer(image).flatten(2).transpose(1, 2))
 
 
-def test_nothing_of_a_hidden_patch_is_seen(bench: Any) -> None:
+def test_hidden_patches_are_not_visible(bench: Any) -> None:
     masked, settings = bench("masked"), bench("pretraining").PretrainSettings()
     encoder = fresh_model("entropy-gate", tag_classes=6).encoder
     trainer = masked.MaskedPretrainer(encoder, 3, settings)
@@ -160,7 +160,7 @@ def test_nothing_of_a_hidden_patch_is_seen(bench: Any) -> None:
         assert not torch.equal(trainer.tokens("v", image, kept), trainer.tokens("v", image + 1, kept))
 
 
-def test_what_is_hidden_is_painted_from_both_sides(bench: Any) -> None:
+def test_hidden_patches_are_reconstructed_from_both_modalities(bench: Any) -> None:
     """The loss of a side depends on the other side's tokens, too, and on every part that is trained."""
     trainer = bench("masked").MaskedPretrainer(
         fresh_model("entropy-gate", tag_classes=6).encoder, 3, bench("pretraining").PretrainSettings()
@@ -181,7 +181,7 @@ def test_what_is_hidden_is_painted_from_both_sides(bench: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Pretrainer", "MaskedPretrainer"])
-def test_pretraining_goes_on_where_it_was_stopped(kind: str, bench: Any, tmp_path: Path) -> None:
+def test_pretraining_resumes(kind: str, bench: Any, tmp_path: Path) -> None:
     pretraining = bench("pretraining")
     maker = getattr(bench("masked" if kind == "MaskedPretrainer" else "pretraining"), kind)
     data, classes = Colours(24), np.eye(4, dtype=np.float32)[np.arange(24) % 4]
@@ -225,7 +225,7 @@ def recordings(folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_all_of_it_from_nothing_to_the_tables_and_again(
+def test_the_whole_benchmark_runs_and_resumes(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process and without Java, but for a last run of the real script."""

@@ -48,11 +48,11 @@ def labels_of(scene: Any) -> dict[str, tuple[bool, int]]:
         ("rain falls and thunder rumbles", ["rain falls and thunder rumbles"]),
     ],
 )
-def test_a_caption_falls_into_what_follows_one_another(bench: Any, caption: str, parts: list[str]) -> None:
+def test_a_caption_is_split_into_consecutive_events(bench: Any, caption: str, parts: list[str]) -> None:
     assert [part.strip() for part in bench("captions").parts_of(caption)] == [part.strip() for part in parts]
 
 
-def test_a_scene_has_what_the_caption_names_and_what_it_leaves_out(bench: Any, vocabulary: Any) -> None:
+def test_a_scene_has_named_and_omitted_sounds(bench: Any, vocabulary: Any) -> None:
     labels = {PLACE["Bark"], PLACE["Dog"], PLACE["Speech"], PLACE["Rain"]}
     scene = bench("captions").scene_of("A dog barks, followed by a man speaking.", labels, vocabulary)
     found = labels_of(scene)
@@ -90,7 +90,7 @@ def statistics(bench: Any) -> Any:
     )  # fmt: skip
 
 
-def test_simulated_sound_has_the_labels_first_and_in_their_time(bench: Any) -> None:
+def test_simulated_sound_ranks_its_labels_first_in_their_windows(bench: Any) -> None:
     captions, simulate = bench("captions"), bench("simulate")
     simulation = simulate.Simulation(statistics(bench))
     dog, rain = PLACE["Dog"], PLACE["Rain"]
@@ -111,7 +111,7 @@ def test_simulated_sound_has_the_labels_first_and_in_their_time(bench: Any) -> N
     assert barks > 0.9  # its relative rises with it
 
 
-def test_simulated_pictures_show_what_sounds(bench: Any) -> None:
+def test_simulated_pictures_show_sounding_objects(bench: Any) -> None:
     captions, simulate = bench("captions"), bench("simulate")
     simulation = simulate.Simulation(statistics(bench))
     scene = captions.Scene("", (captions.Event(PLACE["Dog"], True, -1),), 1)
@@ -159,7 +159,7 @@ def composer(bench: Any, vocabulary: Any, tmp_path_factory: pytest.TempPathFacto
     return bench("captions").Composer(vocabulary, Counter(range(521)), ontology)
 
 
-def test_words_are_earned_by_what_is_heard(bench: Any, vocabulary: Any) -> None:
+def test_words_are_earned_by_audible_classes(bench: Any, vocabulary: Any) -> None:
     heard = bench("captions").strengths(tags_of(Dog=0.2, Speech=0.2, Rain=0.05))
     assert heard[PLACE["Dog"]] == pytest.approx(0.2)
     assert vocabulary.allows("a dog barks", heard)
@@ -175,7 +175,7 @@ def described(bench: Any, composer: Any, tags: torch.Tensor, *sounds: Any, shown
     return [drawer.describe(clip, rng, shown) for _ in range(30)]
 
 
-def test_what_was_heard_is_named_what_was_suspected_is_named_in_general(bench: Any, composer: Any) -> None:
+def test_confident_sounds_are_named_and_others_described_in_general_words(bench: Any, composer: Any) -> None:
     dog = bench("soundscapes").Sound(("Bark", "Dog", "Animal"))
     judge = bench("naming").Judge()
     for scene in described(bench, composer, tags_of(Bark=0.4, Dog=0.5, Animal=0.6), dog):
@@ -189,7 +189,7 @@ def test_what_was_heard_is_named_what_was_suspected_is_named_in_general(bench: A
     assert all(judge.named(scene.caption, ["Dog"]) for scene in faint)
 
 
-def test_sounds_are_told_in_their_order_and_loudness(bench: Any, composer: Any) -> None:
+def test_sounds_are_described_by_order_and_loudness(bench: Any, composer: Any) -> None:
     sound = bench("soundscapes").Sound
     tags = tags_of(Dog=0.6, Rain=0.8)
     for scene in described(bench, composer, tags, sound(("Rain",), part=1), sound(("Dog",), part=0)):
@@ -200,7 +200,7 @@ def test_sounds_are_told_in_their_order_and_loudness(bench: Any, composer: Any) 
     assert all(scene.caption.index("rain") < scene.caption.index("dog") for scene in behind)
 
 
-def test_a_source_is_in_one_group_and_groups_are_alike(bench: Any) -> None:
+def test_sources_are_split_into_balanced_groups(bench: Any) -> None:
     recordings = [
         bench("soundscapes").Recording(f"{source}/{i}", source, "train", ())
         for source, count in {"a": 10, "b": 6, "c": 5, "d": 4}.items()
@@ -211,7 +211,7 @@ def test_a_source_is_in_one_group_and_groups_are_alike(bench: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_clip_says_what_is_in_it(bench: Any, tmp_path: Path) -> None:
+def test_a_clip_lists_its_sounds(bench: Any, tmp_path: Path) -> None:
     scapes = bench("soundscapes")
     for name, hertz in (("low", 200), ("high", 2000)):
         tone = np.sin(2 * np.pi * hertz * np.arange(32000) / 32000)
@@ -241,7 +241,7 @@ def soundfile(path: Path, samples: np.ndarray) -> None:
         file.writeframes(samples.tobytes())
 
 
-def test_who_names_a_sound(bench: Any) -> None:
+def test_captions_that_name_a_sound(bench: Any) -> None:
     judge = bench("naming").Judge()
     assert judge.named("a dog barks loudly", ["Dog"])
     assert judge.named("a harp is being played", ["Harp"])
@@ -254,7 +254,7 @@ def test_who_names_a_sound(bench: Any) -> None:
     assert not bench("naming").has_speech(["Dog"])
 
 
-def test_auroc_is_the_chance_of_the_right_order(bench: Any) -> None:
+def test_auroc_is_the_probability_of_the_right_order(bench: Any) -> None:
     auroc = bench("measure").auroc
     assert auroc([2, 3], [0, 1]) == 1
     assert auroc([0, 1], [2, 3]) == 0

@@ -29,7 +29,7 @@ def test_a_world_of_one_kind(scenes: Any, kind: int) -> None:
     assert {scenes.world_of(5, kinds=weights).script(i).kind for i in range(8)} == {KINDS[kind]}
 
 
-def test_without_a_wish_the_world_is_as_it_was(scenes: Any) -> None:
+def test_by_default_the_world_is_unchanged(scenes: Any) -> None:
     plain, again = (
         scenes.make_sample(scenes.Scene(0, seed=5), SETTINGS, kinds=kinds) for kinds in (None, None)
     )

@@ -91,7 +91,7 @@ def test_every_control_is_reached_by_tab(open_page: Open, hundred: Path) -> None
     assert {"text", "number", "least", "most", "sort", "order", "copy", "save", "clear", "SUMMARY"} <= reached
 
 
-def test_saves_what_is_filtered_as_csv(open_page: Open, hundred: Path) -> None:
+def test_saves_filtered_rows_as_csv(open_page: Open, hundred: Path) -> None:
     page = open_page(hundred)
     page.fill("#text", "bell")
     shown(page, "25 of 100 clips")
@@ -122,7 +122,7 @@ def saved(page: Any) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
-def test_nothing_hostile_runs_or_is_lost(open_page: Open, tmp_path: Path) -> None:
+def test_hostile_text_is_shown_and_does_not_run(open_page: Open, tmp_path: Path) -> None:
     page = open_page(write(tmp_path, "hostile", hostile()))
     assert page.evaluate("typeof hacked") == "undefined"
     assert page.title() == " ".join(HOSTILE[:3])
@@ -181,7 +181,7 @@ def test_the_policy_forbids_requests_and_foreign_scripts(chromium: Any, hundred:
 
 
 @pytest.mark.slow
-def test_a_long_list_builds_only_what_is_near(open_page: Open, tmp_path: Path) -> None:
+def test_a_long_list_builds_only_nearby_rows(open_page: Open, tmp_path: Path) -> None:
     page = open_page(write(tmp_path, "long", Page("Long", clips=many(10_000))))
     print(f"10,000 clips: {page.get_attribute('html', 'data-ready')} ms")  # -s shows it
     shown(page, "10,000 clips")

@@ -181,7 +181,7 @@ def test_looks_right(open_page: Open, page_of: PageOf, kind: str, many: str) -> 
 
 
 @pytest.mark.slow
-def test_nothing_hostile_runs(open_page: Open, tmp_path: Path) -> None:
+def test_hostile_text_does_not_run(open_page: Open, tmp_path: Path) -> None:
     texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in HOSTILE]
     name = " ".join(texts[:6])
     captioned: Captions = {text: (text, text[::-1], text, "0.5", "0.5") for text in texts}

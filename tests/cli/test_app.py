@@ -22,7 +22,7 @@ def python(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("args", [["--help"], *[[*command, "--help"] for command in COMMANDS]])
-def test_help_says_what_it_does(evacap: Evacap, args: list[str]) -> None:
+def test_help_describes_the_command(evacap: Evacap, args: list[str]) -> None:
     result = evacap(*args)
     assert result.exit_code == 0
     assert "Usage: evacap" in result.stdout
@@ -54,7 +54,7 @@ def test_version(evacap: Evacap) -> None:
     assert (result.exit_code, result.stdout) == (0, f"evacap {__version__}\n")
 
 
-def test_no_command_is_wrong_usage_and_shows_help(evacap: Evacap) -> None:
+def test_without_a_command_help_is_shown(evacap: Evacap) -> None:
     result = evacap()
     assert result.exit_code == 2
     assert "caption" in result.output
@@ -76,7 +76,7 @@ def test_wrong_usage_is_named(evacap: Evacap, args: list[str], named: str) -> No
 
 
 @pytest.mark.slow
-def test_captioner_is_at_hand_without_being_loaded() -> None:
+def test_captioner_is_imported_lazily() -> None:
     program = (
         "import sys, evacap_cli; assert 'torch' not in sys.modules; print(evacap_cli.Captioner.__name__)"
     )
@@ -84,7 +84,7 @@ def test_captioner_is_at_hand_without_being_loaded() -> None:
     assert (ran.returncode, ran.stdout) == (0, "Captioner\n"), ran.stderr
 
 
-def test_the_package_has_nothing_else() -> None:
+def test_the_package_exports_nothing_else() -> None:
     import evacap_cli
 
     with pytest.raises(AttributeError, match="Captain"):

@@ -132,7 +132,7 @@ def test_a_name_that_is_not_utf8(tiny: Path, clip: Path, tmp_path: Path) -> None
     assert r"bad\xff.mp4" in result.stderr
 
 
-def test_names_reach_the_terminal_without_effect(evacap: Evacap, tiny: Path, tmp_path: Path) -> None:
+def test_names_are_escaped_on_the_terminal(evacap: Evacap, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "red\x1b[31m\nerror: all is lost.mp4").write_bytes(b"")
     result = evacap("caption", tmp_path, "-o", tmp_path / "o.csv", "--model", tiny, *INLINE)
     assert result.exit_code == 3
@@ -170,21 +170,21 @@ def test_jsonl_has_the_same_columns_and_numbers(
     )
 
 
-def test_a_model_that_only_hears(evacap: Evacap, tiny_audio: Path, clip: Path, tmp_path: Path) -> None:
+def test_an_audio_only_model(evacap: Evacap, tiny_audio: Path, clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.csv"
     assert evacap("caption", clip, "-o", out, "--model", tiny_audio, *INLINE).exit_code == 0
     (row,) = read(out)
     assert (row["status"], row["gate"], row["entropy"]) == ("ok", "", "")
 
 
-def test_audio_only_on_demand(evacap: Evacap, tiny: Path, clip: Path, tmp_path: Path) -> None:
+def test_audio_only_on_request(evacap: Evacap, tiny: Path, clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.csv"
     assert evacap("caption", clip, "-o", out, "--model", tiny, "--audio-only", *INLINE).exit_code == 0
     (row,) = read(out)
     assert (row["status"], row["error"], float(row["gate"])) == ("audio-only", "", 0.0)
 
 
-def test_an_undecodable_picture_is_heard_and_explained(
+def test_an_undecodable_picture_gives_an_audio_only_row(
     evacap: Evacap, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = write(tmp_path / "a.mp4"), tmp_path / "o.csv"
@@ -256,7 +256,7 @@ def test_an_undecodable_picture_is_heard_and_explained(
         (["empty"], 1, ["empty", "no media files"]),
     ],
 )
-def test_wrong_usage_is_named_before_anything_is_decoded(
+def test_wrong_usage_is_reported_before_decoding(
     evacap: Evacap, clip: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     args: list[str], code: int, named: list[str],
 ) -> None:  # fmt: skip
@@ -274,7 +274,7 @@ def test_wrong_usage_is_named_before_anything_is_decoded(
 
 
 @pytest.mark.slow
-def test_frames_in_pairs_are_not_asked_for_one_by_one(
+def test_odd_frame_counts_are_refused_for_frame_pairs(
     evacap: Evacap, tiny_tubelets: Path, clip: Path
 ) -> None:
     result = evacap("caption", clip, "--model", tiny_tubelets, "--frames", "3")
@@ -283,7 +283,7 @@ def test_frames_in_pairs_are_not_asked_for_one_by_one(
     assert evacap("caption", clip, "--model", tiny_tubelets, *INLINE).exit_code == 0
 
 
-def test_a_mistake_of_ours_shows_a_traceback_only_on_demand(
+def test_internal_errors_show_a_traceback_only_with_debug(
     evacap: Evacap, clip: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object) -> None:
@@ -298,7 +298,7 @@ def test_a_mistake_of_ours_shows_a_traceback_only_on_demand(
 
 
 @pytest.mark.slow
-def test_the_old_table_stays_until_the_new_one_is_whole(
+def test_the_old_table_stays_until_the_new_one_is_complete(
     evacap: Evacap, clip: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "o.csv"
@@ -324,7 +324,7 @@ def test_the_old_table_stays_until_the_new_one_is_whole(
 
 
 @pytest.mark.slow
-def test_run_again_it_says_what_was_there(evacap: Evacap, clip: Path, tiny: Path, tmp_path: Path) -> None:
+def test_a_second_run_reports_finished_rows(evacap: Evacap, clip: Path, tiny: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "videos", tmp_path / "o.csv"
     folder.mkdir()
     (folder / "a.mp4").write_bytes(clip.read_bytes())
@@ -358,7 +358,7 @@ def test_run_again_it_says_what_was_there(evacap: Evacap, clip: Path, tiny: Path
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes")
-def test_a_reader_that_has_enough_is_no_error_worth_a_word(clip: Path, tiny: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(clip: Path, tiny: Path) -> None:
     with start("caption", *[clip] * 8, "--model", tiny, *INLINE, "--quiet", "--batch-size", 1) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"video,")
@@ -371,7 +371,7 @@ def test_a_reader_that_has_enough_is_no_error_worth_a_word(clip: Path, tiny: Pat
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
-def test_on_a_terminal_the_bar_leaves_stdout_to_the_rows(clip: Path, tiny: Path) -> None:
+def test_the_progress_bar_does_not_write_to_stdout(clip: Path, tiny: Path) -> None:
     import pty
 
     ours, theirs = pty.openpty()

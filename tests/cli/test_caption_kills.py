@@ -92,9 +92,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_loses_nothing_and_does_nothing_twice(
-    folder: Path, tiny: Path, tmp_path: Path
-) -> None:
+def test_repeated_kills_lose_and_repeat_nothing(folder: Path, tiny: Path, tmp_path: Path) -> None:
     out, kills = tmp_path / "o.csv", 6
     command = [sys.executable, "-m", "tests.tasks.captioning.kills", folder, out, tiny, 7, kills]
     done = subprocess.run(
@@ -119,7 +117,7 @@ def test_killed_again_and_again_it_loses_nothing_and_does_nothing_twice(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_ended_it_keeps_what_is_done_and_goes_on(
+def test_a_stopped_run_keeps_its_rows_and_resumes(
     folder: Path, tiny: Path, tmp_path: Path, sign: signal.Signals
 ) -> None:
     """Also while a worker hangs: one of two that read."""
@@ -145,7 +143,7 @@ def test_ended_it_keeps_what_is_done_and_goes_on(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_sigterm_ends_it_as_ctrl_c_does(
+def test_sigterm_equals_ctrl_c(
     evacap: Evacap, folder: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, seen = engine.read_source, 0
@@ -171,7 +169,7 @@ def test_sigterm_ends_it_as_ctrl_c_does(
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_shards(folder: Path, tiny: Path, tmp_path: Path) -> None:
+def test_a_kill_within_shards_loses_nothing(folder: Path, tiny: Path, tmp_path: Path) -> None:
     """Killed once inside a tar file and once inside a Parquet file, it captions every clip once, in order."""
     out, journal = tmp_path / "o.csv", tmp_path / "o.csv.journal"
     clips = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

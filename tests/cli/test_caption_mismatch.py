@@ -74,7 +74,7 @@ def evidence_of(model: Path, film: Path) -> float:
 
 
 @pytest.mark.slow
-def test_the_column_is_what_the_switch_goes_by(
+def test_the_column_is_the_probability_of_the_switch(
     evacap: Evacap, switch: Path, films: Path, tmp_path: Path
 ) -> None:
     """A clip without a picture, or with one that shows nothing, has an empty cell."""
@@ -98,7 +98,7 @@ def test_the_column_is_what_the_switch_goes_by(
 
 
 @pytest.mark.slow
-def test_rows_that_were_kept_know_it_too(evacap: Evacap, switch: Path, films: Path, tmp_path: Path) -> None:
+def test_kept_rows_have_the_column(evacap: Evacap, switch: Path, films: Path, tmp_path: Path) -> None:
     """Asked for afterwards, no clip is described again."""
     whole, out = tmp_path / "whole.csv", tmp_path / "o.csv"
     command = ("--model", switch, *INLINE, "-q")
@@ -113,7 +113,7 @@ def test_rows_that_were_kept_know_it_too(evacap: Evacap, switch: Path, films: Pa
 
 
 @pytest.mark.slow
-def test_a_switch_that_is_not_calibrated_has_no_column(
+def test_an_uncalibrated_switch_has_no_column(
     evacap: Evacap, uncalibrated: Path, films: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "o.csv"

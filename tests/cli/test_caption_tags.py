@@ -102,7 +102,7 @@ def test_standard_output_and_spreadsheets(evacap: Evacap, model: Path, films: Pa
 
 
 @pytest.mark.slow
-def test_rows_that_were_kept_have_them(evacap: Evacap, model: Path, some_bad: Path, tmp_path: Path) -> None:
+def test_kept_rows_have_tags(evacap: Evacap, model: Path, some_bad: Path, tmp_path: Path) -> None:
     """Asked for afterwards, or for what failed before, no other clip is described again."""
     whole, out = tmp_path / "whole.csv", tmp_path / "o.csv"
     options = ("--model", model, *FAST, "--json")

@@ -23,7 +23,7 @@ from evacap_cli.cli.common import guarded, say, shown
         (b"\xff\xfe.mp4".decode("utf-8", "surrogateescape"), r"\udcff\udcfe.mp4"),
     ],
 )
-def test_what_a_terminal_would_obey_is_shown(text: str, expected: str) -> None:
+def test_control_characters_are_escaped(text: str, expected: str) -> None:
     assert shown(text) == expected
     assert expected.isprintable()
 
@@ -44,7 +44,7 @@ OUT_OF_MEMORY = [
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 @pytest.mark.parametrize("limit", [3 * 2**30, 0])
-def test_the_end_of_memory_is_named_with_its_cure(
+def test_out_of_memory_has_a_cure(
     error: Exception, limit: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command() -> None:

@@ -33,7 +33,7 @@ def test_each_check_has_a_status_and_a_cure() -> None:
 
 
 @pytest.mark.slow
-def test_all_is_well_here(evacap: Evacap) -> None:
+def test_all_checks_pass(evacap: Evacap) -> None:
     result = evacap("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     assert result.exit_code == 0, result.output

@@ -123,7 +123,7 @@ def test_wrong_usage_gives_a_short_error(media: Path, tmp_path: Path, evacap: Ev
     assert Store(out).note.frames_format == "raw"
 
 
-def test_failed_clips_are_tried_again_when_asked(media: Path, tmp_path: Path, evacap: Evacap) -> None:
+def test_failed_clips_are_retried_on_request(media: Path, tmp_path: Path, evacap: Evacap) -> None:
     folder = shutil.copytree(media, tmp_path / "media")
     path, out = manifest(tmp_path / "m.csv", "a.mp4", "cut.mp4", "gone.mp4"), tmp_path / "s"
     args = ("prepare", path, "-o", out, "--media", folder, *TINY, "--json")
@@ -137,7 +137,7 @@ def test_failed_clips_are_tried_again_when_asked(media: Path, tmp_path: Path, ev
     assert json.loads(again.stdout)["ok"] == 3
 
 
-def test_interrupted_it_says_how_to_go_on(
+def test_an_interrupt_says_how_to_resume(
     media: Path, tmp_path: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -153,7 +153,7 @@ def test_interrupted_it_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("form", ["audiocaps", "avcap", "wide", "jsonl", "parquet"])
-def test_manifests_as_people_have_them(media: Path, tmp_path: Path, evacap: Evacap, form: str) -> None:
+def test_manifests_of_common_forms(media: Path, tmp_path: Path, evacap: Evacap, form: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     ids = [f"{letter}" * 11 for letter in "abc"]
@@ -203,7 +203,7 @@ def test_manifests_as_people_have_them(media: Path, tmp_path: Path, evacap: Evac
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(media: Path, tmp_path: Path) -> None:
+def test_after_kills_the_store_equals_an_undisturbed_one(media: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(10):
@@ -236,7 +236,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(media: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_killed_with_its_workers_at_work(evacap: Evacap, media: Path, tmp_path: Path) -> None:
+def test_killed_while_workers_decode(evacap: Evacap, media: Path, tmp_path: Path) -> None:
     """The workers end with the process that started them, and the next run goes on."""
     folder, out = tmp_path / "in", tmp_path / "s"
     folder.mkdir()

@@ -40,7 +40,7 @@ def start(*args: object) -> subprocess.CompletedProcess[str]:
     platform.machine() not in ("x86_64", "AMD64") or not Path("/proc").exists(),
     reason="the variables are for x86, the home is Linux's",
 )
-def test_bf16_without_its_instructions_says_so_once(clip: Path, tiny: Path) -> None:
+def test_slow_bf16_is_reported_once(clip: Path, tiny: Path) -> None:
     done = start("caption", clip, "--model", tiny, "--precision", "bf16", "--workers", 0, "--max-words", 2)
     assert done.returncode == 0, done.stderr
     notes = [line for line in done.stderr.splitlines() if "bf16" in line]
@@ -51,7 +51,7 @@ def test_bf16_without_its_instructions_says_so_once(clip: Path, tiny: Path) -> N
 
 
 @pytest.mark.slow
-def test_captions_with_a_home_that_cannot_be_written(clip: Path, tmp_path: Path) -> None:
+def test_captions_with_an_unwritable_home(clip: Path, tmp_path: Path) -> None:
     """Below a file no folder can be made, not even by root. Curves are drawn, too: matplotlib keeps a cache."""
     (tmp_path / "file").touch()
     home = str(tmp_path / "file" / "home")
@@ -111,9 +111,7 @@ def test_trains_without_shared_memory(
 
 
 @pytest.mark.parametrize("state", ["missing", "writable", "a file"])
-def test_a_compiler_cache_that_cannot_be_written(
-    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_compiler_cache(state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "cache"
     if state == "writable":
         place.mkdir()

@@ -26,7 +26,7 @@ def mine(tiny: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_pushed_is_what_the_hub_gives_back(
+def test_a_pushed_model_is_loaded_from_the_hub(
     hub: HubServer, storage: FileServer, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", hub.token)
@@ -50,7 +50,7 @@ def test_what_is_pushed_is_what_the_hub_gives_back(
     assert evacap("weights", "push", mine, "hf:org/name").exit_code == 0  # also onto itself
 
 
-def test_a_dry_run_shows_the_files_and_sends_nothing(hub: HubServer, mine: Path, evacap: Evacap) -> None:
+def test_a_dry_run_lists_the_files_and_sends_nothing(hub: HubServer, mine: Path, evacap: Evacap) -> None:
     result = evacap("weights", "push", mine, "org/name", "--dry-run")
     assert result.exit_code == 0, result.stderr
     for text in (*FILES, "library_name: evacap", "audio_frames:", "nothing was sent"):
@@ -71,7 +71,7 @@ def test_without_a_token_nothing_is_sent(hub: HubServer, mine: Path, evacap: Eva
     assert hub.requests == []
 
 
-def test_a_token_that_may_not_write_is_said(
+def test_a_read_only_token_is_reported(
     hub: HubServer, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_other")
@@ -82,7 +82,7 @@ def test_a_token_that_may_not_write_is_said(
     assert hub.repositories == {}
 
 
-def test_without_a_network_it_is_said(
+def test_a_missing_network_is_reported(
     hub: HubServer, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", hub.token)

@@ -31,7 +31,7 @@ def rows_of(page: Path) -> list[list[object]]:
     return json.loads(text.partition('class="rows">')[2].partition("</script>")[0])
 
 
-def test_caption_makes_a_page_of_its_table(evacap: Evacap, tiny: Path, films: Path, tmp_path: Path) -> None:
+def test_caption_writes_a_page(evacap: Evacap, tiny: Path, films: Path, tmp_path: Path) -> None:
     page = tmp_path / "pages" / "page.html"
     made = ("--curves", tmp_path / "curves", "--report", page)
     result = evacap("caption", films, "-o", tmp_path / "o.csv", "--model", tiny, *made, *FAST)
@@ -111,7 +111,7 @@ def test_a_page_that_cannot_be_written_leaves_the_table(
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 3
 
 
-def test_the_table_is_complete_before_the_page_is_begun(
+def test_the_table_is_complete_before_the_page(
     evacap: Evacap, tiny: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
@@ -128,7 +128,7 @@ def test_the_table_is_complete_before_the_page_is_begun(
     assert page.exists()
 
 
-def test_small_copies_are_put_in_the_page(evacap: Evacap, clip: Path, tmp_path: Path) -> None:
+def test_small_copies_are_embedded(evacap: Evacap, clip: Path, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text(f"video,start,end,caption\n{clip},0,2,a tone\n")
     result = evacap("report", table, "--embed-media", "--workers", 0, "-q")
@@ -151,7 +151,7 @@ def test_small_copies_are_put_in_the_page(evacap: Evacap, clip: Path, tmp_path: 
         (("caption", "a.mp4", "-o", "o.csv", "--embed-media"), "--report"),
     ],
 )
-def test_refuses_what_cannot_be(evacap: Evacap, args: tuple[str, ...], words: str) -> None:
+def test_impossible_reports_are_refused(evacap: Evacap, args: tuple[str, ...], words: str) -> None:
     result = evacap(*args)
     assert result.exit_code == 2
     assert words in result.stderr

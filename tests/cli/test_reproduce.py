@@ -18,7 +18,7 @@ from tests.conftest import Evacap
 from tests.metrics.java import hide_java
 
 
-def test_the_plan_is_shown_and_nothing_written(evacap: Evacap, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(evacap: Evacap, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = evacap("reproduce", out, "--dry-run")
     assert result.exit_code == 0, result.output
@@ -39,7 +39,7 @@ def test_the_plan_is_shown_and_nothing_written(evacap: Evacap, tmp_path: Path) -
         assert wrong[0] in result.stderr
 
 
-def test_an_interrupted_run_says_how_to_go_on(
+def test_an_interrupt_says_how_to_resume(
     evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object) -> None:
@@ -55,7 +55,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_everything_at_the_smallest_scale(
+def test_all_tables_at_the_smoke_scale(
     evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a quarter of its clips, and without Java and curves of the training."""

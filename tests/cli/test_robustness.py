@@ -35,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_evaluate_makes_a_row_a_model(evacap: Evacap, world: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_a_row_per_model(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     models = ("--model", world / "entropy-gate", "--model", world / "audio-only")
     result = evacap("evaluate", *models, "--data", world / "store", *QUICK, "-o", tmp_path / "out",
                     "--report", tmp_path / "page.html")  # fmt: skip
@@ -128,7 +128,7 @@ def test_evaluate_takes_captions_of_other_systems(evacap: Evacap, world: Path, t
 
 
 @pytest.mark.slow
-def test_evidence_is_told(evacap: Evacap, world: Path, tmp_path: Path) -> None:
+def test_evidence_is_reported(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     given = ("--model", world / "evidence", "--data", world / "store", *QUICK)
     result = evacap("evaluate", *given, "-o", tmp_path / "table")
     assert result.exit_code == 0, result.output
@@ -181,7 +181,7 @@ def test_every_perturbation(
 
 
 @pytest.mark.slow
-def test_without_options_it_makes_its_own_benchmark(
+def test_without_options_it_uses_the_built_in_benchmark(
     evacap: Evacap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVACAP_CACHE", str(tmp_path / "cache"))
@@ -220,7 +220,7 @@ def test_without_options_it_makes_its_own_benchmark(
         (("--data", "nowhere"), "not a feature store"),
     ],
 )
-def test_what_cannot_be_is_named(
+def test_impossible_options_are_named(
     evacap: Evacap,
     world: Path,
     tmp_path: Path,

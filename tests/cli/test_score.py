@@ -61,7 +61,7 @@ def test_without_java(evacap: Evacap, files: tuple[Path, Path], no_java: None) -
     assert f"{KNOWN['corpus']['CIDEr']:.4f}" in result.stdout
 
 
-def test_json_alone_on_stdout(evacap: Evacap, files: tuple[Path, Path], no_java: None) -> None:
+def test_stdout_is_only_json(evacap: Evacap, files: tuple[Path, Path], no_java: None) -> None:
     result = evacap("score", *files, "--json", "--quiet", "--metrics", "rouge_l,spice", "--draws", "0")
     found = json.loads(result.stdout)
     assert result.exit_code == 3
@@ -81,7 +81,7 @@ def test_another_system(evacap: Evacap, files: tuple[Path, Path], no_java: None,
 
 @pytest.mark.slow
 @needs_java
-def test_a_spice_that_hangs(evacap: Evacap, files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_hanging_spice(evacap: Evacap, files: tuple[Path, Path], tmp_path: Path) -> None:
     java = fake_java(tmp_path, handing_on("any('EvacapLauncher' in a for a in sys.argv)", "time.sleep(600)"))
     result = evacap("score", *files, "--metrics", "CIDEr,SPICE", "--java", java, "--timeout", "2")
     assert result.exit_code == 3

@@ -51,7 +51,7 @@ def test_every_model_frames_and_decoding_has_a_row(evacap: Evacap, tmp_path: Pat
         assert len(list(csv.DictReader(file))) == len(rows)
 
 
-def test_tubelets_of_a_checkpoint_are_of_its_own_frames(evacap: Evacap, tmp_path: Path) -> None:
+def test_tubelets_follow_the_frame_count_of_the_checkpoint(evacap: Evacap, tmp_path: Path) -> None:
     result = evacap("speed", "--frames", "3", "--model", "avcap-base", *QUICK, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "tubelets take frames in pairs" in result.stdout
@@ -76,7 +76,7 @@ def test_real_files_are_decoded_too(evacap: Evacap, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path) -> None:
+def test_the_track_of_files_can_be_chosen(evacap: Evacap, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     with_tracks(folder / "a.mkv", (0.0, "eng", 0), (900.0, "ger", 0))
@@ -111,7 +111,9 @@ def test_of_real_files_another_track_can_be_heard(evacap: Evacap, tmp_path: Path
         (("--end-to-end", "nowhere"), "no such file"),
     ],
 )
-def test_what_cannot_be_is_named(evacap: Evacap, tmp_path: Path, args: tuple[str, ...], message: str) -> None:
+def test_impossible_options_are_named(
+    evacap: Evacap, tmp_path: Path, args: tuple[str, ...], message: str
+) -> None:
     result = evacap("speed", "--model", "demo", *QUICK, "-o", tmp_path / "out", *args)
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.stderr.split())
@@ -133,7 +135,7 @@ def test_medians_spread_and_outliers() -> None:
     assert 1.1 < made.p95 <= 4
 
 
-def test_audio_only_is_what_others_are_compared_with() -> None:
+def test_audio_only_is_the_baseline() -> None:
     rows = [row("a", "gate", 0, 2.0), row("a", "gate", 4, 4.0), row("b", "audio-only", 0, 1.0)]
     _compare(rows)
     assert [each.to_audio_only for each in rows] == [2, 4, 1]

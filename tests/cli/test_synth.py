@@ -46,7 +46,7 @@ def test_files(made: Path) -> None:
 
 
 @pytest.mark.slow
-def test_manifest_is_the_truth(made: Path) -> None:
+def test_the_manifest_matches_the_files(made: Path) -> None:
     lines = (made / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     world = World(5)
     for i, line in enumerate(lines):

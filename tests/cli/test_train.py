@@ -86,7 +86,7 @@ def test_wrong_settings_are_named(
     assert named in result.stderr
 
 
-def test_a_table_that_is_none(evacap: Evacap, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table(evacap: Evacap, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("one,two\n1,2\n")
     for table in (tmp_path / "a.csv", tmp_path / "nowhere.csv"):
         result = evacap("train", "evacap-tiny", "--data", table, "-o", tmp_path / "run")
@@ -122,7 +122,7 @@ def test_trains_from_a_store_that_fits(evacap: Evacap, manifest: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_dry_run_says_all_and_makes_nothing(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = evacap(
         "train", "evacap-base", "--dry-run", "--data", manifest, "-o", out, "training.batch_size=2"
@@ -138,7 +138,7 @@ def test_a_dry_run_says_all_and_makes_nothing(evacap: Evacap, manifest: Path, tm
 
 
 @pytest.mark.slow
-def test_the_settings_of_a_dry_run_are_a_run(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+def test_settings_printed_by_a_dry_run_start_a_run(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     shown = yaml.safe_load(evacap("train", "audio-tiny", *SMALL, "--dry-run").stdout)
     wanted = ("model", "features", "training")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({name: shown[name] for name in wanted}))
@@ -153,7 +153,7 @@ def test_the_settings_of_a_dry_run_are_a_run(evacap: Evacap, manifest: Path, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["evacap-tiny", "evidence-tiny"])
-def test_begins_with_published_parts(
+def test_starts_from_published_weights(
     evacap: Evacap, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
 ) -> None:
     """Frozen, they are afterwards what they were; where there are two decoders, both begin with the words."""
@@ -195,7 +195,7 @@ def test_begins_with_published_parts(
 
 
 @pytest.mark.slow
-def test_tag_towers_begin_with_published_networks(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+def test_tag_towers_start_from_published_networks(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
     """Of two files, one for the ear and one for the eye; never trained, they are afterwards what they were."""
     given = empty_model("evidence-tags").encoder.state_dict()
     files = []
@@ -242,7 +242,7 @@ HEARING = ("decoder", "encoder.patch_embed_a", "encoder.modality_a", "encoder.po
 
 
 @pytest.mark.slow
-def test_who_hears_as_before_says_the_same_where_the_switch_is_shut(
+def test_training_only_the_switch_keeps_audio_only_captions(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
 ) -> None:
     """The recipe in two stages: hearing, then, with all that frozen, seeing. To the bit."""
@@ -295,7 +295,7 @@ def hears(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_begins_with_what_a_checkpoint_of_another_fusion_has(
+def test_starts_from_a_checkpoint_of_another_fusion(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
 ) -> None:
     """Frozen, the decoder stays what it was; so does the hearing, at a learning rate of 0."""
@@ -316,7 +316,7 @@ def test_begins_with_what_a_checkpoint_of_another_fusion_has(
 
 
 @pytest.mark.slow
-def test_what_is_taken_over_learns_on(evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path) -> None:
+def test_loaded_weights_are_trained(evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path) -> None:
     """Back from the switch to hearing alone."""
     args = ("--data", manifest, *SMALL)
     first = evacap("train", "evidence-tiny", "--init", hears, "-o", tmp_path / "a", *args)
@@ -330,7 +330,7 @@ def test_what_is_taken_over_learns_on(evacap: Evacap, manifest: Path, hears: Pat
 
 
 @pytest.mark.slow
-def test_who_only_looks_takes_the_words_of_the_decoder_that_saw(
+def test_a_fusion_without_switch_loads_the_picture_decoder(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
 ) -> None:
     args = ("--data", manifest, *SMALL)
@@ -348,7 +348,7 @@ def test_who_only_looks_takes_the_words_of_the_decoder_that_saw(
 
 
 @pytest.mark.slow
-def test_settings_that_a_checkpoint_of_the_same_fusion_does_not_take_are_told(
+def test_settings_ignored_by_a_checkpoint_are_reported(
     evacap: Evacap, manifest: Path, hears: Path, tmp_path: Path
 ) -> None:
     args = ("train", "audio-tiny", "--init", hears, "--data", manifest, *SMALL)
@@ -385,7 +385,7 @@ def test_a_checkpoint_of_another_fusion_and_size_is_refused(
 
 
 @pytest.mark.parametrize("missing", ["--data", "--out"])
-def test_what_is_not_given_is_named(evacap: Evacap, manifest: Path, tmp_path: Path, missing: str) -> None:
+def test_missing_options_are_named(evacap: Evacap, manifest: Path, tmp_path: Path, missing: str) -> None:
     given = ("-o", tmp_path / "run") if missing == "--data" else ("--data", manifest)
     result = evacap("train", "evacap-tiny", *given)
     assert result.exit_code == 2, result.output

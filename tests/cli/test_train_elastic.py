@@ -52,7 +52,7 @@ def process_of_rank(rank: int, agents: list[subprocess.Popen[bytes]]) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # seven processes that import torch
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
-def test_killed_process_of_two_machines_is_started_again(
+def test_a_killed_process_of_two_machines_is_restarted(
     evacap: Evacap, manifest: Path, tmp_path: Path
 ) -> None:
     """Two agents of torchrun, as on two machines, each with a process that has half of the sharded model. The first

@@ -104,7 +104,7 @@ def test_trains_and_captions(evacap: Evacap, store: Path, heard: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_goes_on_from_a_checkpoint(evacap: Evacap, store: Path, heard: Path, tmp_path: Path) -> None:
+def test_continues_from_a_checkpoint(evacap: Evacap, store: Path, heard: Path, tmp_path: Path) -> None:
     """From hearing alone to a switch, which gets eyes and ties from the package."""
     result = evacap("train", "evidence-tags", "--init", heard / "last", "--data", store, "-o", tmp_path, *SMALL,
                     "training.epochs=1", "training.freeze=[decoder]")  # fmt: skip

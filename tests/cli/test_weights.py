@@ -32,14 +32,14 @@ def test_table_of_presets_and_checkpoints(evacap: Evacap, tiny: Path) -> None:
     assert result.stderr == ""
 
 
-def test_an_unknown_name_lists_the_known(evacap: Evacap, tmp_path: Path) -> None:
+def test_an_unknown_name_lists_the_known_ones(evacap: Evacap, tmp_path: Path) -> None:
     result = evacap("weights", "info", "evacap-huge")
     assert result.exit_code == 2
     assert "evacap-huge" in result.stderr
     assert "evacap-base" in result.stderr
 
 
-def test_a_folder_that_is_no_checkpoint_says_what_it_lacks(evacap: Evacap, tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_lists_missing_files(evacap: Evacap, tmp_path: Path) -> None:
     result = evacap("weights", "info", tmp_path)
     assert result.exit_code == 1
     assert "model.safetensors" in result.stderr

@@ -66,7 +66,7 @@ def test_delimiters_and_line_ends(tmp_path: Path, delimiter: str, end: str) -> N
     assert [e.captions for e in entries] == [("One, two; three\tfour",), ("Two",)]
 
 
-def test_every_file_type_says_the_same(tmp_path: Path) -> None:
+def test_all_file_types_are_equivalent(tmp_path: Path) -> None:
     media(tmp_path, "a.mp4", "b.mp4")
     rows = [
         {"video": "a.mp4", "caption": "One"},
@@ -102,7 +102,7 @@ IDS = ["-0123", "1e5", "=1+1", "007", "nan", "NA", "None", "1.0", "+4", "true"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
-def test_ids_stay_the_text_that_they_are(tmp_path: Path, suffix: str) -> None:
+def test_ids_are_kept_as_text(tmp_path: Path, suffix: str) -> None:
     path, folder = tmp_path / f"m{suffix}", tmp_path / "media"
     media(folder, *(f"{i}.mp4" for i in IDS))
     rows = [{"id": i, "caption": "x"} for i in IDS]
@@ -145,7 +145,7 @@ def test_only_columns_in_use_are_read_of_parquet(tmp_path: Path) -> None:
     assert read_manifest(path)[0].captions == ("One",)
 
 
-def test_paths_as_they_are_written(tmp_path: Path) -> None:
+def test_relative_and_absolute_paths(tmp_path: Path) -> None:
     home, videos, away = tmp_path / "home", tmp_path / "videos", tmp_path / "away"
     _, plain, spaced, accent, odd, outside = media(
         tmp_path, "home/c.mp4", "videos/a.mp4", "videos/x y/b c.mp4", "videos/cafe\u0301.mp4",
@@ -177,7 +177,7 @@ def test_spellings_of_one_path_are_one_clip(tmp_path: Path) -> None:
     assert (entry.path, entry.captions, entry.key) == (a, ("1", "2", "3", "4", "5"), "v_a")
 
 
-def test_parts_of_one_video_are_clips_of_their_own(tmp_path: Path) -> None:
+def test_segments_of_a_video_are_separate_clips(tmp_path: Path) -> None:
     (a,) = media(tmp_path, "a.mp4")
     path = write(
         tmp_path,
@@ -191,7 +191,7 @@ def test_parts_of_one_video_are_clips_of_their_own(tmp_path: Path) -> None:
     ]
 
 
-def test_wrong_rows_cost_their_clip_alone(tmp_path: Path) -> None:
+def test_wrong_rows_fail_only_their_clip(tmp_path: Path) -> None:
     (a,) = media(tmp_path, "a.mp4")
     path = write(
         tmp_path,
@@ -225,7 +225,7 @@ def test_wrong_rows_cost_their_clip_alone(tmp_path: Path) -> None:
         ("video,caption,Caption\na,b,c\n", "'caption' twice"),
     ],
 )
-def test_what_is_missing_is_named(tmp_path: Path, text: str, named: str) -> None:
+def test_missing_columns_are_named(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_manifest(write(tmp_path, text))
     assert named in caught.value.message
@@ -233,7 +233,7 @@ def test_what_is_missing_is_named(tmp_path: Path, text: str, named: str) -> None
     assert caught.value.cure
 
 
-def test_every_form_is_offered(tmp_path: Path) -> None:
+def test_the_error_lists_all_forms(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_manifest(write(tmp_path, "name,text\n"))
     for named in (
@@ -246,7 +246,7 @@ def test_every_form_is_offered(tmp_path: Path) -> None:
         assert named in caught.value.cure
 
 
-def test_clips_without_captions_can_be_asked_for(tmp_path: Path) -> None:
+def test_captions_are_optional_on_request(tmp_path: Path) -> None:
     path = write(tmp_path, "video\na.mp4\n")
     assert [e.captions for e in read_manifest(path, captioned=False)] == [()]
     with pytest.raises(UsageError, match="with captions"):
@@ -274,7 +274,7 @@ def test_clips_without_captions_can_be_asked_for(tmp_path: Path) -> None:
         ("a.parquet", "PAR1 and nothing else", "Parquet"),
     ],
 )
-def test_broken_tables_are_told_with_the_cause(tmp_path: Path, name: str, text: str, named: str) -> None:
+def test_broken_tables_are_reported_with_the_cause(tmp_path: Path, name: str, text: str, named: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_manifest(write(tmp_path, text, name))
     assert named in caught.value.message
@@ -293,7 +293,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         read_manifest(write(tmp_path, "video,caption\na,b\n"), tmp_path / "nowhere")
 
 
-def test_keys_are_fit_for_archives_and_stable(tmp_path: Path) -> None:
+def test_keys_are_valid_in_archives_and_stable(tmp_path: Path) -> None:
     names = ["a.mp4", "a.wav", "d/a.mp4", "d_a.mp4", "x y.mp4", "x_y.mp4", "-z.mp4", "\u65e5\u672c.mp4", "../a.mp4",
              "a.b.mp4", "l" * 200 + ".mp4", "l" * 201 + ".mp4",
              "a\ud800".encode("utf-8", "surrogatepass").hex()]  # fmt: skip
@@ -307,7 +307,7 @@ def test_keys_are_fit_for_archives_and_stable(tmp_path: Path) -> None:
     assert [e.key for e in read_manifest(more)][: len(names)] == keys
 
 
-def test_the_same_name_and_identity_twice_still_differ() -> None:
+def test_equal_names_and_ids_get_different_keys() -> None:
     keys = Keys()
     assert (
         len({keys.make("a b", "one") for _ in range(5)} | {keys.make("\ud800", "\ud800"), keys.make("", "")})

@@ -84,7 +84,7 @@ def test_audiocaps_own_table_against_clips_named_in_four_styles(tmp_path: Path) 
 @pytest.mark.parametrize(
     "clip", [ID, "-0123456789", "_abcdefgh-_", "Yabcdefghij", "abcdefgh_30", "-----------"]
 )
-def test_names_that_are_understood(tmp_path: Path, name: str, clip: str) -> None:
+def test_supported_file_names(tmp_path: Path, name: str, clip: str) -> None:
     (path,) = media(tmp_path / "media", name.format(clip))
     media(tmp_path / "media", "other.mp4")
     assert find(tmp_path, f"{clip},30").path == path
@@ -149,7 +149,7 @@ def test_equally_good_files_are_chosen_in_a_fixed_order(tmp_path: Path) -> None:
         path.unlink()
 
 
-def test_parts_of_whole_videos_and_of_cut_files(tmp_path: Path) -> None:
+def test_segments_of_whole_and_of_cut_videos(tmp_path: Path) -> None:
     folder = tmp_path / "media"
     (bare,) = media(folder, f"{ID}.mp4")
     rows = manifest(tmp_path, f"{ID},30,40", f"{ID},60,65.5", columns="youtube_id,start,end")
@@ -186,7 +186,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert find(tmp_path, f"{ID},30").path == folder / "linked" / path.name
 
 
-def test_folders_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folders_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = media(tmp_path / "media", f"closed/{ID}.mp4")
     scandir = os.scandir
 
@@ -204,7 +204,7 @@ def test_media_beside_the_manifest_are_found_without_a_folder(tmp_path: Path) ->
     assert read_manifest(manifest(tmp_path, f"{ID},30"))[0].path == path
 
 
-def test_one_walk_for_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     media(tmp_path / "media", *(f"{i:011d}.mp4" for i in range(50)))
     walk, calls = os.walk, []
     monkeypatch.setattr(os, "walk", lambda *given, **named: calls.append(given) or walk(*given, **named))
@@ -265,7 +265,7 @@ def test_audiocaps_table_finds_the_frames_of_avcap_folders(tmp_path: Path) -> No
     assert find(tmp_path, f"{ID},30").pictures == tuple(frames)
 
 
-def test_row_numbers_beside_paths_are_no_ids(tmp_path: Path) -> None:
+def test_row_numbers_are_not_ids(tmp_path: Path) -> None:
     media(tmp_path, "17.mp4")
     path = tmp_path / "m.csv"
     path.write_text("id,video,caption\n17,gone17.mp4,x\n18,gone17.mp4,y\n", "utf-8")
@@ -273,7 +273,7 @@ def test_row_numbers_beside_paths_are_no_ids(tmp_path: Path) -> None:
     assert (entry.path, entry.captions) == (None, ("x", "y"))
 
 
-def test_rows_with_pictures_alone_have_no_sound(tmp_path: Path) -> None:
+def test_rows_with_only_frames_have_no_audio(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("video_path,caption\na.jpg,x\n", "utf-8")
     (entry,) = read_manifest(path)

@@ -30,7 +30,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def test_everything_comes_back(folder: Path) -> None:
+def test_clips_survive_the_store(folder: Path) -> None:
     store = Store(folder)
     made = [toy for toy in toys(21) if toy.key != "t7"]
     assert store.keys == [toy.key for toy in made]
@@ -54,7 +54,7 @@ def test_everything_comes_back(folder: Path) -> None:
     np.testing.assert_array_equal(store.fbank(rows), fbank[rows])
 
 
-def test_index_tells_of_every_clip(folder: Path) -> None:
+def test_the_index_has_every_clip(folder: Path) -> None:
     import pyarrow.parquet
 
     rows = pyarrow.parquet.read_table(folder / "index.parquet").to_pylist()
@@ -133,7 +133,7 @@ def open_below(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_open_files_are_few(tmp_path: Path) -> None:
+def test_open_files_are_bounded(tmp_path: Path) -> None:
     write(tmp_path / "s", toys(100), shard_clips=1)
     store = Store(tmp_path / "s")
     for rows in (range(100), reversed(range(100))):
@@ -159,7 +159,7 @@ def test_open_files_are_few(tmp_path: Path) -> None:
     assert open_below(tmp_path) == 0
 
 
-def test_sent_to_another_process_it_must_be_the_same(tmp_path: Path) -> None:
+def test_a_changed_store_is_refused_in_another_process(tmp_path: Path) -> None:
     write(tmp_path / "s", toys(3))
     sent = pickle.dumps(Store(tmp_path / "s"))
     assert len(sent) < 1000  # paths, not clips
@@ -169,7 +169,7 @@ def test_sent_to_another_process_it_must_be_the_same(tmp_path: Path) -> None:
         pickle.loads(sent)
 
 
-def test_fingerprint_is_of_clips_captions_and_settings(tmp_path: Path) -> None:
+def test_fingerprint_covers_clips_captions_and_settings(tmp_path: Path) -> None:
     changed = Toy("t1", ("another",))
     for name, items in {"a": toys(4), "b": toys(4), "c": toys(5), "d": toys(4, t1=changed)}.items():
         write(tmp_path / name, items, shard_clips=1 + (name == "b"))
@@ -187,7 +187,7 @@ def damage(folder: Path, number: int, at: int) -> Path:
     return path
 
 
-def test_damage_is_told_with_shard_and_key(folder: Path, tmp_path: Path) -> None:
+def test_damage_is_reported_with_shard_and_key(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in names(folder):
@@ -232,7 +232,7 @@ def test_other_features_are_named_with_both_values(tmp_path: Path) -> None:
     assert "image_size" not in caught.value.message
 
 
-def test_what_is_no_store_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvacapError, match="not a feature store"):
         Store(tmp_path)
     write(tmp_path / "s", toys(1))
@@ -255,7 +255,7 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
         Store(tmp_path / "s")
 
 
-def test_a_store_of_failures_alone(tmp_path: Path) -> None:
+def test_a_store_with_only_failures(tmp_path: Path) -> None:
     write(tmp_path / "s", deeds(2, t0="fail", t1="fail"))
     store = Store(tmp_path / "s")
     assert (len(store), len(store.failed)) == (0, 2)

@@ -28,7 +28,7 @@ def run(script: str, *args: object) -> dict[str, object]:
 
 
 @pytest.mark.slow
-def test_killed_at_steps_of_the_disk(tmp_path: Path) -> None:
+def test_a_kill_at_a_disk_operation_loses_nothing(tmp_path: Path) -> None:
     """Kills before every third rename, removal or sync of a first run, a resumed run and an overwriting run."""
     counts = run("tests.data.kills", tmp_path, "steps", 3)
     assert min(counts["steps"]) > 3
@@ -47,7 +47,7 @@ def test_killed_at_steps_of_the_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_clips_that_harm_their_worker_cost_themselves_alone(tmp_path: Path) -> None:
+def test_clips_that_harm_their_worker_fail_alone(tmp_path: Path) -> None:
     items = deeds(8, t1="kill", t3="hang", t5="eat", t6="die")
     report = write_store(
         tmp_path / "s", items, make, toys_file.SETTINGS, workers=2, timeout=4.0, memory=2**30, shard_clips=3
@@ -66,7 +66,7 @@ def test_clips_that_harm_their_worker_cost_themselves_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_rescue_makes_what_cost_a_worker(tmp_path: Path) -> None:
+def test_the_rescue_prepares_clips_that_killed_a_worker(tmp_path: Path) -> None:
     items = deeds(3, t1="kill")
     report = write_store(tmp_path / "s", items, make, toys_file.SETTINGS, rescue=sample_of, workers=1)
     assert (report.clips, report.failed) == (3, [])

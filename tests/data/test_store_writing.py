@@ -42,7 +42,7 @@ def test_one_run(tmp_path: Path) -> None:
     assert len({name.split(".")[0] for name in members(tmp_path / "a" / "s")}) == 8
 
 
-def test_the_same_again_does_nothing_and_more_is_added(tmp_path: Path) -> None:
+def test_a_second_run_adds_only_new_clips(tmp_path: Path) -> None:
     first = write(tmp_path / "s", toys(5))
     before = members(tmp_path / "s")
     again = write(tmp_path / "s", toys(5))
@@ -97,7 +97,7 @@ def test_other_captions_are_refused(tmp_path: Path) -> None:
     assert Store(tmp_path / "s").captions(0) == ["new words"]
 
 
-def test_failures_are_tried_again_when_asked_and_missing_media_when_found(tmp_path: Path) -> None:
+def test_failures_are_retried_on_request_and_missing_media_when_found(tmp_path: Path) -> None:
     broken = deeds(4, t1="fail")
     items = [Toy("t9", error="no file"), *broken]
     assert write(tmp_path / "s", items).counts == {"ok": 3, "audio-only": 0, "missing": 1, "failed": 1}
@@ -115,7 +115,7 @@ def test_failures_are_tried_again_when_asked_and_missing_media_when_found(tmp_pa
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "empty"])
-def test_a_shard_that_is_cut_or_gone_is_made_again(tmp_path: Path, harm: str) -> None:
+def test_a_truncated_or_missing_shard_is_rewritten(tmp_path: Path, harm: str) -> None:
     write(tmp_path / "s", toys(12))
     before = members(tmp_path / "s")
     path = shard_path(tmp_path / "s", 1)
@@ -157,7 +157,7 @@ def test_odd_keys_and_captions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_folders_of_other_things_are_left_alone(tmp_path: Path, overwrite: bool) -> None:
+def test_other_folders_are_not_modified(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "thesis.tex").write_text("all I have")
     with pytest.raises(UsageError, match=r"contains files that are not of a store \(thesis.tex\)"):
         write(tmp_path, toys(1), overwrite=overwrite)
@@ -166,7 +166,7 @@ def test_folders_of_other_things_are_left_alone(tmp_path: Path, overwrite: bool)
         write(tmp_path / "thesis.tex", toys(1), overwrite=overwrite)
 
 
-def test_what_lies_in_a_store_stays_there(tmp_path: Path) -> None:
+def test_foreign_files_in_a_store_are_kept(tmp_path: Path) -> None:
     write(tmp_path / "s", toys(2))
     (tmp_path / "s" / "README.md").write_text("about it")
     write(tmp_path / "s", toys(3))
@@ -193,7 +193,7 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", range(1_000, 71_000, 7_000))
-def test_a_full_disk_costs_what_was_not_committed(
+def test_a_full_disk_loses_only_uncommitted_clips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """The limit on a file's size stands for a disk; the shards of this store end at 71680 bytes."""
@@ -216,7 +216,7 @@ def test_a_full_disk_costs_what_was_not_committed(
     assert len({name.split(".")[0] for name in members(tmp_path / "s")}) == 60
 
 
-def test_interrupted_it_keeps_what_is_there(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_finished_clips(tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         if done == 7:
             raise KeyboardInterrupt
@@ -251,7 +251,7 @@ def test_interrupted_in_the_middle_of_a_clip(
     assert {name.split(".")[0] for name in members(tmp_path / "s")} == {f"t{i}" for i in range(10)}
 
 
-def test_errors_of_ours_are_not_taken_for_the_clips(tmp_path: Path) -> None:
+def test_programming_errors_are_not_clip_failures(tmp_path: Path) -> None:
     """What the caller's own progress raises ends the run, and what was made is kept."""
 
     def stop(done: int, total: int) -> None:

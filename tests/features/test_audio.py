@@ -50,7 +50,7 @@ def test_equals_torchaudio(make, samples: int, window: str) -> None:
     torch.testing.assert_close(fbank(waveform, settings)[0], plain(waveform, settings), atol=1e-4, rtol=0)
 
 
-def test_clips_of_different_lengths_do_not_touch_each_other() -> None:
+def test_clips_of_different_lengths_are_independent() -> None:
     """But for what a matrix product of another size rounds differently in nearly empty bins (6.7e-5 seen)."""
     settings = FeatureSettings()
     clips = [
@@ -71,7 +71,7 @@ def test_clips_of_different_lengths_do_not_touch_each_other() -> None:
 
 
 @pytest.mark.parametrize("samples", [0, 1, 200, 399])
-def test_shorter_than_a_window_is_all_padding(samples: int) -> None:
+def test_audio_shorter_than_a_window_is_padding(samples: int) -> None:
     settings = FeatureSettings()
     padding = torch.full((1, 1024, 128), -settings.fbank_mean / settings.fbank_std)
     torch.testing.assert_close(fbank(noise(samples), settings), padding)
@@ -114,7 +114,7 @@ def test_equal_on_one_thread_and_on_many(seconds: float) -> None:
     assert torch.equal(found[0], found[2])
 
 
-def test_the_waveform_is_left_alone() -> None:
+def test_the_waveform_is_not_modified() -> None:
     waveform = noise(16_000)
     before = waveform.clone()
     fbank(waveform, FeatureSettings())

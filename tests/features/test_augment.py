@@ -16,7 +16,7 @@ def runs(masked: torch.Tensor) -> int:
     return int((masked[1:] & ~masked[:-1]).sum()) + int(masked[0])
 
 
-def test_one_band_and_one_stretch_a_sample() -> None:
+def test_one_band_and_one_time_mask_per_sample() -> None:
     masked = spec_augment(torch.ones(64, 300, 128), 48, 192, generator()) == 0
     bands, stretches = masked.all(dim=1), masked.all(dim=2)  # (64, 128), (64, 300)
     assert torch.equal(masked, bands.unsqueeze(1) | stretches.unsqueeze(2))
@@ -37,14 +37,14 @@ def test_the_distribution_is_torchaudios() -> None:
     torch.testing.assert_close(ours, (theirs[:, 0] == 0).float().mean(0), atol=0.04, rtol=0)
 
 
-def test_the_generator_decides() -> None:
+def test_the_generator_determines_the_result() -> None:
     x = torch.randn(4, 100, 32, generator=generator(1))
     assert torch.equal(spec_augment(x, 8, 20, generator(7)), spec_augment(x, 8, 20, generator(7)))
     assert torch.equal(noise_and_roll(x, generator(7)), noise_and_roll(x, generator(7)))
     assert not torch.equal(noise_and_roll(x, generator(7)), noise_and_roll(x, generator(8)))
 
 
-def test_nothing_to_mask_changes_nothing() -> None:
+def test_masks_of_width_zero_change_nothing() -> None:
     x = torch.randn(2, 50, 16, generator=generator())
     assert torch.equal(spec_augment(x, 0, 0, generator()), x)
 
@@ -84,7 +84,7 @@ def test_roll_limit(roll: int) -> None:
     assert set(places.tolist()) == set(range(-roll, roll))
 
 
-def test_half_precision_stays_half() -> None:
+def test_the_dtype_is_kept() -> None:
     x = torch.zeros(2, 20, 4, dtype=torch.bfloat16)
     assert noise_and_roll(x, generator()).dtype == torch.bfloat16
     assert spec_augment(x, 2, 4, generator()).dtype == torch.bfloat16

@@ -8,14 +8,14 @@ from torchvision.transforms import InterpolationMode, v2
 from evacap_cli.features import FeatureSettings, crop_frame, frame_times, normalize_frames, same_frames
 
 
-def test_two_looks_a_second() -> None:
+def test_two_frames_per_second() -> None:
     times = frame_times(10.0, FeatureSettings())
     assert times == pytest.approx([0.25 + 0.5 * i for i in range(18)])
     assert frame_times(9.0, FeatureSettings()) == pytest.approx(times)
 
 
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 8.99])
-def test_a_short_clip_spreads_its_looks(seconds: float) -> None:
+def test_frames_of_a_short_clip_are_spread(seconds: float) -> None:
     times = frame_times(seconds, FeatureSettings())
     assert times == pytest.approx([(i + 0.5) * seconds / 18 for i in range(18)])
 
@@ -55,7 +55,9 @@ def test_crop_equals_torchvision(height_width: tuple[int, int], kind: str) -> No
 
 
 @pytest.mark.parametrize("height_width", [(1, 20_000), (20_000, 2)])
-def test_a_strip_is_not_blown_up(height_width: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_frame_is_not_enlarged(
+    height_width: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of it would be gigabytes; only its middle can be seen."""
     sizes: list[tuple[int, int]] = []
     resize = torch.nn.functional.interpolate
@@ -89,7 +91,7 @@ def test_normalize_equals_torchvision() -> None:
     torch.testing.assert_close(normalize_frames(frames, settings), plain)
 
 
-def test_frames_that_show_the_same_are_found_within_the_bound() -> None:
+def test_similar_frames_are_found_within_the_tolerance() -> None:
     g = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 250, (2, 5, 3, 8, 8), generator=g, dtype=torch.uint8)
     frames[0, 1] = frames[0, 2] = frames[0, 0]  # a run, then others
@@ -100,7 +102,7 @@ def test_frames_that_show_the_same_are_found_within_the_bound() -> None:
     assert same_frames(frames, 0.99).tolist() == [[0, 0, 0, 3, 4], [0, 1, 2, 3, 4]]
 
 
-def test_a_slow_change_does_not_stay_the_same_for_ever() -> None:
+def test_a_slow_change_is_detected() -> None:
     frames = torch.arange(6, dtype=torch.uint8).view(1, 6, 1, 1, 1).repeat(1, 1, 3, 4, 4)
     assert same_frames(frames, 2.0).tolist() == [[0, 0, 0, 3, 3, 3]]
     assert same_frames(255 - frames, 2.0).tolist() == [[0, 0, 0, 3, 3, 3]]

@@ -10,7 +10,7 @@ from evacap_cli.errors import UsageError
 from evacap_cli.features import FeatureSettings
 
 
-def test_goes_through_json_and_back() -> None:
+def test_survives_json() -> None:
     settings = FeatureSettings(window="hanning", frames=8, image_mean=(0.5, 0.5, 0.5))
     assert FeatureSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
     assert FeatureSettings.from_dict({}) == FeatureSettings()
@@ -18,7 +18,7 @@ def test_goes_through_json_and_back() -> None:
     assert hash(settings) == hash(FeatureSettings.from_dict(settings.to_dict()))
 
 
-def test_unknown_names_are_named() -> None:
+def test_unknown_names_are_reported() -> None:
     with pytest.raises(UsageError, match="hop, mels") as caught:
         FeatureSettings.from_dict({"mels": 64, "window": "hanning", "hop": 1})
     assert "mel_bins" in caught.value.cure
@@ -49,11 +49,11 @@ def test_fingerprint_changes_with_every_setting() -> None:
     assert all(len(fingerprint) == 12 for fingerprint in prints)
 
 
-def test_fingerprint_does_not_mind_how_a_number_is_written() -> None:
+def test_fingerprint_ignores_number_notation() -> None:
     assert FeatureSettings(seconds=10, fps=2).fingerprint() == FeatureSettings().fingerprint()
 
 
-def test_later_settings_leave_old_fingerprints_alone() -> None:
+def test_later_settings_keep_old_fingerprints() -> None:
     """Stores and checkpoints that were made without `spectrogram` and `padding` stay valid."""
     assert FeatureSettings().fingerprint() == "f3c788753966"
     assert not {"spectrogram", "padding"} & set(FeatureSettings().to_dict())

@@ -85,7 +85,7 @@ def test_clips_that_fill_the_frames_are_not_padded(spectrogram: str) -> None:
 
 @pytest.mark.parametrize("spectrogram", ["kaldi", "yamnet"])
 @pytest.mark.parametrize("padding", ["zero", "repeat"])
-def test_clips_of_different_lengths_do_not_touch_each_other(spectrogram: str, padding: str) -> None:
+def test_clips_of_different_lengths_are_independent(spectrogram: str, padding: str) -> None:
     settings = replace(YAMNET, spectrogram=spectrogram, padding=padding)
     clips = [noise(30_000, 1), noise(170_000, 2) + 0.1, noise(399, 3), torch.zeros(0), noise(160_000, 4)]
     for row, clip in zip(fbank(clips, settings), clips, strict=True):
@@ -106,7 +106,7 @@ def test_equal_on_one_thread_and_on_many(seconds: float) -> None:
     assert torch.equal(found[0], found[2])
 
 
-def test_the_waveform_is_left_alone() -> None:
+def test_the_waveform_is_not_modified() -> None:
     waveform = noise(16_000)
     before = waveform.clone()
     fbank(waveform, YAMNET)

@@ -89,7 +89,7 @@ def test_resampling_is_exact_in_time_and_level(tmp_path: Path, rate: int) -> Non
     assert np.abs(waveform - expected)[200:-200].max() < 2e-3
 
 
-def test_at_16_khz_nothing_changes(tmp_path: Path) -> None:
+def test_at_16_khz_samples_are_unchanged(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).integers(-(2**15), 2**15, 20_000, dtype=np.int16)
     path = tmp_path / "clip.wav"
     with wave.open(str(path), "wb") as out:
@@ -133,7 +133,7 @@ def test_sound_that_starts_late(tmp_path: Path, suffix: str) -> None:
     assert np.abs(read_audio(path, 0.0, 0.7)).sum() < 1.0
 
 
-def test_sound_alone_starts_the_clock(tmp_path: Path) -> None:
+def test_without_video_time_starts_with_the_audio(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.mkv", 2.0, video=None, audio="flac", audio_start=1.0)
     waveform = read_audio(path)
     assert heard(waveform[800:3200]) == pytest.approx(pitch(1.0), abs=10)
@@ -158,7 +158,7 @@ def test_spans_at_and_beyond_the_end(tmp_path: Path) -> None:
     assert len(read_audio(path, 0.5, 0.7)) == round(0.2 * SAMPLE_RATE)
 
 
-def test_wild_samples_are_tamed(tmp_path: Path) -> None:
+def test_invalid_samples_are_replaced(tmp_path: Path) -> None:
     sound = tone(1.0, 16_000)
     sound[0, 4000:4100] = 7.0
     sound[0, 5000:5100] = np.nan
@@ -210,7 +210,7 @@ def test_windows_are_on_the_common_clock(tmp_path: Path) -> None:
     assert find_window(path, 1.0)[0] == pytest.approx(4.0, abs=0.11)
 
 
-def test_equal_windows_give_the_first(tmp_path: Path) -> None:
+def test_of_equal_windows_the_first_is_chosen(tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     for sound in (np.zeros((1, 48_000)), np.full((1, 48_000), 0.25)):
         write(path, video=None, audio="pcm_f32le", rate=16_000, layout="mono", wave=sound)

@@ -44,7 +44,7 @@ def test_an_empty_file(tmp_path: Path, read, capfd) -> None:
     assert refused(read, tmp_path / "a.mp4", capfd) == "the file is empty"
 
 
-def test_text_by_the_name_of_mp4(tmp_path: Path, read, capfd) -> None:
+def test_text_named_mp4(tmp_path: Path, read, capfd) -> None:
     (tmp_path / "a.mp4").write_text("A SECRET in a letter\n" * 200)
     message = refused(read, tmp_path / "a.mp4", capfd)
     assert message == "not a media file: Invalid data found when processing input"
@@ -55,7 +55,7 @@ def test_noise(tmp_path: Path, read, capfd) -> None:
     assert "not a media file" in refused(read, tmp_path / "a.mp4", capfd)
 
 
-def test_an_index_that_was_never_written(tmp_path: Path, read, capfd) -> None:
+def test_a_missing_index(tmp_path: Path, read, capfd) -> None:
     """An mp4 whose recording broke off: the moov box at its end is missing."""
     path = write(tmp_path / "a.mp4", 1.0)
     path.write_bytes(path.read_bytes()[:3000])
@@ -70,7 +70,7 @@ def test_a_folder(tmp_path: Path, read, capfd) -> None:
     assert refused(read, tmp_path, capfd) == "a folder, not a file"
 
 
-def test_a_pipe_does_not_make_it_wait(tmp_path: Path, read, capfd) -> None:
+def test_a_pipe_does_not_block(tmp_path: Path, read, capfd) -> None:
     os.mkfifo(tmp_path / "a.mp4")
     assert refused(read, tmp_path / "a.mp4", capfd) == "not a regular file"
 
@@ -87,7 +87,7 @@ def test_an_unreadable_file(tmp_path: Path, read, capfd, monkeypatch: pytest.Mon
     assert refused(read, path, capfd) == "cannot be read: Permission denied"
 
 
-def test_names_that_are_not_names(read, capfd) -> None:
+def test_invalid_names(read, capfd) -> None:
     assert "null" in refused(read, "a\0.mp4", capfd)
     assert refused(read, b"\xff\xfe.mp4".decode("utf-8", "surrogateescape"), capfd)
 
@@ -116,7 +116,7 @@ def noisy_picture(t: float, width: int, height: int) -> np.ndarray:
     return np.random.default_rng(round(t * 100)).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_the_part_that_is_there_is_used(tmp_path: Path, capfd) -> None:
+def test_the_readable_part_is_used(tmp_path: Path, capfd) -> None:
     """An mp4 with its index in front, half of whose download is missing."""
     path = write(tmp_path / "a.mp4", 3.0, draw=noisy_picture, options={"movflags": "faststart"})
     data = path.read_bytes()
@@ -161,7 +161,7 @@ def odd() -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_length_of_years_is_measured(tmp_path: Path, odd: dict[str, bytes]) -> None:
+def test_an_implausible_length_is_measured(tmp_path: Path, odd: dict[str, bytes]) -> None:
     path = tmp_path / "a.mkv"
     for name in ("duration-years", "duration-endless"):
         path.write_bytes(odd[name])
@@ -175,7 +175,7 @@ def test_a_length_of_years_is_measured(tmp_path: Path, odd: dict[str, bytes]) ->
     )  # six packets of a tenth, one by one
 
 
-def test_sound_that_starts_years_from_now_starts_at_once(tmp_path: Path, odd: dict[str, bytes]) -> None:
+def test_an_implausible_start_is_ignored(tmp_path: Path, odd: dict[str, bytes]) -> None:
     path = tmp_path / "a.mkv"
     path.write_bytes(odd["time-late"])
     assert len(read_audio(path)) == 16_000
@@ -191,9 +191,7 @@ def test_sound_that_starts_years_from_now_starts_at_once(tmp_path: Path, odd: di
     assert block.time == 0.0
 
 
-def test_a_file_that_cannot_be_sought_in_is_read_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unseekable_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Once:
         start_time = 0
 
@@ -208,7 +206,7 @@ def test_a_file_that_cannot_be_sought_in_is_read_all_the_same(
 
 
 @pytest.mark.slow
-def test_gaps_add_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_total_gaps_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.mkv"
     blocks = [(1, 50_000 * i, sound()) for i in range(100)]
     path.write_bytes(matroska([sound_track()], blocks, duration=4_950_100.0))
@@ -217,7 +215,9 @@ def test_gaps_add_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(read_audio(path)) == round(250.1 * 16_000)
 
 
-def test_the_loudest_is_looked_for_in_so_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_for_the_loudest_window_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.wav"
     loudness = np.repeat([0.1, 0.3, 0.1, 0.1, 0.9, 0.1], 8000)
     path.write_bytes(wav((np.frombuffer(sound(6.0), np.int16) * loudness).astype(np.int16).tobytes()))
@@ -228,7 +228,7 @@ def test_the_loudest_is_looked_for_in_so_much(tmp_path: Path, monkeypatch: pytes
     assert find_window(path, 1.0) == (0.0, 1.0)
 
 
-def test_rates_beyond_belief(tmp_path: Path) -> None:
+def test_implausible_sample_rates(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     for rate in (1, 99, 1_000_001, 2**31 - 1):
         path.write_bytes(wav(sound(1.0), rate))
@@ -238,7 +238,7 @@ def test_rates_beyond_belief(tmp_path: Path) -> None:
     assert len(read_audio(path, 0.0, 2.0)) == 32_000
 
 
-def test_a_packet_of_hours_is_taken_in_parts(tmp_path: Path) -> None:
+def test_a_packet_of_hours_is_split(tmp_path: Path) -> None:
     """A hundred samples a second: all of it at 16 kHz would be 160 times as much."""
     path = tmp_path / "a.mkv"
     path.write_bytes(matroska([sound_track(rate=100)], [(1, 0, sound(125.0))]))

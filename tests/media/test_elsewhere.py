@@ -36,7 +36,7 @@ def beside_a_secret(folder: Path, secret: bytes, name: str, address: str) -> Pat
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
 @pytest.mark.parametrize("name", NAMES)
-def test_what_names_others_is_refused(
+def test_files_that_reference_others_are_refused(
     tmp_path: Path, secret: bytes, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -52,7 +52,7 @@ def test_what_names_others_is_refused(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
-def test_a_track_that_lies_elsewhere_is_not_fetched(tmp_path: Path) -> None:
+def test_an_external_track_is_not_fetched(tmp_path: Path) -> None:
     whole = write(tmp_path / "secret.mp4", 0.5).read_bytes()
     path = tmp_path / "a.mp4"
     path.write_bytes(dict(as_mp4(whole))["elsewhere"])
@@ -64,7 +64,7 @@ def test_a_track_that_lies_elsewhere_is_not_fetched(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
-def test_the_watch_sees_what_ffmpeg_does_by_itself(
+def test_the_monitor_detects_file_access_by_ffmpeg(
     tmp_path: Path, secret: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or else the tests above would find nothing."""
@@ -86,7 +86,7 @@ def test_the_watch_sees_what_ffmpeg_does_by_itself(
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi", "ts", "flv", "mpg", "wmv", "gif"])
-def test_what_decord_may_open(tmp_path: Path, suffix: str) -> None:
+def test_files_that_decord_may_open(tmp_path: Path, suffix: str) -> None:
     """It has no list of what it may open: what begins like a container cannot be a playlist."""
     codec = {"webm": "libvpx-vp9", "mpg": "mpeg1video", "flv": "flv", "gif": "gif", "wmv": "wmv2"}.get(
         suffix, "mpeg4"
@@ -99,7 +99,7 @@ def test_what_decord_may_open(tmp_path: Path, suffix: str) -> None:
         assert not opens_only_itself(path)
 
 
-def test_decord_is_not_asked_about_other_beginnings(tmp_path: Path) -> None:
+def test_decord_is_not_used_for_late_starts(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nut", 0.5, video="mpeg4", audio=None)
     assert len(read_frames(path, [0.1])) == 1
     with pytest.raises(MediaError, match="decord: not used, the file does not start like a container"):

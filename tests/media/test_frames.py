@@ -96,9 +96,7 @@ def test_frames_that_are_stored_out_of_order(tmp_path: Path, readers: list[str],
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_the_first_frame_stands_in_before_a_late_start(
-    tmp_path: Path, readers: list[str], suffix: str
-) -> None:
+def test_the_first_frame_is_used_before_a_late_start(tmp_path: Path, readers: list[str], suffix: str) -> None:
     path = write(tmp_path / f"clip.{suffix}", 3.0, times=[2 + 0.1 * i for i in range(10)])
     asked = [0.0, 1.0, 1.99, 2.0, 2.55, 2.95]
     assert shown(path, asked, readers) == pytest.approx([2.0, 2.0, 2.0, 2.0, 2.5, 2.9], abs=NEAR)
@@ -149,7 +147,7 @@ def turned(matrix: Sequence[int]) -> np.ndarray:
     "signs",
     [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0)],
 )
-def test_turned_and_mirrored_pictures_are_shown_upright(
+def test_rotated_and_mirrored_frames_are_upright(
     tmp_path: Path, suffix: str, signs: tuple[int, int, int, int]
 ) -> None:
     a, b, c, d = (sign * ONE for sign in signs)
@@ -213,7 +211,7 @@ def test_8k(tmp_path: Path) -> None:
     assert [time_shown(frame) for frame in small] == pytest.approx([0.0, 0.5], abs=NEAR)
 
 
-def test_transform_sees_each_frame_once_and_as_it_comes(tmp_path: Path, readers: list[str]) -> None:
+def test_transform_gets_each_frame_once_in_order(tmp_path: Path, readers: list[str]) -> None:
     path = write(tmp_path / "clip.mp4")
     seen: list[float] = []
 
@@ -226,7 +224,7 @@ def test_transform_sees_each_frame_once_and_as_it_comes(tmp_path: Path, readers:
     assert seen == pytest.approx([0.0, 0.5, 1.0], abs=NEAR)
 
 
-def test_a_mistake_in_transform_is_not_the_readers(tmp_path: Path) -> None:
+def test_errors_of_transform_are_raised(tmp_path: Path) -> None:
     def transform(frame: np.ndarray) -> np.ndarray:
         raise RuntimeError("mine")
 
@@ -260,7 +258,7 @@ def test_seeks_to_times_far_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert decoded < 120  # of 600
 
 
-def test_seeking_does_not_go_round_in_circles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeking_terminates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One key frame for all: each seek lands at the start."""
     path = write(
         tmp_path / "clip.mp4",

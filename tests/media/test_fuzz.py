@@ -62,7 +62,7 @@ def test_damaged_files_in_segments(tmp_path: Path, seeds: dict[str, bytes]) -> N
 
 
 @pytest.mark.slow
-def test_files_that_claim_what_cannot_be(tmp_path: Path) -> None:
+def test_files_with_impossible_claims(tmp_path: Path) -> None:
     paths = list(craft(tmp_path))
     rows = list(outcomes(paths, 1, TIMEOUT, MEMORY))
     check(rows, paths)
@@ -110,7 +110,7 @@ def test_files_that_claim_what_cannot_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_worker_is_seen(tmp_path: Path) -> None:
+def test_a_lost_worker_is_detected(tmp_path: Path) -> None:
     """Or else the tests above would find nothing. A file that takes long, so that there is time to look."""
     path = tmp_path / "a.mka"
     path.write_bytes(silence(seconds=2 * 86_400))

@@ -47,7 +47,7 @@ HEADS = {
 
 @pytest.mark.skipif(sys.platform != "linux", reason="files with holes")
 @pytest.mark.parametrize("name", HEADS)
-def test_sound_behind_four_gibibytes(name: str, tmp_path: Path) -> None:
+def test_audio_after_four_gibibytes(name: str, tmp_path: Path) -> None:
     times = np.arange(2 * RATE) / RATE
     tone = (12_000 * np.sin(2 * np.pi * 1000 * times)).astype("<i2")[:, None].repeat(2, axis=1)
     with (tmp_path / name).open("wb") as file:
@@ -62,7 +62,7 @@ def test_sound_behind_four_gibibytes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="files with holes")
-def test_what_follows_the_samples_is_not_heard(tmp_path: Path) -> None:
+def test_data_after_the_samples_is_ignored(tmp_path: Path) -> None:
     """Titles behind the samples of a WAV file whose size wrapped; and behind those of one whose size is right."""
     head, behind = wav(SIZE % 2**32), b"LIST" + struct.pack("<I", 64_000) + b"\x7f" * 64_000
     path = tmp_path / "a.wav"

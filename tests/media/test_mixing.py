@@ -91,7 +91,7 @@ def test_one_of_many_channels_without_names(tmp_path: Path, used: int) -> None:
     assert level(read_audio(path)) == pytest.approx(LEVEL, rel=0.02)
 
 
-def test_of_an_ambisonic_sound_the_microphone_in_the_middle_is_heard(tmp_path: Path) -> None:
+def test_ambisonic_sound_uses_the_omnidirectional_channel(tmp_path: Path) -> None:
     """First order, in the order W Y Z X: a sound from the back right below would leave next to nothing of a mean."""
     channels = np.stack([A, -0.58 * A, -0.58 * A, -0.58 * A])
     path = write(
@@ -106,7 +106,7 @@ def test_of_an_ambisonic_sound_the_microphone_in_the_middle_is_heard(tmp_path: P
     assert heard(mono) == pytest.approx(600, abs=3)
 
 
-def test_ordinary_sound_is_the_plain_mean_to_the_bit(tmp_path: Path) -> None:
+def test_ordinary_sound_is_the_exact_mean(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(3, SAMPLE_RATE)) * 0.1
     for left, right in ((noise[0], noise[0]), (noise[0], noise[1]), (noise[0], noise[0] + 0.4 * noise[1])):
         path = write(
@@ -149,7 +149,7 @@ def test_opposite_offsets_do_not_count(tmp_path: Path) -> None:
     assert heard(mono) == pytest.approx(600, abs=3)
 
 
-def test_the_loudest_part_may_be_in_antiphase(tmp_path: Path) -> None:
+def test_antiphase_is_detected_in_the_loudest_part(tmp_path: Path) -> None:
     sound = np.stack([wave(0, 0.05, 6.0)] * 2)
     sound[:, 3 * RATE : 4 * RATE] = np.stack([A, -A])
     path = write(tmp_path / "clip.wav", video=None, audio="pcm_s16le", rate=RATE, wave=sound)
@@ -157,7 +157,7 @@ def test_the_loudest_part_may_be_in_antiphase(tmp_path: Path) -> None:
     assert level(read_audio(path, 3.0, 4.0)) == pytest.approx(LEVEL, rel=0.01)
 
 
-def test_a_part_is_decided_by_what_is_in_it(tmp_path: Path) -> None:
+def test_each_part_is_mixed_by_its_own_samples(tmp_path: Path) -> None:
     """Whatever is read before, and in whatever pieces the file comes."""
     sound = np.concatenate([np.stack([A, A]), np.stack([0.2 * A, -0.2 * A]), np.stack([NONE, 0.1 * A])], 1)
     path = write(tmp_path / "clip.flac", video=None, audio="flac", samples="s16", rate=RATE, wave=sound)
@@ -167,7 +167,7 @@ def test_a_part_is_decided_by_what_is_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_long_sounds_are_decided_once_a_minute(tmp_path: Path) -> None:
+def test_long_sounds_are_mixed_by_the_minute(tmp_path: Path) -> None:
     rate, minute = 8000, 60 * 8000
     one = tone(0.25, rate)[0]
     loud = np.resize(one, minute)
@@ -223,5 +223,5 @@ def test_the_sum_has_the_power_of_the_loudest(count: int) -> None:
 
 
 @pytest.mark.parametrize("cut", [lambda s: [], lambda s: [s[:0]], lambda s: [0 * s], lambda s: [0 * s + 0.1]])
-def test_nothing_to_decide_by(cut: Callable[[np.ndarray], list[np.ndarray]]) -> None:
+def test_silent_channels(cut: Callable[[np.ndarray], list[np.ndarray]]) -> None:
     assert find_weights(cut(np.ones((1000, 2), np.float32))) is None

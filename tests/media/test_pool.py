@@ -45,7 +45,7 @@ def test_results_come_in_order() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_or_hangs_costs_its_own_item() -> None:
+def test_a_worker_that_dies_or_hangs_fails_only_its_item() -> None:
     items = [
         good,
         partial(os._exit, 3),
@@ -73,7 +73,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_own_item() -> None:
 
 
 @pytest.mark.slow
-def test_rescue_gets_what_killed_a_worker() -> None:
+def test_the_rescue_gets_items_that_killed_a_worker() -> None:
     rescue = operator.attrgetter("args")
     with DecodePool(1, call, rescue=rescue) as pool:
         died, fine, failed = pool.imap([partial(os._exit, 5), good, partial(divmod, 1, 0)])
@@ -83,7 +83,7 @@ def test_rescue_gets_what_killed_a_worker() -> None:
 
 
 @pytest.mark.slow
-def test_rescue_that_dies_too() -> None:
+def test_a_rescue_that_also_dies() -> None:
     with DecodePool(1, call, rescue=call) as pool:
         (outcome,) = pool.imap([partial(os._exit, 5)])
     assert outcome.error is not None
@@ -91,7 +91,7 @@ def test_rescue_that_dies_too() -> None:
 
 
 @pytest.mark.slow
-def test_looks_ahead_so_far_and_no_further() -> None:
+def test_the_lookahead_is_bounded() -> None:
     taken = 0
 
     def items() -> Iterator[partial]:
@@ -108,7 +108,7 @@ def test_looks_ahead_so_far_and_no_further() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
-def test_large_results_and_errors_of_ours(workers: int) -> None:
+def test_large_results_and_programming_errors(workers: int) -> None:
     items = [partial(np.full, (300, 1000), 2.0)]
     with DecodePool(workers, call) as pool:
         (outcome,) = pool.imap(items)
@@ -116,7 +116,7 @@ def test_large_results_and_errors_of_ours(workers: int) -> None:
     assert outcome.value.shape == (300, 1000)
 
 
-def test_workers_do_not_write_over_the_progress(capfd: pytest.CaptureFixture[str]) -> None:
+def test_workers_do_not_print(capfd: pytest.CaptureFixture[str]) -> None:
     with DecodePool(1, call) as pool:
         (outcome,) = pool.imap([partial(os.write, 2, b"noise")])
     assert outcome.value == 5
@@ -124,7 +124,7 @@ def test_workers_do_not_write_over_the_progress(capfd: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
-def test_workers_that_cannot_start(tmp_path: Path) -> None:
+def test_workers_that_fail_to_start(tmp_path: Path) -> None:
     """A script without its guard would start itself in every worker."""
     script = tmp_path / "script.py"
     script.write_text(
@@ -173,7 +173,7 @@ def test_leaving_early_does_not_wait() -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_sent_is_an_error_of_that_item() -> None:
+def test_an_unpicklable_result_fails_only_its_item() -> None:
     unpicklable = partial(getattr, signal, "getsignal")  # gives a function; modules cannot be pickled
     with DecodePool(1, call) as pool:
         first, second = pool.imap([unpicklable, good])

@@ -28,7 +28,7 @@ def fail() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_one_outcome_for_each_value_and_the_last_says_so(workers: int) -> None:
+def test_every_value_has_an_outcome_and_the_last_is_marked(workers: int) -> None:
     items = [[1, 2, 3], [], [4], [5, fail, 6], [fail]]
     with DecodePool(workers, stream) as pool:
         outcomes = list(pool.imap(items))
@@ -46,7 +46,7 @@ def test_one_outcome_for_each_value_and_the_last_says_so(workers: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_crash_in_the_middle_keeps_what_came() -> None:
+def test_a_crash_keeps_earlier_values() -> None:
     items = [[1, 2, partial(os._exit, 3), 4], [5, 6]]
     with DecodePool(1, stream) as pool:
         outcomes = plain(list(pool.imap(items)))
@@ -60,7 +60,7 @@ def test_a_crash_in_the_middle_keeps_what_came() -> None:
 
 
 @pytest.mark.slow
-def test_the_rescue_goes_on_where_the_crash_was() -> None:
+def test_the_rescue_resumes_at_the_crash() -> None:
     items = [[1, 2, partial(os._exit, 3), 4, 5], [partial(os._exit, 3)], [6, 7, partial(os._exit, 3)]]
     with DecodePool(1, stream, rescue=careful) as pool:
         outcomes = plain(list(pool.imap(items)))
@@ -76,7 +76,7 @@ def test_the_rescue_goes_on_where_the_crash_was() -> None:
 
 
 @pytest.mark.slow
-def test_a_rescue_that_dies_too() -> None:
+def test_a_rescue_that_also_dies() -> None:
     with DecodePool(1, stream, rescue=stream) as pool:
         outcomes = plain(list(pool.imap([[1, partial(os._exit, 3)]])))
     died = "decoding ended its process (exit code 3)"
@@ -100,7 +100,7 @@ def test_time_is_counted_for_each_value() -> None:
 
 
 @pytest.mark.slow
-def test_the_rescue_has_time_for_what_is_left_out() -> None:
+def test_the_rescue_has_time_for_skipped_values() -> None:
     slow = partial(time.sleep, 0.7)
     items = [[slow, 1, slow, 2, slow, 3, partial(_exit_once, os.getpid()), 4]]
     with DecodePool(1, stream, timeout=2.0, rescue=_slowly) as pool:
@@ -137,7 +137,7 @@ def test_a_stream_without_end_waits_for_its_reader(tmp_path: Path, ordered: bool
 
 
 @pytest.mark.slow
-def test_many_streams_together_keep_to_the_same_bound(tmp_path: Path) -> None:
+def test_many_streams_share_one_bound(tmp_path: Path) -> None:
     logs = [tmp_path / str(i) for i in range(3)]
     with DecodePool(3, endless, ahead=4) as pool:
         outcomes = pool.imap(logs, ordered=False)
@@ -149,7 +149,7 @@ def test_many_streams_together_keep_to_the_same_bound(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nobody_waits_for_an_endless_stream_out_of_order(tmp_path: Path) -> None:
+def test_an_endless_stream_does_not_block_others(tmp_path: Path) -> None:
     items: list[Any] = [tmp_path / "log", *[[i, i] for i in range(6)]]
     seen = []
     with DecodePool(2, endless_or_not, ahead=4) as pool:
@@ -172,7 +172,7 @@ def test_order_of_streams() -> None:
 
 
 @pytest.mark.slow
-def test_leaving_a_stream_ends_it_and_the_pool_goes_on(tmp_path: Path) -> None:
+def test_closing_a_stream_keeps_the_pool(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with DecodePool(1, endless_or_not, ahead=2) as pool:
         outcomes = pool.imap([log])
@@ -188,7 +188,7 @@ def test_leaving_a_stream_ends_it_and_the_pool_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(resident_bytes(os.getpid()) is None, reason="/proc")
-def test_memory_that_grows_while_nobody_takes_values() -> None:
+def test_memory_is_watched_without_a_reader() -> None:
     """The limit holds for a worker that is ahead of its reader, too."""
     with DecodePool(1, greedy, ahead=1, memory=2**29) as pool:
         outcomes = pool.imap([2**24])
@@ -200,7 +200,7 @@ def test_memory_that_grows_while_nobody_takes_values() -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_sent_ends_its_stream_alone() -> None:
+def test_an_unpicklable_value_ends_only_its_stream() -> None:
     with DecodePool(1, stream) as pool:
         outcomes = list(pool.imap([[1, partial(open, os.devnull), 3], [4]]))
     assert outcomes[0].value == 1
@@ -210,7 +210,7 @@ def test_what_cannot_be_sent_ends_its_stream_alone() -> None:
     assert outcomes[-1].value == 4
 
 
-def test_inline_streams_are_taken_as_they_are_needed_and_closed() -> None:
+def test_inline_streams_are_lazy_and_closed() -> None:
     ended = []
 
     def count(first: int) -> Any:
@@ -230,7 +230,7 @@ def test_inline_streams_are_taken_as_they_are_needed_and_closed() -> None:
 
 
 @pytest.mark.slow
-def test_arrays_arrive_as_they_were() -> None:
+def test_arrays_arrive_unchanged() -> None:
     arrays = [np.arange(300_000, dtype=np.float32) * i for i in range(4)]
     with DecodePool(1, stream) as pool:
         outcomes = list(pool.imap([arrays]))

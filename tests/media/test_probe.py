@@ -23,7 +23,7 @@ def test_a_video(tmp_path: Path) -> None:
     assert (info.sample_rate, info.channels) == (44_100, 2)
 
 
-def test_picture_alone_and_sound_alone(tmp_path: Path) -> None:
+def test_video_only_and_audio_only(tmp_path: Path) -> None:
     info = probe(write(tmp_path / "clip.mp4", 1.0, audio=None))
     assert (info.has_audio, info.has_video, info.sample_rate) == (False, True, 0)
     info = probe(str(write(tmp_path / "clip.flac", 1.0, video=None, audio="flac")))
@@ -31,7 +31,7 @@ def test_picture_alone_and_sound_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp3", "libmp3lame"), ("flac", "flac")])
-def test_cover_art_is_no_video(tmp_path: Path, suffix: str, codec: str) -> None:
+def test_cover_art_is_not_video(tmp_path: Path, suffix: str, codec: str) -> None:
     info = probe(write(tmp_path / f"song.{suffix}", 1.0, video=None, audio=codec, cover=True))
     assert (info.has_audio, info.has_video) == (True, False)
     assert info.seconds == pytest.approx(1.0, abs=0.06)
@@ -51,7 +51,7 @@ def test_suffixes() -> None:
     assert {".mp4", ".mkv", ".webm", ".mov", ".avi", ".wav", ".flac", ".ogg", ".mp3"} <= MEDIA_SUFFIXES
 
 
-def test_suffixes_are_those_of_what_is_read() -> None:
+def test_suffixes_match_the_demuxers() -> None:
     """By the tables of the installed FFmpeg: no kind of file in them is passed over in folders without a reason."""
     ours = set(DEMUXERS.split())
     called: set[str] = set()
@@ -76,7 +76,7 @@ def test_kinds_that_have_no_suffix_in_the_demuxers_tables(suffixes: str) -> None
     assert {f".{suffix}" for suffix in suffixes.split()} <= MEDIA_SUFFIXES
 
 
-def test_pictures_subtitles_playlists_and_text_are_no_media() -> None:
+def test_pictures_subtitles_playlists_and_text_are_not_media() -> None:
     others = "jpg png gif webp heic srt vtt ass m3u8 pls txt csv json pdf zip dat bin"
     assert not {f".{suffix}" for suffix in others.split()} & MEDIA_SUFFIXES
 
@@ -87,7 +87,7 @@ def test_pictures_subtitles_playlists_and_text_are_no_media() -> None:
      ("au", "pcm_s16be", 44_100), ("tta", "tta", 44_100), ("wv", "wavpack", 44_100), ("nut", "flac", 44_100),
      ("mp2", "mp2", 44_100), ("eac3", "eac3", 48_000), ("voc", "pcm_u8", 22_050), ("aifc", "pcm_s16be", 44_100)],
 )  # fmt: skip
-def test_what_has_such_a_suffix_can_be_read(tmp_path: Path, suffix: str, codec: str, rate: int) -> None:
+def test_files_with_these_suffixes_can_be_read(tmp_path: Path, suffix: str, codec: str, rate: int) -> None:
     path = write(tmp_path / f"clip.{suffix}", 1.0, video=None, audio=codec, rate=rate)
     assert path.suffix in MEDIA_SUFFIXES
     assert probe(path).has_audio

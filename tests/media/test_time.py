@@ -23,14 +23,14 @@ QUICK = ("ts-joined", "mkv-joined", "mp4-edited", "sound-in-time-of-day")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SOUNDS)
-def test_sound_is_as_long_as_it_is(tmp_path: Path, kind: str) -> None:
+def test_audio_has_its_true_length(tmp_path: Path, kind: str) -> None:
     check_sound(SOUNDS[kind](tmp_path), SOUND, LOUDEST)
 
 
 @pytest.mark.parametrize(
     "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in FILMS]
 )
-def test_sound_and_picture_stay_together(tmp_path: Path, kind: str) -> None:
+def test_audio_and_frames_stay_synchronous(tmp_path: Path, kind: str) -> None:
     path = FILMS[kind](tmp_path)
     check_sound(path, SOUND, LOUDEST)
     check_picture(path, SOUND)
@@ -51,9 +51,7 @@ PRIMED = [("mp4", "aac", "libx264"), ("mov", "aac", "libx264"), ("m4a", "aac", N
 
 
 @pytest.mark.parametrize(("suffix", "codec", "video"), PRIMED)
-def test_what_the_encoder_put_in_front_is_not_heard(
-    tmp_path: Path, suffix: str, codec: str, video: str | None
-) -> None:
+def test_encoder_delay_is_removed(tmp_path: Path, suffix: str, codec: str, video: str | None) -> None:
     """Edit lists, LAME's header, pre-skip and codec delay: sound is not 20 to 48 ms late, from the start or later."""
     rate, late = 48_000, 0.0
     clicks = np.zeros((2, 3 * rate))
@@ -91,7 +89,7 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_of_a_file_that_was_cut_it_is_said_how_much_is_there(tmp_path: Path) -> None:
+def test_a_truncated_file_reports_its_remaining_length(tmp_path: Path) -> None:
     """`head -c` of an MP4 with its index in front"""
     path = part(tmp_path / "a.mp4", 0, SOUND, "libx264", "aac", options={"movflags": "faststart"})
     assert probe(path).note == ""

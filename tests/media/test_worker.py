@@ -50,7 +50,7 @@ def process_of(worker: Worker) -> int:
 
 
 @pytest.mark.slow
-def test_one_process_for_many_items_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_replaced_after_many_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_file, "ITEMS_PER_PROCESS", 3)
     with started() as worker:
         ids = [process_of(worker) for _ in range(7)]
@@ -82,7 +82,7 @@ def test_a_process_that_dies_between_items_is_replaced() -> None:
         assert run(worker, good).value == (3, 1)
 
 
-def test_a_process_that_was_started_ahead_is_the_next_workers() -> None:
+def test_a_spare_process_becomes_the_next_worker() -> None:
     start_ahead("evacap_cli.media.probe")
     ((ahead, _),) = worker_file._SPARE_PROCESSES
     with started() as worker:
@@ -94,7 +94,7 @@ def test_a_process_that_was_started_ahead_is_the_next_workers() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["evacap_cli.media.probe", "no.such.module"])
-def test_a_process_that_was_started_ahead_and_is_gone_is_nobodys_loss(module: str) -> None:
+def test_a_dead_spare_process_is_replaced(module: str) -> None:
     start_ahead(module)
     ((ahead, _),) = worker_file._SPARE_PROCESSES
     ahead.kill() if module.startswith("evacap") else ahead.join()
@@ -102,13 +102,13 @@ def test_a_process_that_was_started_ahead_and_is_gone_is_nobodys_loss(module: st
         assert process_of(worker) != ahead.pid
 
 
-def test_functions_that_cannot_be_sent() -> None:
+def test_unpicklable_functions() -> None:
     worker: Worker = Worker(lambda item: item)
     with pytest.raises(NoWorkerError):
         run(worker, good)
 
 
-def test_items_that_cannot_be_sent() -> None:
+def test_unpicklable_items() -> None:
     with started() as worker:
         answer = run(worker, lambda: 1)
         assert answer.error is not None
@@ -118,7 +118,7 @@ def test_items_that_cannot_be_sent() -> None:
 
 
 @pytest.mark.slow
-def test_ended_in_the_middle_of_an_item_and_for_good() -> None:
+def test_a_closed_worker_stops_within_an_item() -> None:
     worker: Worker = Worker(call)
     threading.Timer(1.0, worker.end).start()
     assert run(worker, partial(time.sleep, 60)).lost
@@ -134,7 +134,7 @@ def test_resident_bytes() -> None:
 
 
 @pytest.mark.slow
-def test_out_of_order_nobody_waits_for_the_slow() -> None:
+def test_out_of_order_a_slow_item_does_not_block_others() -> None:
     items = [partial(time.sleep, 3.0), *[good] * 6]
     with DecodePool(2, call) as pool:
         outcomes = list(pool.imap(items, ordered=False))
@@ -144,7 +144,7 @@ def test_out_of_order_nobody_waits_for_the_slow() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_left_of_one_stream_is_not_done_in_the_next() -> None:
+def test_the_rest_of_a_stream_is_not_mixed_into_the_next() -> None:
     with DecodePool(1, call, ahead=4) as pool:
         outcomes = pool.imap([good] * 20)
         assert next(outcomes).value == (3, 1)
@@ -154,7 +154,7 @@ def test_what_is_left_of_one_stream_is_not_done_in_the_next() -> None:
         assert not pool._jobs
 
 
-def test_items_whose_stream_breaks() -> None:
+def test_items_with_a_broken_stream() -> None:
     def broken() -> Iterator[Any]:
         yield good
         raise ValueError("the list ends here")

@@ -37,7 +37,7 @@ def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None
     assert np.array_equal(whole["mean"], parts["mean"])
 
 
-def test_an_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
+def test_the_interval_of_a_mean_has_the_theoretical_width() -> None:
     values = np.random.default_rng(0).normal(2, 1, size=400)
     low, high = intervals({"mean": mean_of(values)}, draws=4000)["mean"]
     error = values.std() / 20
@@ -45,12 +45,12 @@ def test_an_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
 
 
-def test_the_same_seed_gives_the_same() -> None:
+def test_results_depend_only_on_the_seed() -> None:
     statistics = {"mean": mean_of(np.random.default_rng(0).normal(size=50))}
     assert intervals(statistics, seed=1) == intervals(statistics, seed=1) != intervals(statistics, seed=2)
 
 
-def test_pairs_tell_what_intervals_alone_cannot() -> None:
+def test_paired_differences_are_more_sensitive_than_intervals() -> None:
     """Clips differ much more than systems do: only the same clips for both show that one is better."""
     random = np.random.default_rng(0)
     hard = random.normal(0, 5, size=200)
@@ -73,7 +73,7 @@ def test_equal_systems_do_not_differ() -> None:
     assert back.p <= 2 / 1001 + 1e-12
 
 
-def test_p_values_of_chance_are_spread_evenly() -> None:
+def test_p_values_are_uniform_without_a_difference() -> None:
     random = np.random.default_rng(0)
     p = [
         compare({"m": mean_of(random.normal(size=100))}, {"m": mean_of(random.normal(size=100))}, 200)["m"].p

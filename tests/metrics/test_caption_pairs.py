@@ -121,7 +121,7 @@ def test_captions_of_other_systems(tmp_path: Path, suffix: str, text: str) -> No
 @pytest.mark.parametrize(
     "content", [{"a": True}, {"a": [None]}, {"a": "text", "b": None}, {"a": {"caption": "x"}}, {}]
 )
-def test_an_object_of_anything_else_is_no_table(tmp_path: Path, content: dict[str, object]) -> None:
+def test_other_json_objects_are_refused(tmp_path: Path, content: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="not a list of objects"):
         read_candidates(write(tmp_path, "x.json", json.dumps(content)))
 
@@ -142,7 +142,7 @@ def test_numbers_of_rows_do_not_split_clips(tmp_path: Path) -> None:
     assert found.references == [["one", "two"], ["three"]]
 
 
-def test_what_is_left_out_or_odd_is_told(tmp_path: Path) -> None:
+def test_omitted_and_unusual_rows_are_reported(tmp_path: Path) -> None:
     references = "video,caption\na,one\nb,two\nc,three\nd,four\ne,\nf,six\n"
     candidates = (
         'video,caption,status\na,"",ok\nb,said,ok\nb,said,ok\nc,,failed\nz,unknown,ok\ne,five,ok\n'
@@ -155,7 +155,7 @@ def test_what_is_left_out_or_odd_is_told(tmp_path: Path) -> None:
     assert (found.unreferenced, found.empty, found.repeated) == (["e"], ["a"], ["b"])
 
 
-def test_what_is_not_clear_is_refused_all_at_once(tmp_path: Path) -> None:
+def test_all_ambiguities_are_reported_at_once(tmp_path: Path) -> None:
     references = "video,caption\nx/1.mp4,one\ny/1.mp4,two\n2.mp4,three\n"
     with pytest.raises(UsageError) as caught:
         paired(tmp_path, "video,caption\n1.mp4,one\n2.mp4,here\na/2.mp4,there\n", references)
@@ -164,7 +164,7 @@ def test_what_is_not_clear_is_refused_all_at_once(tmp_path: Path) -> None:
     assert "one caption" in caught.value.cure
 
 
-def test_people_as_candidates_are_refused_with_the_reason(tmp_path: Path) -> None:
+def test_references_as_candidates_are_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"different captions \(1\): 7fmOlUlwoNg \(line 2, line 4\)"):
         paired(tmp_path, AUDIOCAPS)
     with pytest.raises(UsageError, match="line 1 has 3"):
@@ -192,7 +192,7 @@ def test_parts_of_videos(tmp_path: Path) -> None:
     assert found.missing == ["b.mp4"]
 
 
-def test_labels_are_never_the_same(tmp_path: Path) -> None:
+def test_labels_are_unique(tmp_path: Path) -> None:
     path = write(tmp_path, "r.csv", "youtube_id,start_time,start,caption\nx,1,5,a\nx,2,5,b\n")
     assert len(set(read_references(path).labels())) == 2
 
@@ -225,7 +225,7 @@ def test_whole_numbers_that_became_floats_are_the_same_clips(
         assert pairs.references == [["a dog barks"], ["a bell"]]
 
 
-def test_a_very_long_caption_is_read_whole(tmp_path: Path) -> None:
+def test_a_very_long_caption_is_read_completely(tmp_path: Path) -> None:
     limit, text = csv.field_size_limit(), "a dog barks and " * 40_000
     path = write(tmp_path, "c.csv", f"video,caption\na.mp4,{text}\nb.mp4,a bell\n")
     assert [len(one.caption) for one in read_candidates(path)] == [len(text), 6]

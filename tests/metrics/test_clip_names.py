@@ -39,7 +39,7 @@ def test_the_same_name_comes_before_the_bare_one() -> None:
     assert find("1", "1.mp4", "1") == [1]
 
 
-def test_what_may_mean_several_is_ambiguous() -> None:
+def test_ambiguous_names_are_reported() -> None:
     assert find("1.mp4", "b/1.mp4", "a/1.mp4") == [0, 1]
     assert find("c/1.mp4", "b/1.mp4", "a/1.mp4") == [0, 1]
 
@@ -60,7 +60,7 @@ def test_files_named_by_youtube_ids(wanted: str) -> None:
     assert find("7fmOlUlwoNg_40.mp4", *clips) == []
 
 
-def test_parts_of_a_file_are_told_apart_by_their_times() -> None:
+def test_segments_of_a_file_are_distinguished_by_time() -> None:
     parts = [Named(("a.mp4",), 0.0, 10.0), Named(("a.mp4",), 10.0, 20.0), Named(("b.mp4",), 0.0, 10.0)]
     assert find(Named(("x/a.mp4",), 10.0, 20.0), *parts) == [1]
     assert find(Named(("a.mp4",), 10.001), *parts) == [1]

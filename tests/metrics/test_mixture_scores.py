@@ -26,7 +26,7 @@ def values(captions: list[str], metrics: tuple[str, ...] = QUICK) -> dict[str, f
     return score_captions(CLIPS, captions, REFERENCES, Settings(metrics)).values
 
 
-def test_a_mixture_scores_as_its_captions_do(no_java: None) -> None:
+def test_a_mixture_scores_like_its_captions(no_java: None) -> None:
     both = score_captions(CLIPS * 2, OWN + OTHER, REFERENCES * 2, Settings(QUICK), sets=2)
     own, other = (select_clips(both, CLIPS, rows) for rows in (slice(0, 5), slice(5, 10)))
     assert own.values == pytest.approx(values(OWN), abs=1e-9)
@@ -64,7 +64,7 @@ def test_seeds_are_averaged(no_java: None) -> None:
     assert point.values["ROUGE_L"] == pytest.approx(np.mean([other.values["ROUGE_L"], own.values["ROUGE_L"]]))
 
 
-def test_nearer_is_a_share_of_the_captions(no_java: None) -> None:
+def test_nearer_is_a_fraction_of_the_captions(no_java: None) -> None:
     own = score_captions(CLIPS, OWN, REFERENCES, Settings(("ROUGE_L",)))
     other = score_captions(CLIPS, OTHER, REFERENCES, Settings(("ROUGE_L",)))
     assert share_following([own], [other])["ROUGE_L"] == 0

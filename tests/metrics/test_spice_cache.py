@@ -12,7 +12,7 @@ import pytest
 from evacap_cli.metrics.spice_cache import TupleCache
 
 
-def test_what_is_put_is_got_by_another(tmp_path: Path) -> None:
+def test_entries_are_shared_between_processes(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "captions.sqlite"
     parsed = {"a dog": [["dog"]], "": [], "ü 😀 'x'": [["dog", "big"], ["dog", "cat", "chase"]]}
     TupleCache(path).put(parsed)
@@ -21,7 +21,7 @@ def test_what_is_put_is_got_by_another(tmp_path: Path) -> None:
     assert not cache.trouble
 
 
-def test_it_is_bounded_and_keeps_what_is_used(tmp_path: Path) -> None:
+def test_it_is_bounded_and_keeps_recent_entries(tmp_path: Path) -> None:
     path = tmp_path / "captions.sqlite"
     cache = TupleCache(path, capacity=50)
     cache.put({f"old {i}": [] for i in range(40)})
@@ -61,7 +61,7 @@ def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     assert TupleCache(path).get(["a"]) == {"a": [["a"]]}
 
 
-def test_a_place_that_cannot_be_used_costs_only_time(tmp_path: Path) -> None:
+def test_an_unusable_path_only_disables_the_cache(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = TupleCache(tmp_path / "file" / "captions.sqlite")
     cache.put({"a": [["a"]]})
@@ -70,7 +70,7 @@ def test_a_place_that_cannot_be_used_costs_only_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_file_that_is_read_only_is_read(tmp_path: Path) -> None:
+def test_a_read_only_file_is_used(tmp_path: Path) -> None:
     path = tmp_path / "captions.sqlite"
     TupleCache(path).put({"a": [["a"]]})
     path.chmod(0o400)

@@ -39,7 +39,7 @@ def assert_known(scores: Scores, metrics: Sequence[str]) -> None:
 
 @pytest.mark.slow
 @needs_java
-def test_all_values_are_pycocoevalcaps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_all_values_equal_pycocoevalcap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With a temporary folder whose path has a space, and a foreign locale."""
     temporary = tmp_path / "tmp with space"
     temporary.mkdir()
@@ -80,7 +80,7 @@ def test_without_java_the_rest_is_computed(no_java: None) -> None:
 
 @pytest.mark.slow
 @needs_java
-def test_a_spice_that_hangs_is_given_up_alone(tmp_path: Path) -> None:
+def test_a_hanging_spice_does_not_stop_other_metrics(tmp_path: Path) -> None:
     hanging = handing_on("any('EvacapLauncher' in a for a in sys.argv)", "time.sleep(600)")
     scores = score((*PYTHON_ONLY, "SPICE", "SPIDEr"), java=fake_java(tmp_path, hanging), patience=2.0)
     assert_known(scores, PYTHON_ONLY)
@@ -91,7 +91,7 @@ def test_a_spice_that_hangs_is_given_up_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_java
-def test_what_a_failing_program_says_is_shown(tmp_path: Path) -> None:
+def test_errors_of_a_failed_program_are_shown(tmp_path: Path) -> None:
     failing = handing_on(
         "any('meteor' in a for a in sys.argv)", "sys.exit('Exception in thread main: no luck')"
     )
@@ -109,7 +109,7 @@ def test_missing_parts_of_spice_are_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert_known(scores, ("CIDEr",))
 
 
-def test_one_clip_and_no_words(no_java: None) -> None:
+def test_a_single_clip_and_empty_captions(no_java: None) -> None:
     scores = score_captions(["a"], ["a dog"], [["a dog"]], Settings(PYTHON_ONLY))
     assert scores.values["BLEU_1"] == pytest.approx(1)
     assert scores.values["CIDEr"] == 0
@@ -118,12 +118,12 @@ def test_one_clip_and_no_words(no_java: None) -> None:
     assert scores.wordless == ["a", "b"]
 
 
-def test_only_what_was_asked_for(no_java: None) -> None:
+def test_only_requested_metrics_are_computed(no_java: None) -> None:
     assert list(score(("ROUGE_L",)).values) == ["ROUGE_L"]
     assert list(score(("ROUGE_L",)).seconds) == ["tokens", "ROUGE_L"]
 
 
-def test_the_hash_is_of_the_clips_alone() -> None:
+def test_the_hash_depends_only_on_the_clips() -> None:
     hashes = {Scores(clips).id_hash for clips in (("a", "b"), ("b", "a"))}
     assert len(hashes) == 1
     assert hashes != {Scores(("a", "c")).id_hash}

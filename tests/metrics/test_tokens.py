@@ -33,7 +33,7 @@ def test_words_of_both_tokenizers(runtime: Runtime) -> None:
 
 @pytest.mark.slow
 @needs_java
-def test_nothing_shifts_lines(runtime: Runtime) -> None:
+def test_special_characters_do_not_shift_lines(runtime: Runtime) -> None:
     """Each caption keeps its place among others, wherever odd ones stand."""
     draw = random.Random(0)
     captions = []

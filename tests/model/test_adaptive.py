@@ -85,7 +85,7 @@ def test_equals_its_definition(record_property: Record) -> None:
     assert confidences[:2].std() > 0.05  # words differ in how much they look
 
 
-def test_confidences_are_of_the_caption(record_property: Record) -> None:
+def test_confidences_belong_to_the_caption(record_property: Record) -> None:
     """One for each token after the first, their mean is the clip's gate, and a clip without a picture has 0."""
     model = random_model("adaptive", 1)
     fbank, pixels = random_clips(4, 1)
@@ -108,7 +108,7 @@ def test_confidences_are_of_the_caption(record_property: Record) -> None:
     assert torch.equal(alone.tokens[2], out.tokens[2])
 
 
-def test_tags_are_further_tokens_of_the_sound() -> None:
+def test_tags_are_additional_audio_tokens() -> None:
     config = ModelConfig(
         "adaptive", replace(ENCODER, tag_classes=9), DECODER, adaptive=AdaptiveConfig(tags=2)
     )
@@ -136,7 +136,7 @@ def test_more_tags_than_classes_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_learns_when_to_look() -> None:
+def test_confidences_learn_when_the_picture_helps() -> None:
     """Where only the picture tells which word is right, training raises the confidence in it."""
     model = fresh_model("adaptive", 2).train()
     tokens, wanted = random_words(4, 6, 1)

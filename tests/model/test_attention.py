@@ -82,7 +82,7 @@ def value_and_gradient(form: Form, q: Tensor, k: Tensor, v: Tensor, mask: Tensor
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("size", [0.1, 1.0, 4.0])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_value_and_gradient_equal_the_plain_form(
+def test_value_and_gradient_equal_the_reference(
     masked: bool, size: float, dtype: torch.dtype, bound: float, record_property: Record
 ) -> None:
     q, k, v, mask = inputs(dtype, size)
@@ -162,7 +162,7 @@ def test_cuda_kernels_take_these_arguments(masked: bool, path: AttentionPath) ->
         (set(), AttentionPath.PLAIN),
     ],
 )
-def test_a_gpu_takes_the_first_kernel_that_it_can(
+def test_a_gpu_uses_the_first_supported_kernel(
     usable: set[str], expected: AttentionPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyTorch is asked about the sizes that the kernels get."""
@@ -191,12 +191,12 @@ def test_the_path_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_devices_without_the_operator_take_plain_operations() -> None:
+def test_devices_without_the_operator_use_plain_operations() -> None:
     assert attention._choose_path(torch.device("mps"), torch.float32, 64) == AttentionPath.PLAIN
 
 
 @every_path
-def test_one_key_has_no_entropy() -> None:
+def test_entropy_of_a_single_key_is_zero() -> None:
     q, k, v, _ = inputs(torch.float32)
     output, entropy = entropy_attention(q, k[:, :, :1], v[:, :, :1])
     assert entropy.abs().max() == 0
@@ -208,7 +208,7 @@ def test_one_key_has_no_entropy() -> None:
 
 @every_path
 @pytest.mark.parametrize("masked", [False, True])
-def test_equal_scores_have_entropy_one(masked: bool, record_property: Record) -> None:
+def test_entropy_of_equal_scores_is_one(masked: bool, record_property: Record) -> None:
     q, k, v, mask = inputs(torch.float32)
     chosen = mask if masked else None
     zero = entropy_attention(torch.zeros_like(q), k, v, chosen)[1]
@@ -221,7 +221,9 @@ def test_equal_scores_have_entropy_one(masked: bool, record_property: Record) ->
 @every_path
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_one_hot_look_has_entropy_zero(masked: bool, dtype: torch.dtype, record_property: Record) -> None:
+def test_entropy_of_one_hot_attention_is_zero(
+    masked: bool, dtype: torch.dtype, record_property: Record
+) -> None:
     """Each query points at one key, by scores of a hundred to ten thousand: zero, and gradients that are numbers."""
     _, _, v, mask = inputs(dtype)
     mask[:, :4] = True
@@ -242,7 +244,7 @@ def test_a_one_hot_look_has_entropy_zero(masked: bool, dtype: torch.dtype, recor
 
 
 @every_path
-def test_huge_scores_give_numbers(record_property: Record) -> None:
+def test_huge_scores_are_finite(record_property: Record) -> None:
     """Random directions, scores in the ten thousands: nearly every look is at one key."""
     q, k, v, mask = inputs(torch.float32)
     output, entropy, *gradients = value_and_gradient(entropy_attention, q * 1e4, k, v, mask)
@@ -274,7 +276,7 @@ def test_half_precision(dtype: torch.dtype, size: float, masked: bool, record_pr
 
 
 @every_path
-def test_a_padded_clip_is_what_it_is_alone(record_property: Record) -> None:
+def test_padding_does_not_change_a_clip(record_property: Record) -> None:
     """Whatever stands in the padding, values and gradients."""
     q, k, v, _ = inputs(torch.float32)
     mask = torch.zeros(2, 50, dtype=torch.bool)
@@ -316,7 +318,7 @@ print(memory(peak=True) - before)
 
 
 @pytest.mark.slow
-def test_peak_memory_is_a_small_fraction_of_the_plain_forms(record_property: Record) -> None:
+def test_peak_memory_is_a_small_fraction_of_the_reference(record_property: Record) -> None:
     """Forward and backward at T_a 512, T_v 3528, 12 heads: what each form adds to a process of its own."""
     pytest.importorskip("resource")
     peak, root = {}, Path(__file__).parents[2]

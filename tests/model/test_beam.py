@@ -72,7 +72,7 @@ def searched(table: Tensor, settings: BeamSettings) -> tuple[list[list[int]], li
 @pytest.mark.parametrize("beams", [1, 2, 4, 6])
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 2.0])
 @pytest.mark.parametrize("min_length", [0, 5])
-def test_equals_the_obvious_search(
+def test_equals_the_reference_search(
     beams: int, penalty: float, min_length: int, record_property: Record
 ) -> None:
     settings = BeamSettings(beams=beams, max_length=9, length_penalty=penalty, min_length=min_length)
@@ -102,7 +102,7 @@ def test_more_beams_than_words() -> None:
     assert scores == pytest.approx(expected_scores, abs=1e-4)
 
 
-def test_a_clip_does_not_wait_for_others_to_end() -> None:
+def test_a_clip_ends_independently_of_others() -> None:
     """A clip that is done keeps its caption while the rest of its batch goes on."""
     settings = BeamSettings(beams=3, max_length=12)
     table = torch.randn(6, 11, 9, 9, generator=torch.Generator().manual_seed(3)) * 2
@@ -161,7 +161,7 @@ def test_cached_equals_uncached(
 
 
 @pytest.mark.parametrize("fusion", ["entropy-gate", "concat"])
-def test_cached_equals_uncached_with_a_least_length(fusion: str) -> None:
+def test_cached_equals_uncached_with_a_minimum_length(fusion: str) -> None:
     model = random_model(fusion, 4)
     fbank, pixels = random_clips(3, 4)
     for words, least in ((9, 9), (12, 5), (1, 0), (1, 1)):
@@ -176,7 +176,7 @@ def test_cached_equals_uncached_with_a_least_length(fusion: str) -> None:
 
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.parametrize("fusion", ["entropy-gate", "concat"])
-def test_one_prefix_a_clip_and_one_step_a_word(
+def test_the_prefix_is_encoded_once_per_clip_and_each_word_once(
     fusion: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls of the decoder: the prefix once for each clip, then one step a word for all beams of all clips."""
@@ -207,7 +207,7 @@ def test_one_prefix_a_clip_and_one_step_a_word(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_no_caption_depends_on_its_neighbours(fusion: str) -> None:
+def test_captions_do_not_depend_on_the_batch(fusion: str) -> None:
     """Alone or among clips with all, some and no frames: the same words."""
     for seed in (0, 9):
         model = random_model(fusion, seed)
@@ -226,7 +226,7 @@ def test_no_caption_depends_on_its_neighbours(fusion: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_random_clips_do_matter(record_property: Record) -> None:
+def test_captions_depend_on_the_clips(record_property: Record) -> None:
     """Captions differ between clips, and with and without the picture: the tests above compare something."""
     for fusion in PICTURES:
         different, changed = 0, 0

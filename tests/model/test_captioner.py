@@ -39,7 +39,7 @@ def batch_of(size: int = 6, seed: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_masked_picture_is_no_picture(fusion: str) -> None:
+def test_a_masked_picture_equals_no_picture(fusion: str) -> None:
     """The same memory, words, gate 0 and no entropy, whether frames are masked or never given."""
     model = random_model(fusion, 9)
     fbank, pixels = random_clips(4, 9)
@@ -77,7 +77,7 @@ def test_a_masked_picture_is_no_picture(fusion: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_fewer_frames_are_as_if_the_others_were_not_there(fusion: str) -> None:
+def test_masked_frames_equal_fewer_frames(fusion: str) -> None:
     """Whatever the padding holds."""
     for seed in (0, 9):
         model = random_model(fusion, seed)
@@ -126,7 +126,7 @@ def test_shuffling_moves_pictures_only(fusion: str) -> None:
         assert "gate_shuffled" not in untouched
 
 
-def test_sound_alone_is_not_shuffled() -> None:
+def test_audio_only_input_is_not_shuffled() -> None:
     model, data = fresh_model("audio-only"), batch_of()
     result = model(**data, partners=PARTNERS)
     assert result["loss"].item() == model(**data)["loss"].item()
@@ -135,7 +135,7 @@ def test_sound_alone_is_not_shuffled() -> None:
     assert "consistency" not in without
 
 
-def test_regularisers_are_weighed_and_added() -> None:
+def test_regularisers_are_weighted_and_added() -> None:
     """Gate stability over the gate as used, consistency over the shuffled clips only, their own pictures against the
     given ones."""
     model, data = random_model("entropy-gate", 9), batch_of()
@@ -167,7 +167,7 @@ def test_regularisers_are_weighed_and_added() -> None:
         (Objective(0.1, 0.5, 0.5), None, 1, {"gate_stability"}),
     ],
 )
-def test_a_weight_of_zero_costs_nothing(
+def test_a_regulariser_with_weight_zero_is_not_computed(
     objective: Objective,
     partners: Tensor | None,
     sentences: int,
@@ -196,7 +196,7 @@ def test_a_weight_of_zero_costs_nothing(
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_tower_tokens_train_as_the_whole_model(fusion: str) -> None:
+def test_training_on_tower_tokens_equals_training_on_inputs(fusion: str) -> None:
     model, data = fresh_model(fusion), batch_of()
     cached = data | {
         "audio": model.encoder.audio_tower(data["audio"]),
@@ -206,7 +206,7 @@ def test_tower_tokens_train_as_the_whole_model(fusion: str) -> None:
     assert ours["loss"].item() == pytest.approx(whole["loss"].item(), abs=1e-5)
 
 
-def test_padding_is_not_learned() -> None:
+def test_padding_has_no_loss() -> None:
     model, data = fresh_model("gate"), batch_of()
     longer = data | {
         "tokens": torch.nn.functional.pad(data["tokens"], (0, 5)),
@@ -248,7 +248,7 @@ def test_only_the_tagging_head_is_left_out_of_captioning(fusion: str) -> None:
 
 
 @pytest.mark.slow
-def test_four_clips_are_learned_by_heart(record_property: Record) -> None:
+def test_it_overfits_four_clips(record_property: Record) -> None:
     torch.manual_seed(0)
     model, data = fresh_model("entropy-gate", seed=1).train(), batch_of(4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
@@ -297,7 +297,7 @@ def test_half_precision_captions(fusion: str, dtype: torch.dtype, stem: str) -> 
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_training_in_bfloat16_gives_numbers(fusion: str) -> None:
+def test_training_in_bfloat16_is_finite(fusion: str) -> None:
     model = fresh_model(fusion).train()
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(**batch_of(), partners=PARTNERS)["loss"]
@@ -308,7 +308,7 @@ def test_training_in_bfloat16_gives_numbers(fusion: str) -> None:
 
 @pytest.mark.parametrize("fusion", PICTURES)
 @torch.inference_mode()
-def test_equal_frames_are_encoded_once_and_serve_all(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_frames_are_encoded_once(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(fusion, 2)
     _, pixels = random_clips(3, frames=5)
     pixels[0] = pixels[0, :1]

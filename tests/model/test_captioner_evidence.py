@@ -89,7 +89,7 @@ def frozen_noise(pixels: Tensor) -> Tensor:
 
 @one_or_two
 @pytest.mark.parametrize("way", WAYS)
-def test_shut_it_is_the_audio_only_captioner_to_the_bit(way: str, decoders: int) -> None:
+def test_with_the_switch_off_it_equals_the_audio_only_captioner(way: str, decoders: int) -> None:
     """In a batch in which some clips are open."""
     model = model_of(decoders)
     alone = with_fusion(model, "audio-only")
@@ -110,7 +110,7 @@ def test_shut_it_is_the_audio_only_captioner_to_the_bit(way: str, decoders: int)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_decoder_speaks_of_its_clips_in_their_places(way: str) -> None:
+def test_each_decoder_captions_its_clips_in_order(way: str) -> None:
     """Of some clips what the captioners that have only the one or the other say of these clips, to the bit."""
     fbank, pixels = mixed_clips()
     model = half_open(fbank, pixels)
@@ -150,7 +150,7 @@ def test_each_decoder_speaks_of_its_clips_in_their_places(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["plain", "autocast"])
-def test_taught_words_are_those_of_each_decoder(way: str) -> None:
+def test_training_logits_come_from_each_clips_decoder(way: str) -> None:
     fbank, pixels = mixed_clips()
     model = half_open(fbank, pixels)
     tokens, _ = random_words(CLIPS, 9, SEED)
@@ -188,7 +188,7 @@ def test_each_decoder_learns_from_every_clip_unless_it_is_frozen(frozen: bool) -
 
 
 @one_or_two
-def test_where_no_clip_is_seen_there_still_are_gradients(decoders: int) -> None:
+def test_without_matching_pictures_there_are_gradients(decoders: int) -> None:
     """Or the processes of a training wait for one another, and one whose hearing is frozen fails."""
     model = learning("evidence", decoders)
     own = with_fusion(model, "audio-only")(**batch_of(), objective=ALONE)["caption"].item()
@@ -225,7 +225,7 @@ def test_decoders_start_with_equal_weights_and_count() -> None:
 
 @one_or_two
 @pytest.mark.parametrize("way", ["plain", "autocast"])
-def test_open_it_is_cross_attention(way: str, decoders: int) -> None:
+def test_with_the_switch_on_it_equals_cross_attention(way: str, decoders: int) -> None:
     model = model_of(decoders, threshold=0.0)
     fbank, pixels = random_clips(CLIPS, SEED)
     ours = spoken(model, fbank, pixels, way)
@@ -237,7 +237,7 @@ def test_open_it_is_cross_attention(way: str, decoders: int) -> None:
 
 
 @one_or_two
-def test_a_shut_clip_does_not_change_with_its_picture(decoders: int) -> None:
+def test_with_the_switch_off_the_picture_has_no_effect(decoders: int) -> None:
     """Nor its neighbours, when a picture that shows nothing takes its place."""
     model = model_of(decoders)
     fbank, pixels = random_clips(CLIPS, SEED)
@@ -258,9 +258,7 @@ def test_a_shut_clip_does_not_change_with_its_picture(decoders: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("emptied", [black, noise, frozen_noise])
-def test_where_nothing_is_to_be_seen_it_is_shut_by_rule(
-    emptied: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uninformative_pictures_turn_the_switch_off(emptied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the evidence would say; and where that is so of all clips, the picture tower rests."""
     model, looks = model_of(threshold=0.0), []
     tower = model.encoder.picture_tower
@@ -288,7 +286,7 @@ def test_where_nothing_is_to_be_seen_it_is_shut_by_rule(
 
 
 @pytest.mark.parametrize("emptied", [black, noise])
-def test_a_frame_that_shows_nothing_is_as_if_it_were_not_there(emptied: Any) -> None:
+def test_an_uninformative_frame_equals_a_missing_one(emptied: Any) -> None:
     model = model_of(threshold=0.0)
     fbank, pixels = random_clips(CLIPS, SEED)
     mask = torch.ones(CLIPS, 3, dtype=torch.bool)
@@ -306,7 +304,7 @@ def test_a_frame_that_shows_nothing_is_as_if_it_were_not_there(emptied: Any) -> 
     assert other.visible(given, mask) is mask
 
 
-def test_a_window_that_shows_nothing_does_not_spoil_the_others() -> None:
+def test_an_uninformative_window_does_not_affect_others() -> None:
     model = model_of(windows=2, threshold=0.0)
     fbank, pixels = random_clips(CLIPS, SEED)
     pixels[1, 2] = black(pixels[1, 2])  # all that the second window has
@@ -345,7 +343,7 @@ def learning(fusion: str = "evidence", decoders: int = 2) -> CaptionModel:
 
 
 @pytest.mark.parametrize("fusion", PICTURES)
-def test_unseen_pictures_are_as_if_they_were_not_there(fusion: str) -> None:
+def test_rejected_pictures_equal_missing_ones(fusion: str) -> None:
     model, data = learning(fusion), batch_of()
     unseen = torch.tensor([True, False, True, False, False, False])
     mask = torch.ones(CLIPS, 3, dtype=torch.bool)
@@ -358,7 +356,7 @@ def test_unseen_pictures_are_as_if_they_were_not_there(fusion: str) -> None:
 
 
 @one_or_two
-def test_unseen_pictures_learn_nothing_from_the_captions(decoders: int) -> None:
+def test_rejected_pictures_get_no_gradient_from_captions(decoders: int) -> None:
     model, data = learning("evidence", decoders), batch_of()
     data["picture"].requires_grad_()
     unseen = torch.tensor([True, False, True, False, False, True])
@@ -392,7 +390,7 @@ def test_every_clip_is_compared_with_its_own_picture() -> None:
     assert "match" not in model(**(data | {"picture": None}), objective=objective)
 
 
-def test_frames_that_show_nothing_are_not_compared() -> None:
+def test_uninformative_frames_are_not_compared() -> None:
     model, data = learning(), batch_of()
     whole = model(**data)
     mask = torch.ones(CLIPS, 3, dtype=torch.bool)
@@ -406,7 +404,7 @@ def test_frames_that_show_nothing_are_not_compared() -> None:
 
 @one_or_two
 @pytest.mark.parametrize("tag_classes", [0, 5])
-def test_gradients_reach_everything(tag_classes: int, decoders: int) -> None:
+def test_every_parameter_gets_a_gradient(tag_classes: int, decoders: int) -> None:
     model = random_model("evidence", SEED, decoders, tag_classes=tag_classes).train()
     unseen = torch.tensor([True] + [False] * (CLIPS - 1))
     model(**batch_of(), unseen=unseen, partners=torch.tensor([0, 4, 2, 1, 4, 5]))["loss"].backward()

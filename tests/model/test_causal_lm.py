@@ -162,7 +162,7 @@ def test_only_adapters_and_projection_are_trained_and_saved(llama: Path, tmp_pat
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("a dog barks")) == "a dog barks"
 
 
-def test_sizes_take_no_weights(llama: Path) -> None:
+def test_sizes_are_known_without_weights(llama: Path) -> None:
     with torch.device("meta"):
         model = CaptionModel(config_of(llama), 1, 2, 0)
     assert {p.device.type for p in model.parameters()} == {"meta"}
@@ -178,7 +178,7 @@ def test_a_run_is_planned_without_weights(llama: Path) -> None:
     assert planned["memory"]["GB"] == "not estimated with a language model"
 
 
-def test_padding_takes_no_place() -> None:
+def test_padding_does_not_shift_positions() -> None:
     seen = torch.tensor([[True, True, False, True], [True, False, False, True]])
     assert positions_of(seen).tolist() == [[0, 1, 1, 2], [0, 0, 0, 1]]
 
@@ -221,7 +221,7 @@ def test_settings_of_other_decoders_are_not_written() -> None:
     assert ModelConfig.from_dict(config.to_dict()) == config
 
 
-def test_reading_says_nothing(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_prints_nothing(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model_of(llama)
     assert capfd.readouterr() == ("", "")
 
@@ -257,7 +257,9 @@ def test_pickles_code_and_missing_folders_are_refused(llama: Path, tmp_path: Pat
     assert not ran.exists()
 
 
-def test_without_its_libraries_the_extra_is_named(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_libraries_the_error_names_the_extra(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(EvacapError, match="needs transformers and peft") as caught:
         CaptionModel(config_of(llama), 1, 2, 0)

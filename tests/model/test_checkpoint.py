@@ -43,7 +43,7 @@ def saved(
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_loaded_model_says_the_same(fusion: str, tmp_path: Path) -> None:
+def test_a_loaded_model_gives_the_same_captions(fusion: str, tmp_path: Path) -> None:
     path, model = saved(tmp_path, fusion)
     loaded = load_checkpoint(path)
     fbank, pixels = random_clips(4, 9)
@@ -62,7 +62,7 @@ def test_a_loaded_model_says_the_same(fusion: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("decoders", [1, 2])
 @pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("dtype", [None, torch.float16])
-def test_a_switch_keeps_what_it_goes_by(
+def test_a_checkpoint_keeps_the_calibration_of_a_switch(
     decoders: int, single: bool, dtype: torch.dtype | None, tmp_path: Path
 ) -> None:
     """Its settings, weights and bias, and what it says with each decoder, as a folder and as one file."""
@@ -101,7 +101,7 @@ def test_a_switch_keeps_what_it_goes_by(
         assert torch.equal(theirs.tokens, ours.tokens)
 
 
-def test_the_folder_is_what_it_should_be(tmp_path: Path) -> None:
+def test_the_folder_has_the_documented_files(tmp_path: Path) -> None:
     path, model = saved(tmp_path)
     assert {file.name for file in path.iterdir()} == {CONFIG, WEIGHTS, TOKENIZER, CARD}
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]  # nothing is left beside it
@@ -111,7 +111,7 @@ def test_the_folder_is_what_it_should_be(tmp_path: Path) -> None:
     assert config["model"]["encoder"]["audio_patch"] == [16, 16]
 
 
-def test_a_half_precision_file_is_half_as_large_and_still_speaks(tmp_path: Path) -> None:
+def test_a_half_precision_file_is_half_as_large_and_captions(tmp_path: Path) -> None:
     full, model = saved(tmp_path / "full")
     half, _ = saved(tmp_path / "half", dtype=torch.float16)
     assert (half / WEIGHTS).stat().st_size < 0.6 * (full / WEIGHTS).stat().st_size
@@ -165,7 +165,7 @@ def test_a_save_stopped_between_its_renames_loses_nothing(tmp_path: Path) -> Non
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
-def test_the_model_takes_the_tokenizers_numbers(tmp_path: Path) -> None:
+def test_the_model_uses_the_special_tokens_of_the_tokenizer(tmp_path: Path) -> None:
     path, _ = saved(tmp_path)
     text = (path / TOKENIZER).read_text("utf-8").replace("[BOS]", "[CLS]").replace("[EOS]", "[SEP]")
     (path / TOKENIZER).write_text(text, "utf-8")
@@ -181,13 +181,13 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_a_folder_of_something_else_lacks_all(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvacapError, match=f"{CONFIG}, {WEIGHTS}, {TOKENIZER}"):
         load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
-def test_damaged_weights_are_said_to_be_damaged(keep: int, tmp_path: Path) -> None:
+def test_damaged_weights_are_reported(keep: int, tmp_path: Path) -> None:
     path, _ = saved(tmp_path)
     data = (path / WEIGHTS).read_bytes()
     (path / WEIGHTS).write_bytes(data[:keep])
@@ -207,7 +207,7 @@ def test_damaged_weights_are_said_to_be_damaged(keep: int, tmp_path: Path) -> No
         (b"model: {fusion: glue}", "glue"),
     ],
 )
-def test_a_damaged_configuration_is_said_to_be_damaged(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_damaged_configuration_is_reported(content: bytes, message: str, tmp_path: Path) -> None:
     path, _ = saved(tmp_path)
     (path / CONFIG).write_bytes(content)
     with pytest.raises(EvacapError, match=message):
@@ -229,7 +229,7 @@ def test_weights_that_do_not_fit_the_configuration(
         load_checkpoint(path)
 
 
-def test_an_unknown_model_names_the_known_ones() -> None:
+def test_an_unknown_model_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="--model no/such/model") as caught:
         resolve_model("no/such/model")
     assert all(name in caught.value.cure for name in packaged_models())

@@ -9,7 +9,7 @@ from .test_captioner import batch_of
 
 
 @pytest.mark.parametrize("fusion", ["entropy-gate", "adaptive"])
-def test_recomputed_mlps_change_no_number_and_keep_less(fusion: str) -> None:
+def test_recomputed_mlps_keep_results_and_use_less_memory(fusion: str) -> None:
     data, runs, kept = batch_of(), [], []
     for wanted in (False, True):
         model = random_model(fusion, 9).train()

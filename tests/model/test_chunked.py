@@ -19,7 +19,7 @@ def leaves(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
-def test_parts_give_the_sum_and_its_gradients() -> None:
+def test_parts_equal_the_sum_and_its_gradients() -> None:
     hidden, other, weight, frozen = leaves((11, 4), (11, 4), (9, 4), (9,))
     frozen.requires_grad_(False)
     target = torch.randint(9, (11,))
@@ -40,7 +40,7 @@ def test_parts_give_the_sum_and_its_gradients() -> None:
         torch.testing.assert_close(chunked_sum(loss, inputs, parameters, 4) / 3, found[11].detach())
 
 
-def test_no_more_than_a_part_is_kept() -> None:
+def test_only_one_part_is_in_memory() -> None:
     """Of 64 rows of 1,000 logits, the graph keeps the gradients of the states and of the weight."""
     hidden, weight = leaves((64, 4), (1000, 4))
     total = chunked_sum(lambda x: linear(x, weight).log_softmax(-1).sum(), (hidden,), (weight,), 8)

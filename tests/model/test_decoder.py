@@ -44,7 +44,7 @@ def obvious_hidden(decoder: TextDecoder, memory: Tensor, tokens: Tensor) -> Tens
 
 
 @torch.no_grad()
-def test_equals_one_sequence_under_one_mask(decoder: TextDecoder, record_property: Record) -> None:
+def test_equals_one_masked_sequence(decoder: TextDecoder, record_property: Record) -> None:
     memory, (tokens, _) = memory_of(), random_words(3, 9)
     hidden = decoder.hidden(decoder.encode_prefix(memory, None), None, tokens)
     error = greatest_error(hidden, obvious_hidden(decoder, memory, tokens))
@@ -53,7 +53,7 @@ def test_equals_one_sequence_under_one_mask(decoder: TextDecoder, record_propert
 
 
 @torch.no_grad()
-def test_words_do_not_see_what_follows(decoder: TextDecoder) -> None:
+def test_words_do_not_attend_to_later_words(decoder: TextDecoder) -> None:
     tokens, _ = random_words(2, 9)
     prefix = decoder.encode_prefix(memory_of(2), None)
     hidden = decoder.hidden(prefix, None, tokens)
@@ -65,7 +65,7 @@ def test_words_do_not_see_what_follows(decoder: TextDecoder) -> None:
 
 
 @torch.no_grad()
-def test_every_prefix_token_sees_every_other_both_ways(decoder: TextDecoder) -> None:
+def test_prefix_tokens_attend_to_each_other(decoder: TextDecoder) -> None:
     memory = memory_of(1)
     keys = decoder.encode_prefix(memory, None)[1][0]
     for i in range(6):
@@ -76,7 +76,7 @@ def test_every_prefix_token_sees_every_other_both_ways(decoder: TextDecoder) -> 
 
 
 @torch.no_grad()
-def test_a_masked_prefix_is_a_shorter_one(decoder: TextDecoder) -> None:
+def test_a_masked_prefix_equals_a_shorter_one(decoder: TextDecoder) -> None:
     memory, (tokens, _) = memory_of(2), random_words(2, 7)
     mask = torch.ones(2, 6, dtype=torch.bool)
     mask[0, 4:] = False
@@ -90,7 +90,9 @@ def test_a_masked_prefix_is_a_shorter_one(decoder: TextDecoder) -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
-def test_steps_equal_the_whole_sentence(decoder: TextDecoder, masked: bool, record_property: Record) -> None:
+def test_steps_equal_one_pass_over_the_sentence(
+    decoder: TextDecoder, masked: bool, record_property: Record
+) -> None:
     """Logits of one word after another, three beams with words of their own, against teacher forcing."""
     B, K, T = 2, 3, 12
     memory = memory_of(B)
@@ -136,7 +138,7 @@ def test_the_prefix_is_stored_once_for_all_beams(decoder: TextDecoder) -> None:
     assert len(cache) == DECODER.layers
 
 
-def test_the_output_is_the_word_embedding(decoder: TextDecoder) -> None:
+def test_the_output_layer_shares_the_word_embedding(decoder: TextDecoder) -> None:
     names = [name for name, _ in decoder.named_parameters()]
     assert sum(p.numel() == DECODER.vocab_size * DECODER.width for p in decoder.parameters()) == 1
     assert "output_bias" in names
@@ -164,7 +166,7 @@ def test_epsilons_are_git_and_berts(decoder: TextDecoder) -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_one_compiled_step_serves_all_words(decoder: TextDecoder) -> None:
+def test_one_compiled_step_is_used_for_all_words(decoder: TextDecoder) -> None:
     from torch._dynamo.testing import CompileCounter  # takes long
 
     settings = BeamSettings(beams=2, max_length=9)

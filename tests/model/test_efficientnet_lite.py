@@ -25,7 +25,7 @@ def test_equals_timm() -> None:
 
 
 @pytest.mark.slow
-def test_initial_weights_have_the_spread_of_timm() -> None:
+def test_initial_weights_have_the_distribution_of_timm() -> None:
     import timm
 
     ours, theirs = EfficientNetLite0(), timm.create_model("efficientnet_lite0", pretrained=False)

@@ -33,7 +33,7 @@ def test_token_counts_of_the_published_sizes() -> None:
 
 @pytest.mark.parametrize(("changes", "per_frame"), [(FRAMES, 4), (TUBELETS, 2), (CONV, 4)])
 @torch.no_grad()
-def test_towers_make_the_tokens_that_are_announced(changes: dict[str, Any], per_frame: int) -> None:
+def test_towers_return_the_stated_number_of_tokens(changes: dict[str, Any], per_frame: int) -> None:
     encoder = encoder_of(**changes)
     fbank, pixels = random_clips(2, frames=4)
     width = encoder.config.width
@@ -58,7 +58,7 @@ def test_sound_tokens_are_ordered_by_frequency_row_and_then_time() -> None:
 
 @pytest.mark.parametrize("changes", [FRAMES, CONV])
 @torch.no_grad()
-def test_frames_do_not_see_each_other(changes: dict[str, Any]) -> None:
+def test_frames_are_encoded_independently(changes: dict[str, Any]) -> None:
     """Through tower and shared block, a frame's tokens are the same alone, elsewhere, and beside others."""
     encoder = encoder_of(**changes)
     _, pixels = random_clips(2, frames=4)
@@ -71,7 +71,7 @@ def test_frames_do_not_see_each_other(changes: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def test_tubelets_see_each_other_and_are_told_apart() -> None:
+def test_tubelets_attend_to_each_other_and_have_positions() -> None:
     encoder = encoder_of(**TUBELETS)
     assert not any(p.requires_grad is False for p in encoder.parameters())
     encoder.pos_embed_v.add_(
@@ -103,7 +103,7 @@ def test_one_frame_of_a_tubelet_model_is_an_image() -> None:
 
 
 @torch.no_grad()
-def test_joined_tokens_do_not_see_what_is_masked() -> None:
+def test_joined_tokens_do_not_attend_to_masked_tokens() -> None:
     encoder = fresh_model("concat").encoder
     fbank, pixels = random_clips(2)
     sound, picture = encoder.audio_tower(fbank), encoder.picture_tower(pixels)
@@ -117,7 +117,7 @@ def test_joined_tokens_do_not_see_what_is_masked() -> None:
     assert heard.shape == sound.shape
 
 
-def test_norms_are_those_of_the_paths_in_use() -> None:
+def test_each_path_uses_its_own_norms() -> None:
     """The joint path has one set, the separate paths one for each modality, sound alone only its own."""
     for fusion, names in (
         ("concat", {"joint"}),
@@ -130,7 +130,7 @@ def test_norms_are_those_of_the_paths_in_use() -> None:
         assert hasattr(encoder, "patch_embed_v") == (fusion != "audio-only")
 
 
-def test_positions_start_as_sines_of_their_place() -> None:
+def test_positions_are_initialised_as_sine_embeddings() -> None:
     """Every patch has its own; the same row (of an 8 x 64 grid) shares one half, the same column the other."""
     with torch.device("cpu"):
         table = TwoTowerEncoder(EncoderConfig(width=64, depth=0, heads=4), picture=False).pos_embed_a
@@ -143,7 +143,7 @@ def test_positions_start_as_sines_of_their_place() -> None:
 
 @pytest.mark.parametrize("patch", [(8, 8), (16, 16), (32, 32), (32, 16)])
 @torch.no_grad()
-def test_the_convolutional_stem_comes_down_to_one_place_a_patch(patch: tuple[int, int]) -> None:
+def test_the_convolutional_stem_returns_one_position_per_patch(patch: tuple[int, int]) -> None:
     stem = ConvStem(3, 48, patch)
     assert stem(torch.randn(2, 3, 64, 96)).shape == (2, 48, 64 // patch[0], 96 // patch[1])
 
@@ -154,7 +154,7 @@ def test_the_convolutional_stem_refuses_other_patches() -> None:
 
 
 @torch.no_grad()
-def test_a_block_is_what_it_says() -> None:
+def test_a_block_equals_its_definition() -> None:
     """x + attention(norm1 x), then + mlp(norm2 ...), the softmax written out, under a mask."""
     block: Any = encoder_of().blocks_a[0]
     x = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(0))

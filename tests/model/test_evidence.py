@@ -80,7 +80,7 @@ def plain_cues(own: Evidence, a: Tensor, v: Tensor, heard: Tensor, seen: Tensor)
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_cues_are_what_their_definitions_say(masked: bool) -> None:
+def test_cues_equal_their_definitions(masked: bool) -> None:
     own, (audio, picture, tags) = evidence_of(), clips()
     mask = some_missing() if masked else None
     found = own(audio, picture, mask, tags)
@@ -92,7 +92,7 @@ def test_cues_are_what_their_definitions_say(masked: bool) -> None:
         assert found[i].tolist() == pytest.approx(wanted, abs=2e-5)
 
 
-def test_tokens_that_are_masked_have_no_say() -> None:
+def test_masked_tokens_are_ignored() -> None:
     own, (audio, picture, tags) = evidence_of(), clips()
     mask = some_missing()
     other = torch.where(mask[..., None], picture, 50.0)
@@ -100,7 +100,7 @@ def test_tokens_that_are_masked_have_no_say() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_pairs_are_of_every_sound_with_every_picture(masked: bool) -> None:
+def test_every_sound_is_paired_with_every_picture(masked: bool) -> None:
     own, (audio, picture, tags) = evidence_of(), clips()
     mask = some_missing() if masked else None
     found = own.pairs(audio, picture, mask, tags)
@@ -133,7 +133,7 @@ def plain_loss(own: Evidence, audio: Tensor, picture: Tensor, tags: Pair, blind:
 
 
 @pytest.mark.parametrize("blind", [set(), {1}, {0, 3}])
-def test_the_loss_counts_right_and_wrong_pairs_alike(blind: set[int]) -> None:
+def test_the_loss_weights_matching_and_other_pairs_equally(blind: set[int]) -> None:
     """A clip without a picture is heard with the others' pictures, but shows none."""
     own, (audio, picture, tags) = evidence_of(), clips()
     mask = torch.ones(B, T_V, dtype=torch.bool)
@@ -145,7 +145,7 @@ def test_the_loss_counts_right_and_wrong_pairs_alike(blind: set[int]) -> None:
     assert own.loss(audio, changed, mask, tags).item() == pytest.approx(found.item(), rel=1e-6)
 
 
-def test_where_there_is_no_pair_there_is_no_loss() -> None:
+def test_without_pairs_there_is_no_loss() -> None:
     own, (audio, picture, tags) = evidence_of().requires_grad_(), clips()
     nothing = own.loss(audio, picture, torch.zeros(B, T_V, dtype=torch.bool), tags)
     alone = own.loss(audio[:1], picture[:1], None, (tags[0][:1], tags[1][:1]))
@@ -157,7 +157,7 @@ def test_where_there_is_no_pair_there_is_no_loss() -> None:
 
 
 @pytest.mark.slow
-def test_the_loss_teaches_to_tell_pairs_apart() -> None:
+def test_the_loss_separates_matching_from_other_pairs() -> None:
     """Pictures that are their sounds, with noise: learned in a few steps, and right of clips that were not learned."""
     torch.manual_seed(0)
     own = Evidence(replace(ENCODER, tag_classes=0), EvidenceConfig(width=16))
@@ -179,7 +179,7 @@ def test_the_loss_teaches_to_tell_pairs_apart() -> None:
     assert right.mean() > 0.7 > 0.3 > wrong.mean()
 
 
-def test_the_probability_weighs_the_cues() -> None:
+def test_the_probability_is_a_weighted_sum_of_cues() -> None:
     own = evidence_of()
     cues = torch.tensor([[0.5, 0.2, -1.0, 3.0], [0.1, 0.9, 2.0, -2.0]])
     assert own.probability(cues).tolist() == pytest.approx([1 / (1 + math.e), 1 / (1 + math.exp(-2))])
@@ -257,7 +257,7 @@ def drawn(number: int) -> Tensor:
     ],
     ids=["black", "white", "colour", "dither", "noise", "grey noise", "dark noise", "black or white", "dim"],
 )
-def test_frames_that_show_nothing(frame: Tensor) -> None:
+def test_uniform_and_noise_frames_are_detected(frame: Tensor) -> None:
     assert not shown(frame)
 
 
@@ -266,19 +266,19 @@ def test_frames_that_show_nothing(frame: Tensor) -> None:
     [smooth(60.0), smooth(5.0), smooth(60.0) + noise(20.0), torch.arange(SIZE).expand(3, SIZE, SIZE) * 4],
     ids=["smooth", "faint", "grainy", "ramp"],
 )
-def test_frames_that_show_something(frame: Tensor) -> None:
+def test_natural_frames_are_accepted(frame: Tensor) -> None:
     assert shown(frame)
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_what_is_drawn_is_seen(number: int) -> None:
+def test_drawn_frames_are_accepted(number: int) -> None:
     frame = drawn(number)
     assert shown(frame)
     assert shown(frame / 5)  # in the dark
     assert shown(frame + noise(10.0))
 
 
-def test_every_frame_is_looked_at_by_itself() -> None:
+def test_frames_are_judged_separately() -> None:
     """Frozen noise, too, is noise."""
     one, black, seen = 128 + noise(), torch.zeros(3, SIZE, SIZE), smooth(60.0)
     frames = torch.stack(

@@ -83,7 +83,7 @@ def test_equals_its_definition(kind: str, masked: bool, record_property: Record)
 
 @pytest.mark.parametrize("kind", CROSS)
 @torch.no_grad()
-def test_a_missing_picture_leaves_the_sound_as_it_is(kind: str) -> None:
+def test_without_a_picture_the_audio_tokens_are_unchanged(kind: str) -> None:
     """As no picture at all, and as a row whose tokens are all masked; its neighbours do not notice."""
     module = fusion_of(kind)
     audio, picture = tokens_of()
@@ -106,7 +106,7 @@ def test_a_missing_picture_leaves_the_sound_as_it_is(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CROSS)
-def test_a_missing_picture_gives_no_gradient_that_is_not_a_number(kind: str) -> None:
+def test_without_a_picture_gradients_are_finite(kind: str) -> None:
     module = fusion_of(kind)
     audio, picture = (x.requires_grad_() for x in tokens_of())
     mask = torch.ones(3, 12, dtype=torch.bool)
@@ -125,7 +125,7 @@ def test_a_missing_picture_gives_no_gradient_that_is_not_a_number(kind: str) -> 
         assert gradient.isfinite().all()
 
 
-def test_the_entropy_gate_starts_with_a_focused_look_opening_it() -> None:
+def test_initially_focused_attention_opens_the_entropy_gate() -> None:
     module: Any = build_fusion(ModelConfig("entropy-gate", ENCODER, DECODER))
     assert (module.gate_weight.item(), module.gate_bias.item()) == (-1.0, 0.0)
     assert module.gate_weight.requires_grad
@@ -166,7 +166,7 @@ def test_half_precision(kind: str, dtype: torch.dtype, record_property: Record) 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @torch.no_grad()
-def test_the_kinds_hand_over_as_many_tokens_as_they_should(fusion: str) -> None:
+def test_each_kind_returns_its_number_of_tokens(fusion: str) -> None:
     model = fresh_model(fusion)
     fbank, pixels = random_clips(2)
     picture = model.encode_picture(pixels) if model.has_picture else None
@@ -195,7 +195,7 @@ def say(module: Any, monkeypatch: pytest.MonkeyPatch, *windows: list[float]) -> 
 
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
-def test_the_switch_is_open_or_shut(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_switch_is_on_or_off(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Open, as cross-attention; shut, the sound to the bit, whatever the picture."""
     module = switch_of()
     audio, picture = tokens_of()
@@ -219,7 +219,7 @@ def test_the_switch_is_open_or_shut(masked: bool, monkeypatch: pytest.MonkeyPatc
 
 
 @torch.no_grad()
-def test_the_switch_goes_by_its_cues() -> None:
+def test_the_switch_depends_on_its_cues() -> None:
     module = switch_of()
     audio, picture = tokens_of()
     module.evidence.weights.copy_(torch.tensor([3.0, -1.0, 0.2]))
@@ -235,7 +235,7 @@ def test_the_switch_goes_by_its_cues() -> None:
 
 
 @torch.no_grad()
-def test_no_picture_is_no_evidence() -> None:
+def test_without_a_picture_there_is_no_evidence() -> None:
     module = switch_of(threshold=0.0)
     audio, picture = tokens_of()
     mask = torch.ones(3, 12, dtype=torch.bool)
@@ -251,7 +251,7 @@ def test_no_picture_is_no_evidence() -> None:
     assert none.cues.shape == mixed.cues.shape == (3, 3)
 
 
-def test_learning_the_picture_is_always_in() -> None:
+def test_in_training_the_picture_is_always_used() -> None:
     module = switch_of(threshold=1.0).train()
     audio, picture = (x.requires_grad_() for x in tokens_of())
     fused = module(audio, picture, None)
@@ -266,7 +266,7 @@ COLUMNS = torch.arange(8) % 4  # of time, of which the 8 tokens of sound have 4,
 
 
 @torch.no_grad()
-def test_only_the_half_that_fits_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_matching_windows_use_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four columns of sound and three frames, the first window has two of each."""
     module = switch_of(windows=2)
     audio, picture = tokens_of()
@@ -296,9 +296,7 @@ def test_only_the_half_that_fits_is_let_in(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 @torch.no_grad()
-def test_a_window_is_compared_as_if_it_were_the_clip(
-    windows: int, frames: int, parts: list[tuple[int, int]]
-) -> None:
+def test_a_window_is_compared_like_a_clip(windows: int, frames: int, parts: list[tuple[int, int]]) -> None:
     module = switch_of(windows)
     audio, picture = tokens_of(picture=4 * frames)
     mask = torch.ones(3, 4 * frames, dtype=torch.bool)

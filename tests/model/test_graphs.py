@@ -80,7 +80,7 @@ def test_recorded_searches_equal_plain_ones(fusion: str, masked: bool) -> None:
     assert len(lengths) > 3
 
 
-def test_results_stay_when_the_recording_runs_again() -> None:
+def test_a_later_replay_does_not_change_earlier_results() -> None:
     model = random_model("entropy-gate", 4)
     model.recordings = Recordings(Recorder())
     memories = [memory_of(model, seed) for seed in range(3)]
@@ -125,7 +125,7 @@ def test_encoders_are_recorded_up_to_a_size() -> None:
 @pytest.mark.parametrize(
     ("record", "why"), [(fails, "operation not permitted when"), (repeats_nothing, "other")]
 )
-def test_without_a_good_recording_captions_are_the_plain_ones(
+def test_without_a_valid_recording_plain_kernels_are_used(
     record: Any, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line says why. Nothing is recorded after that."""

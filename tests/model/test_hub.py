@@ -30,7 +30,7 @@ def copy(tiny: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_of_the_hub_is_that_of_the_folder(hub: HubServer, copy: Path, tmp_path: Path) -> None:
+def test_a_model_from_the_hub_equals_its_folder(hub: HubServer, copy: Path, tmp_path: Path) -> None:
     repository = hub.add("org/tiny-model", copy)
     found, own = load_checkpoint("hf:org/tiny-model"), load_checkpoint(copy)
     assert found.name == "tiny-model"
@@ -79,7 +79,9 @@ def test_all_files_are_of_one_commit(hub: HubServer, copy: Path) -> None:
         ("hf:", "is not the name of a model"),
     ],
 )
-def test_wrong_names_are_told(name: str, message: str, hub: HubServer, copy: Path, evacap: Evacap) -> None:
+def test_wrong_names_are_reported(
+    name: str, message: str, hub: HubServer, copy: Path, evacap: Evacap
+) -> None:
     hub.add("org/name", copy)
     result = evacap("weights", "export", name, "-o", copy / "out.safetensors")
     assert result.exit_code == 2
@@ -95,7 +97,7 @@ def test_only_safetensors_are_loaded(hub: HubServer, copy: Path) -> None:
     assert not [r for r in hub.requests if r.path.endswith((".bin", ".py"))]
 
 
-def test_a_private_model_needs_the_token_which_only_the_hub_gets(
+def test_a_private_model_needs_the_token_and_only_the_hub_receives_it(
     hub: HubServer, storage: FileServer, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("org/name", copy).private = True
@@ -109,7 +111,7 @@ def test_a_private_model_needs_the_token_which_only_the_hub_gets(
 
 
 @pytest.mark.slow
-def test_a_cut_transfer_continues_by_itself_or_leaves_nothing(
+def test_a_cut_transfer_resumes_or_leaves_no_file(
     hub: HubServer, storage: FileServer, copy: Path, tmp_path: Path
 ) -> None:
     hub.add("org/name", copy)
@@ -157,7 +159,7 @@ def test_a_copy_damaged_on_the_disk_is_downloaded_again(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device is Linux's")
-def test_a_full_disk_is_said(hub: HubServer, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(hub: HubServer, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("org/name", copy)
     opened = Path.open
 

@@ -85,7 +85,7 @@ def plainly_allowed(
 
 
 @pytest.mark.parametrize(("confidence", "confirmed"), [(0.3, 0.1), (0.5, 0.0), (0.9, 0.5), (0.01, 0.001)])
-def test_words_are_allowed_by_what_is_heard(confidence: float, confirmed: float) -> None:
+def test_words_are_allowed_by_audible_classes(confidence: float, confirmed: float) -> None:
     lexicon = lexicon_of(confidence, confirmed)
     heard = random_heard(60)
     shown = torch.rand(heard.shape[:2], generator=torch.Generator().manual_seed(0)) * 2 * MIN_SHOWN
@@ -100,7 +100,7 @@ def test_words_are_allowed_by_what_is_heard(confidence: float, confirmed: float)
     assert bool((lexicon.allowed(heard, shown) > lexicon.allowed(heard)).any()) == (confidence > 0.01)
 
 
-def test_free_words_are_always_allowed() -> None:
+def test_words_outside_the_lexicon_are_always_allowed() -> None:
     """Those that are not listed, the end of a caption, and words that the tokenizer has in pieces."""
     lexicon = lexicon_of(0.999)
     heard = random_heard(CLIPS)
@@ -113,7 +113,7 @@ def test_free_words_are_always_allowed() -> None:
     assert not allowed[:, NAMED].any()
 
 
-def test_a_loud_window_is_enough() -> None:
+def test_one_confident_window_allows_a_word() -> None:
     heard = torch.tensor([[[1.0, -5.0, -5.0, 2.0]], [[1.0, -5.0, -5.0, -5.0]]])
     assert lexicon_of(0.5).allowed(heard)[:, number("b")].tolist() == [True, False]
 
@@ -129,7 +129,7 @@ def test_a_confidence_of_0_allows_every_word() -> None:
     assert set(forbidden[0, 0].nonzero().flatten().tolist()) == FAMILIES[0]  # the last word is of the family
 
 
-def test_what_may_follow_what_was_said() -> None:
+def test_repeated_words_and_families_are_forbidden() -> None:
     """Against a loop over clips, beams and words."""
     g = torch.Generator().manual_seed(0)
     lexicon = lexicon_of()
@@ -179,7 +179,7 @@ def exhaustive(
     return best
 
 
-def test_the_search_finds_the_best_of_what_is_allowed() -> None:
+def test_the_search_finds_the_best_allowed_caption() -> None:
     """Among all hypotheses. Its numbers are those of the whole softmax, so avoiding words costs."""
     V, clips = 6, 3
     settings = BeamSettings(beams=70, max_length=5)
@@ -222,7 +222,7 @@ def model_of(fusion: str = "audio-only", seed: int = 0, confidence: float = 0.3,
 @pytest.mark.parametrize("fusion", ["audio-only", "evidence", "concat"])
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_not_heard_is_never_said(fusion: str, beam: int, seed: int) -> None:
+def test_words_of_inaudible_classes_never_appear(fusion: str, beam: int, seed: int) -> None:
     """Whatever the weights want to say."""
     towards = dict.fromkeys("bcdefg", 60.0)
     model = model_of(fusion, seed, confidence=0.6, confirmed=0.6, **towards)
@@ -246,7 +246,7 @@ def test_what_is_not_heard_is_never_said(fusion: str, beam: int, seed: int) -> N
     assert earned  # and allowed words occur
 
 
-def test_no_family_is_said_twice() -> None:
+def test_no_family_appears_twice() -> None:
     """Though each of its words has been earned."""
     model = model_of(confidence=0.5, b=40.0, c=40.0, d=30.0)
     heard = torch.tensor([[[1.0, 3, 3, 3, 3], [3.0, 3, 3, 3, 3], [9.0, 0, 0, 0, 0]]])
@@ -284,7 +284,7 @@ def test_scores_are_those_of_the_unmasked_softmax(beam: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_fitting_picture_lowers_the_bar(cached: bool) -> None:
+def test_a_matching_picture_lowers_the_threshold(cached: bool) -> None:
     """Only where it is open, and shows the class: not where it is masked, shut, or shows something else."""
     model: Any = model_of("evidence", confidence=0.5, confirmed=0.1, b=60.0)
     evidence = model.fusion.evidence
@@ -315,7 +315,7 @@ def test_a_fitting_picture_lowers_the_bar(cached: bool) -> None:
 
 
 @pytest.mark.slow
-def test_two_decoders_each_follow_the_rules_of_their_own_clips() -> None:
+def test_each_of_two_decoders_follows_the_rules_of_its_clips() -> None:
     """In a batch that is half open, clip by clip the same as alone."""
     model: Any = model_of("evidence", 1, confidence=0.6, confirmed=0.6, **dict.fromkeys("bcdefg", 20.0))
     heard, seen = random_heard(CLIPS, 1), random_seen(CLIPS, 1)
@@ -330,7 +330,7 @@ def test_two_decoders_each_follow_the_rules_of_their_own_clips() -> None:
 # ---- what is packaged
 
 
-def test_packaged_words_are_earned_by_classes_that_there_are() -> None:
+def test_packaged_words_belong_to_existing_classes() -> None:
     words = packaged_lexicon()["words"]
     assert len(words) > 1000
     assert all(word == word.lower().strip() and word for word in words)
@@ -360,13 +360,13 @@ def test_packaged_families_share_no_word() -> None:
         ("engine", "Engine", "Bird"),
     ],
 )
-def test_packaged_words_mean_what_they_say(word: str, by: str, not_by: str) -> None:
+def test_packaged_words_belong_to_plausible_classes(word: str, by: str, not_by: str) -> None:
     names = [audioset_classes()[c] for c in packaged_lexicon()["words"][word]]
     assert by in names
     assert not_by not in names
 
 
-def test_packaged_articles_are_free() -> None:
+def test_packaged_articles_are_always_allowed() -> None:
     assert not {"a", "the", "and", "of", "while", "with", "in"} & set(packaged_lexicon()["words"])
 
 
@@ -395,14 +395,14 @@ def test_packaged_names_of_classes() -> None:
 
 
 @pytest.mark.slow
-def test_names_of_pictures_are_timms_even_if_it_moves_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_classes_are_named_like_in_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     read = imagenet_classes()
     moved = ModuleSpec("timm", None, origin="/nowhere/timm/__init__.py")
     monkeypatch.setattr("evacap_cli.model.lexicon.find_spec", lambda name: moved)
     assert imagenet_classes.__wrapped__() == read
 
 
-def test_speech_may_have_to_be_heard_better() -> None:
+def test_speech_can_have_a_higher_threshold() -> None:
     """Class 0 is Speech: it earns its word only from its own confidence on, however it is with the others."""
     table = {"words": {"b": [0], "c": [100]}, "families": []}
     with pytest.MonkeyPatch.context() as patch:

@@ -23,7 +23,7 @@ TARGET = torch.arange(40) % 23
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_smoothed_loss_is_the_divergence_from_the_smoothed_target(
+def test_smoothed_loss_equals_the_divergence_from_the_smoothed_target(
     smoothing: float, record_property: Record
 ) -> None:
     """Value and gradient of torch's own Kullback-Leibler loss: 1 - s at the word, s / (V - 1) elsewhere."""
@@ -40,19 +40,19 @@ def test_smoothed_loss_is_the_divergence_from_the_smoothed_target(
     assert max(errors) < 2e-6
 
 
-def test_without_smoothing_it_is_cross_entropy() -> None:
+def test_without_smoothing_the_loss_is_cross_entropy() -> None:
     expected = nn.functional.cross_entropy(logits_of(), TARGET)
     assert smoothed_cross_entropy(logits_of(), TARGET, 0.0).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_a_perfect_fit_costs_nothing() -> None:
+def test_a_perfect_prediction_has_zero_loss() -> None:
     smooth = torch.full((40, 23), 0.1 / 22).scatter(1, TARGET[:, None], 0.9)
     assert smoothed_cross_entropy(smooth.log(), TARGET, 0.1).abs().item() < 1e-6
     assert smoothed_cross_entropy(smooth.log() + 5, TARGET, 0.1).abs().item() < 1e-5
     assert smoothed_cross_entropy(logits_of(), TARGET, 0.1).item() > 0.1
 
 
-def test_half_precision_logits_are_summed_in_full() -> None:
+def test_half_precision_logits_are_summed_in_fp32() -> None:
     loss = smoothed_cross_entropy(logits_of().half(), TARGET)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(smoothed_cross_entropy(logits_of(), TARGET).item(), abs=1e-2)
@@ -99,7 +99,7 @@ def test_consistency_is_zero_for_equal_words() -> None:
     )  # only differences of logits count
 
 
-def test_consistency_teaches_both_sides() -> None:
+def test_consistency_has_gradients_on_both_sides() -> None:
     a, b = logits_of(0).requires_grad_(), logits_of(1).requires_grad_()
     semantic_consistency(a, b).backward()
     for x in (a, b):

@@ -17,7 +17,7 @@ def draws(count: int, batch: int, probability: float, seed: int = 0, per_batch: 
     return torch.stack([shuffle_partners(batch, probability, g, per_batch) for _ in range(count)])
 
 
-def test_probability_zero_moves_nothing_and_draws_nothing() -> None:
+def test_probability_zero_changes_nothing_and_draws_no_numbers() -> None:
     g = torch.Generator().manual_seed(0)
     before = g.get_state()
     assert torch.equal(shuffle_partners(8, 0.0, g), torch.arange(8))
@@ -41,7 +41,7 @@ def test_all_permutations_are_equally_likely(per_batch: bool) -> None:
     assert sum((n - expected) ** 2 / expected for n in seen.values()) < 60
 
 
-def test_the_share_of_the_paper() -> None:
+def test_the_fraction_matches_the_paper() -> None:
     """At 0.05, one clip in twenty gets a place in the permutation, which is its own once in a batch's size."""
     batch = 32
     partners = draws(4000, batch, 0.05)
@@ -55,7 +55,7 @@ def test_the_share_of_the_paper() -> None:
     assert givers.max() < 1.4 * givers.float().mean()
 
 
-def test_samples_are_chosen_one_by_one() -> None:
+def test_samples_are_chosen_independently() -> None:
     """Per sample the number moved in a batch spreads; per batch it is nearly none or nearly all."""
     single, whole = (
         (draws(2000, 16, 0.3, per_batch=b) != torch.arange(16)).sum(dim=1) for b in (False, True)
@@ -65,7 +65,7 @@ def test_samples_are_chosen_one_by_one() -> None:
     assert (whole > 0).float().mean().item() == pytest.approx(0.3, abs=0.04)
 
 
-def test_the_generator_decides() -> None:
+def test_the_generator_determines_the_result() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     assert torch.equal(draws(20, 16, 0.5, seed=7), draws(20, 16, 0.5, seed=7))

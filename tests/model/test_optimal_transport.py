@@ -54,7 +54,7 @@ def test_plans_are_those_of_pot(n: int, m: int, epsilon: float, record_property:
     assert max(errors) < 1e-5
 
 
-def test_marginals_are_uniform_over_what_exists() -> None:
+def test_marginals_are_uniform_over_unmasked_tokens() -> None:
     mask = torch.tensor([[True] * 6, [True, True, False, True, False, False]])
     plan = transport_plan(similarities(2, 9, 6), mask)
     assert torch.allclose(plan.sum(2), torch.full((2, 9), 1 / 9), atol=1e-6)
@@ -72,7 +72,7 @@ def test_very_long_inputs(shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("value", [1.0, 0.0, -1.0])
-def test_identical_tokens_are_shared_evenly(value: float) -> None:
+def test_identical_tokens_get_equal_mass(value: float) -> None:
     plan = transport_plan(torch.full((2, 4, 5), value), epsilon=0.01)
     assert torch.allclose(plan, torch.full_like(plan, 1 / 20), atol=1e-6)
 
@@ -168,7 +168,7 @@ def test_training_aligns_the_towers() -> None:
     assert alone["match"].item() == 0.0
 
 
-def test_settings_are_checked() -> None:
+def test_wrong_settings_are_refused() -> None:
     values = ModelConfig("optimal-transport", ENCODER, DECODER).to_dict()
     with pytest.raises(UsageError, match=r"transport\.epsilon: 0\.0 must be above 0"):
         ModelConfig.from_dict(values | {"transport": {"epsilon": 0}})

@@ -30,7 +30,7 @@ def inputs(model: CaptionModel) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 @pytest.mark.parametrize("shape", [(6,), (1, 6), (4, 6), (3, 5, 6), (70, 8, 6)])
-def test_a_packed_product_is_the_product(shape: tuple[int, ...]) -> None:
+def test_a_packed_product_equals_the_product(shape: tuple[int, ...]) -> None:
     g = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(size, generator=g) for size in (shape, (11, 6), (11,)))
     wanted = torch.nn.functional.linear(x, weight, bias)
@@ -42,7 +42,7 @@ def test_a_packed_product_is_the_product(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("onednn", [True, False])
-def test_where_a_type_cannot_be_packed_the_product_is_plain(
+def test_a_type_that_cannot_be_packed_uses_the_plain_product(
     dtype: torch.dtype, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
@@ -60,7 +60,7 @@ def test_where_a_type_cannot_be_packed_the_product_is_plain(
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these variables are for x86")
-def test_a_processor_without_bf16_has_plain_products_in_it() -> None:
+def test_a_processor_without_bf16_uses_plain_products() -> None:
     code = (
         "import torch; from evacap_cli.model.packing import can_multiply, can_pack; "
         "print([(can_pack(t), can_multiply(t)) for t in (torch.float32, torch.bfloat16)])"
@@ -74,7 +74,7 @@ def test_a_processor_without_bf16_has_plain_products_in_it() -> None:
     ("fusion", "precision"),
     [*((fusion, None) for fusion in FUSIONS), ("concat", torch.bfloat16), ("evidence", torch.bfloat16)],
 )
-def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) -> None:
+def test_packed_models_give_the_same_captions(fusion: str, precision: torch.dtype | None) -> None:
     model = random_model(fusion, 3).eval()
     fbank, pixels = inputs(model)
     plain = model.generate(fbank, pixels, max_words=6, min_words=6)
@@ -96,7 +96,9 @@ def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) 
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_elsewhere_weights_are_stored_in_the_precision(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_other_devices_weights_are_stored_in_the_precision(
+    fusion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on a GPU: linear weights are halved, but for those that compare, and captions come of them."""
     monkeypatch.setattr("evacap_cli.model.packing.has_onednn", lambda: False)
     model = pack(random_model(fusion, 3), torch.bfloat16)
@@ -111,7 +113,7 @@ def test_elsewhere_weights_are_stored_in_the_precision(fusion: str, monkeypatch:
     assert found.evidence is None or found.evidence.isfinite().all()
 
 
-def test_another_precision_needs_the_weights_again() -> None:
+def test_another_precision_needs_the_original_weights() -> None:
     model = pack(random_model("audio-only", 3).eval(), torch.bfloat16)
     with pytest.raises(ValueError, match="load it again"):
         pack(model, None)

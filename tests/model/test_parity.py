@@ -85,7 +85,7 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.slow
-def test_the_import_tells_all(fixture: Fixture) -> None:
+def test_the_import_reports_every_tensor(fixture: Fixture) -> None:
     """Left out are only norms (and, without a picture, the tower) that this path of the public model never reads."""
     imported, model = fixture.imported, fixture.model
     assert imported.counts.keys() == {"renamed", "left out"}

@@ -43,7 +43,7 @@ def test_parameters_are_those_of_table_1(preset: str, millions: float, printed: 
     assert counts["fusion"] == (4 * (768**2 + 768) + gate if preset == "evacap-base" else 0)
 
 
-def test_the_names() -> None:
+def test_names_of_presets() -> None:
     assert set(BASE) == {
         "audio-base",
         "avcap-base",
@@ -61,7 +61,7 @@ def test_the_names() -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_loads_and_agrees_with_itself(name: str) -> None:
+def test_every_preset_loads_and_is_consistent(name: str) -> None:
     """Model and features are of one size, training knows what to do, and all survive a checkpoint's YAML."""
     preset = load_preset(name)
     size, features = preset.model.encoder, FeatureSettings.from_dict(preset.features)
@@ -79,7 +79,7 @@ def test_every_preset_loads_and_agrees_with_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BASE)
-def test_every_base_preset_has_a_small_one_of_its_kind(name: str) -> None:
+def test_every_base_preset_has_a_tiny_one(name: str) -> None:
     base, tiny = load_preset(name), load_preset(name.replace("-base", "-tiny"))
     assert base.model.fusion == tiny.model.fusion
     for setting in ("sms", "smoothing", "gate_stability", "consistency"):
@@ -93,7 +93,7 @@ def test_every_base_preset_has_a_small_one_of_its_kind(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TAGS)
-def test_every_preset_on_tags_is_of_the_same_arm_as_its_base(name: str) -> None:
+def test_every_tags_preset_matches_its_base_preset(name: str) -> None:
     """And differs from other arms on tags in what makes the arm."""
     base, tags = load_preset(name.replace("-tags", "-base")), load_preset(name)
     assert base.model.fusion == tags.model.fusion
@@ -112,7 +112,7 @@ def test_every_preset_on_tags_is_of_the_same_arm_as_its_base(name: str) -> None:
     assert trained < 12e6
 
 
-def test_features_of_tags_are_those_that_the_networks_take() -> None:
+def test_features_of_tags_presets_fit_the_networks() -> None:
     preset = load_preset("evacap-tags")
     features, encoder = FeatureSettings.from_dict(preset.features), preset.model.encoder
     assert isinstance(encoder, TagEncoderConfig)
@@ -189,7 +189,7 @@ def test_the_paper_and_the_published_baseline() -> None:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_only_what_compares_has_a_section_on_evidence(fusion: str) -> None:
+def test_only_evidence_presets_have_an_evidence_section(fusion: str) -> None:
     config = ModelConfig(fusion, evidence=EvidenceConfig(width=64, threshold=0.7, windows=3))
     values = config.to_dict()
     assert ("evidence" in values) == (fusion == "evidence")
@@ -202,7 +202,7 @@ def test_only_what_compares_has_a_section_on_evidence(fusion: str) -> None:
         assert read == config
 
 
-def test_the_switch_is_overridden_as_other_settings() -> None:
+def test_evidence_settings_can_be_overridden() -> None:
     mine = {"base": "evidence-tiny", "model": {"evidence": {"windows": 2}}}
     preset, base = preset_from_dict("mine", resolve(mine)).model, load_preset("evidence-tiny").model
     assert preset.evidence == replace(base.evidence, windows=2)
@@ -211,7 +211,7 @@ def test_the_switch_is_overridden_as_other_settings() -> None:
     assert base.encoder.audio_grid == (1, 32)
 
 
-def test_an_unknown_preset_names_the_known_ones() -> None:
+def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="evacap-huge") as caught:
         load_preset("evacap-huge")
     assert all(name in caught.value.cure for name in preset_names())
@@ -224,7 +224,7 @@ def test_an_unknown_section_is_named() -> None:
         preset_from_dict("mine.yaml", {"tranining": {}, "optimiser": {}})
 
 
-def test_settings_are_laid_over_the_base_section_by_section() -> None:
+def test_settings_override_the_base_by_section() -> None:
     mine = {"base": "evacap-tiny", "model": {"encoder": {"depth": 2}}, "training": {"lr": 5e-4}}
     preset, base = preset_from_dict("mine", resolve(mine)), load_preset("evacap-tiny")
     assert preset.model.encoder.depth == 2
@@ -299,7 +299,7 @@ def test_a_wrong_setting_is_a_usage_error(values: dict[str, object], message: st
         ModelConfig.from_dict(values)
 
 
-def test_numbers_as_yaml_writes_them() -> None:
+def test_numbers_in_yaml_notation() -> None:
     config = ModelConfig.from_dict(
         {"encoder": {"audio_patch": [32, 16], "mlp_ratio": 3}, "decoder": {"norm_eps": "1e-6"}}
     )

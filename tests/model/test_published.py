@@ -17,7 +17,7 @@ LAYER = "textual.transformer.encoder.layer.3."
 
 
 @pytest.mark.parametrize("preset", ["avcap-base", "evacap-base", "audio-base"])
-def test_every_published_key_has_its_place(preset: str) -> None:
+def test_every_published_key_is_mapped(preset: str) -> None:
     """584 names fill a model: none of its parameters is named twice, and but for its fusion none is left out."""
     with torch.device("meta"):
         own = build_model(load_preset(preset).model).state_dict()
@@ -32,7 +32,7 @@ def test_every_published_key_has_its_place(preset: str) -> None:
             assert KEYS[name] == (shape if target.third is None else [shape[0] // 3, *shape[1:]])
 
 
-def test_what_no_path_reads_has_none() -> None:
+def test_unused_keys_are_not_mapped() -> None:
     unread = [name for name in KEYS if target_of(name) is None]
     assert len(unread) == 176
     assert all(".norm" in name and name.split(".")[-2][-2:] in ("_a", "_v") for name in unread)
@@ -67,5 +67,5 @@ def test_other_names_pass_unchanged() -> None:
         (["layer1.0.conv.weight"], None),
     ],
 )
-def test_whose_names_they_are(names: list[str], kind: str | None) -> None:
+def test_published_names_are_recognised(names: list[str], kind: str | None) -> None:
     assert kind_of(names) == kind

@@ -162,7 +162,7 @@ def test_a_class_of_several_frames_is_one_tag() -> None:
     torch.testing.assert_close(found, torch.tensor([[[7, 4.0, 0.1], [99, 5.0, 0.075]]]))
 
 
-def test_what_hidden_frames_show_does_not_matter() -> None:
+def test_hidden_frames_are_ignored() -> None:
     tags, mask = random_seen(3), torch.tensor([[True, False, True], [False, False, True], [True] * 3])
     other = tags.clone()
     hidden = ~mask.repeat_interleave(ENCODER.seen, dim=1)
@@ -172,7 +172,7 @@ def test_what_hidden_frames_show_does_not_matter() -> None:
     assert torch.equal(*found)
 
 
-def test_a_clip_without_a_visible_frame_still_has_numbers() -> None:
+def test_a_clip_without_visible_frames_has_finite_values() -> None:
     """They are masked later, and must not be NaN, which a product with 0 does not remove."""
     tags, mask = random_seen(2), torch.tensor([[False] * 3, [True] * 3])
     found = pooled_frames(tags, ENCODER.seen, ENCODER.picture_classes, mask)
@@ -207,7 +207,7 @@ def test_shapes_of_every_fusion(fusion: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_captions_of_inputs_are_those_of_their_tags(fusion: str) -> None:
+def test_inputs_and_their_tags_give_the_same_captions(fusion: str) -> None:
     model = tag_model(fusion)
     fbank, pixels = random_inputs(3)
     mask = torch.tensor([[True] * 3, [True, True, False], [False] * 3])
@@ -264,7 +264,7 @@ def test_every_other_parameter_learns(fusion: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_training_step_on_tags_is_that_on_inputs(fusion: str) -> None:
+def test_a_training_step_on_tags_equals_one_on_inputs(fusion: str) -> None:
     model = tag_model(fusion)
     fbank, pixels = random_inputs(4)
     tokens, need = random_words(4, 8)
@@ -320,7 +320,7 @@ def test_the_order_of_frames_does_not_matter() -> None:
 
 
 @pytest.mark.slow
-def test_recomputed_blocks_give_the_same_gradients() -> None:
+def test_checkpointed_blocks_give_the_same_gradients() -> None:
     grads = []
     for wanted in (False, True):
         model, data = tag_model("evidence").train(), batch_of()
@@ -385,7 +385,7 @@ def test_weights_loaded_as_half(fusion: str, dtype: torch.dtype, tmp_path: Path)
     ("fusion", "precision"),
     [*((fusion, None) for fusion in FUSIONS), ("concat", torch.bfloat16), ("evidence", torch.bfloat16)],
 )
-def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) -> None:
+def test_packed_models_give_the_same_captions(fusion: str, precision: torch.dtype | None) -> None:
     model = tag_model(fusion)
     heard, seen = random_heard(CLIPS), random_seen(CLIPS) if model.has_picture else None
     plain = model.generate(heard, seen, max_words=6, min_words=6, towers=True)
@@ -405,7 +405,7 @@ def test_packed_models_say_the_same(fusion: str, precision: torch.dtype | None) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_masked_picture_is_no_picture(fusion: str) -> None:
+def test_a_masked_picture_equals_no_picture(fusion: str) -> None:
     model = tag_model(fusion)
     heard, seen = random_heard(4), random_seen(4) if model.has_picture else None
     mask = torch.ones(4, 3, dtype=torch.bool)
@@ -446,7 +446,7 @@ def assert_same_words(ours: Generation, theirs: Generation, rows: Tensor) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("decoders", [1, 2])
 @pytest.mark.parametrize("way", ["plain", "autocast", "packed"])
-def test_shut_it_is_the_audio_only_captioner_to_the_bit(decoders: int, way: str) -> None:
+def test_with_the_switch_off_it_equals_the_audio_only_captioner(decoders: int, way: str) -> None:
     """Whether evidence or a mask shuts it, in a batch in which other clips are open; with the first decoder."""
     model: Any = tag_model("evidence", 3, decoders)
     alone = with_fusion(model, "audio-only")
@@ -474,7 +474,7 @@ def test_shut_it_is_the_audio_only_captioner_to_the_bit(decoders: int, way: str)
 
 
 @pytest.mark.parametrize("fusion", ["entropy-gate", "gate", "evidence"])
-def test_numbers_over_time_are_means_weighted_by_what_is_heard_then(fusion: str) -> None:
+def test_curves_are_means_weighted_by_the_tags_of_each_window(fusion: str) -> None:
     model = tag_model(fusion)
     heard, seen = random_heard(CLIPS), random_seen(CLIPS)
     with torch.inference_mode():
@@ -511,7 +511,7 @@ def save(folder: Path, fusion: str, **changes: Any) -> CaptionModel:
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("single", [False, True])
-def test_a_loaded_model_says_the_same(fusion: str, single: bool, tmp_path: Path) -> None:
+def test_a_loaded_model_gives_the_same_captions(fusion: str, single: bool, tmp_path: Path) -> None:
     model = save(tmp_path, fusion)
     path = tmp_path / "mine"
     if single:
@@ -537,7 +537,7 @@ def test_a_loaded_model_says_the_same(fusion: str, single: bool, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_half_precision_file_keeps_what_is_heard(tmp_path: Path) -> None:
+def test_a_half_precision_file_keeps_the_tags(tmp_path: Path) -> None:
     model = save(tmp_path, "evidence", dtype=torch.float16)
     loaded = load_checkpoint(tmp_path / "mine").model
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
@@ -592,7 +592,7 @@ def test_memory_can_be_estimated(preset: str) -> None:
     assert found["total"] == pytest.approx(found["weights"] + found["activations"], abs=0.011)
 
 
-def test_pictures_that_are_the_same_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_pictures_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tag_model("gate")
     _, pixels = random_inputs(2)
     pixels[0] = pixels[0, :1]

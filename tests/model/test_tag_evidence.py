@@ -99,7 +99,7 @@ def test_cues_are_as_defined(seed: int) -> None:
         assert found[b].tolist() == pytest.approx(list(expected.values()), abs=1e-4)
 
 
-def test_cues_of_what_is_plain_to_see() -> None:
+def test_cues_of_obvious_pairs() -> None:
     """A dog barks beside a dog, beside a drum, which sounds otherwise, and beside a cloud, which is silent."""
     evidence = TagEvidence(ENCODER)
     ties = torch.zeros(ENCODER.audio_classes, ENCODER.picture_classes)
@@ -118,7 +118,7 @@ def test_cues_of_what_is_plain_to_see() -> None:
     torch.testing.assert_close(shown, torch.tensor([[0.9, 0.0], [0.0, 0.0], [0.0, 0.0]]))
 
 
-def test_what_is_shown_of_each_class() -> None:
+def test_shares_of_each_class_in_the_picture() -> None:
     evidence, (heard, seen) = evidence_of(), tags_of()
     found = evidence.shown((heard, seen))
     for b in range(CLIPS):
@@ -127,7 +127,7 @@ def test_what_is_shown_of_each_class() -> None:
             assert found[b, t].item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_pairs_are_every_sound_with_every_picture() -> None:
+def test_every_sound_is_paired_with_every_picture() -> None:
     evidence, (heard, seen) = evidence_of(), tags_of()
     with torch.no_grad():
         found = evidence.pairs((heard, seen))
@@ -140,7 +140,7 @@ def test_pairs_are_every_sound_with_every_picture() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_does_not_touch_what_is_compared(dtype: torch.dtype) -> None:
+def test_cues_are_computed_in_fp32(dtype: torch.dtype) -> None:
     """Neither what is learned from, nor what is decided by."""
     evidence, tags = evidence_of(), tags_of()
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_a_batch_of_one_clip_has_a_loss() -> None:
 
 
 @pytest.mark.slow
-def test_learning_tells_pairs_apart_and_leaves_the_ties_alone() -> None:
+def test_training_separates_pairs_and_keeps_the_ties() -> None:
     evidence, tags = TagEvidence(ENCODER), tags_of(8)
     evidence.start_from(random_ties())
     before = evidence.ties.clone()
@@ -234,7 +234,7 @@ def test_probability_is_a_logistic_regression_of_the_cues() -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_captioner_opens_where_its_evidence_says_so(packed: bool) -> None:
+def test_the_switch_follows_the_match_probability(packed: bool) -> None:
     model = tag_model("evidence", 1)
     evidence = model.fusion.evidence
     assert isinstance(evidence, TagEvidence)
@@ -252,7 +252,7 @@ def test_a_captioner_opens_where_its_evidence_says_so(packed: bool) -> None:
     assert torch.equal(out.gate, (expected >= model.config.evidence.threshold).float())
 
 
-def test_classes_that_a_matching_picture_shows_are_raised() -> None:
+def test_logits_of_classes_in_a_matching_picture_are_raised() -> None:
     evidence, (heard, seen) = evidence_of(), tags_of()
     config = EvidenceConfig(threshold=0.5, confirmation=3.0, confirmed_logit=4.0)
     with torch.no_grad():
@@ -273,7 +273,7 @@ def test_classes_that_a_matching_picture_shows_are_raised() -> None:
     assert any(torch.equal(found[b], heard[b]) for b in range(CLIPS) if probability[b] <= 0.5)
 
 
-def test_without_a_picture_nothing_is_raised() -> None:
+def test_without_a_picture_logits_are_unchanged() -> None:
     evidence, (heard, seen) = evidence_of(), tags_of()
     evidence.bias.fill_(9.0)
     nothing = torch.zeros_like(seen)
@@ -283,7 +283,7 @@ def test_without_a_picture_nothing_is_raised() -> None:
 
 
 @pytest.mark.parametrize(("shown", "logit"), [(10.0, 4.0), (11.0, -2.0)])
-def test_captions_use_confirmed_tags_and_report_what_was_heard(shown: float, logit: float) -> None:
+def test_captions_use_confirmed_tags_and_report_the_original_ones(shown: float, logit: float) -> None:
     """Class 3 is faint. A picture of its source, 10, raises it to the limit; another picture does not."""
     model: Any = tag_model("evidence")
     model.fusion.config = replace(model.fusion.config, confirmation=20.0, confirmed_logit=4.0)

@@ -37,13 +37,13 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(CAPTIONS, 300)
 
 
-def test_special_tokens_have_the_models_numbers(tokenizer: Tokenizer) -> None:
+def test_special_tokens_have_the_ids_of_the_model(tokenizer: Tokenizer) -> None:
     assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (BOS, EOS, PAD)
     assert [tokenizer.engine.token_to_id(word) for word in SPECIAL] == [0, 1, 2, 3]
     assert len(tokenizer) <= 300
 
 
-def test_captions_come_back(tokenizer: Tokenizer) -> None:
+def test_captions_survive_encoding_and_decoding(tokenizer: Tokenizer) -> None:
     """Lower-cased, otherwise as they were."""
     for caption in CAPTIONS:
         tokens = tokenizer.encode(caption)
@@ -52,7 +52,7 @@ def test_captions_come_back(tokenizer: Tokenizer) -> None:
         assert tokenizer.decode(tokens) == caption.lower()
 
 
-def test_words_are_cut_at_the_limit(tokenizer: Tokenizer) -> None:
+def test_long_captions_are_truncated(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("a dog barks " * 30, max_words=12)
     assert len(tokens) == 14
     assert (tokens[0], tokens[-1]) == (BOS, EOS)
@@ -60,14 +60,14 @@ def test_words_are_cut_at_the_limit(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([]) == tokenizer.decode([BOS, EOS, PAD]) == ""
 
 
-def test_decoding_ends_at_the_first_end(tokenizer: Tokenizer) -> None:
+def test_decoding_stops_at_the_first_eos(tokenizer: Tokenizer) -> None:
     dog = tokenizer.encode("a dog")
     assert tokenizer.decode([*dog, PAD, PAD, *tokenizer.encode("rings")]) == "a dog"
     assert tokenizer.decode(dog[1:-1]) == "a dog"  # bos and eos may be absent
     assert tokenizer.decode([BOS, PAD, dog[1], PAD, dog[2]]) == "a dog"
 
 
-def test_hyphens_join_their_words() -> None:
+def test_hyphenated_words_are_joined() -> None:
     captions = ["a cock crows cock-a-doodle-doo", "a 6-string guitar", "a dog barks"]
     tokenizer = Tokenizer.train(captions, 300)
     assert tokenizer.decode(tokenizer.encode(captions[0])) == captions[0]
@@ -75,14 +75,14 @@ def test_hyphens_join_their_words() -> None:
     assert tokenizer.decode(tokenizer.encode("- a dog -")) == "- a dog -"
 
 
-def test_new_words_of_known_letters_are_spelt(tokenizer: Tokenizer) -> None:
+def test_new_words_of_known_characters_are_split_into_pieces(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("a dingbell barked")
     assert 3 not in tokens
     assert tokenizer.decode(tokens) == "a dingbell barked"
 
 
 @pytest.mark.parametrize("caption", ["a dog 🐶 barks", "狗 barks", "a ☃ rings", "x" * 200])
-def test_what_cannot_be_spelt_is_unknown(tokenizer: Tokenizer, caption: str) -> None:
+def test_unknown_characters_become_the_unknown_token(tokenizer: Tokenizer, caption: str) -> None:
     tokens = tokenizer.encode(caption)
     assert 3 in tokens
     assert set(tokens) <= set(range(len(tokenizer)))
@@ -96,7 +96,7 @@ def test_emoji_and_accents_can_be_learned() -> None:
     assert own.decode(own.encode("Un Café 🔔")) == "un cafe 🔔"
 
 
-def test_words_that_look_special_end_nothing(tokenizer: Tokenizer) -> None:
+def test_words_that_look_like_special_tokens_are_text(tokenizer: Tokenizer) -> None:
     """Whatever is in a caption, it has one beginning and one end for the model, and decoding does not fail."""
     tokens = tokenizer.encode("a [unk] dog [ eos ] barks")
     assert tokens.count(EOS) == 1
@@ -104,7 +104,7 @@ def test_words_that_look_special_end_nothing(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.slow
-def test_training_is_the_same_every_time(tokenizer: Tokenizer) -> None:
+def test_training_is_deterministic(tokenizer: Tokenizer) -> None:
     """In this process and in another, from a list or a stream."""
     vocabulary = tokenizer.engine.get_vocab()
     assert Tokenizer.train(iter(CAPTIONS), 300).engine.get_vocab() == vocabulary
@@ -117,7 +117,7 @@ def test_training_is_the_same_every_time(tokenizer: Tokenizer) -> None:
     assert done.stdout.strip() == str(sorted(vocabulary.items()))
 
 
-def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_saving_and_loading_keeps_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     tokenizer.save(path)
     loaded = Tokenizer.load(path)
@@ -126,7 +126,7 @@ def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -
         assert loaded.encode(caption) == tokenizer.encode(caption)
 
 
-def test_berts_own_names_are_understood(tmp_path: Path) -> None:
+def test_bert_special_tokens_are_recognised(tmp_path: Path) -> None:
     """GIT's and AVCap's tokenizer is BERT's: [CLS] begins and [SEP] ends."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dog"]
     engine = Engine(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
@@ -137,7 +137,7 @@ def test_berts_own_names_are_understood(tmp_path: Path) -> None:
     assert loaded.decode([2, 4, 3, 0]) == "dog"
 
 
-def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     for text in ("", "{}", '{"version": "1.0"'):
         path.write_text(text)
@@ -156,7 +156,7 @@ def bert_vocab(path: Path, words: int = 30522) -> Path:
     return path
 
 
-def test_berts_list_numbers_words_by_line(tmp_path: Path) -> None:
+def test_ids_of_the_bert_vocabulary_are_line_numbers(tmp_path: Path) -> None:
     own = Tokenizer.from_vocab(bert_vocab(tmp_path / "vocab.txt"))
     assert (len(own), own.bos, own.eos, own.pad) == (30522, 101, 102, 0)
     assert own.encode("A Dog barks Café, zzz") == [101, 1000, 1001, 1002, 1003, 1004, 100, 100, 102]
@@ -170,7 +170,7 @@ def test_berts_list_numbers_words_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ndog\ndog\n"])
-def test_another_list_is_refused(text: str, tmp_path: Path) -> None:
+def test_another_vocabulary_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text(text)
     with pytest.raises(EvacapError, match=r"vocab\.txt"):
         Tokenizer.from_vocab(tmp_path / "vocab.txt")

@@ -73,7 +73,7 @@ def plain_yamnet(state: dict[str, Tensor], patch: np.ndarray) -> np.ndarray:
     return x.mean(axis=(0, 1)) @ values["classifier.weight"].T + values["classifier.bias"]
 
 
-def test_the_ear_computes_what_yamnet_does() -> None:
+def test_the_audio_network_equals_yamnet() -> None:
     """Random weights against convolutions written out as TensorFlow defines them."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -91,7 +91,7 @@ def test_the_ear_computes_what_yamnet_does() -> None:
     assert (found[0] - found[1]).abs().max() > 0.01
 
 
-def test_the_packaged_ear_hears_as_tensorflows() -> None:
+def test_the_packaged_audio_network_equals_tensorflow() -> None:
     """Below its classifier, which was trained further, it is YAMNet as published, rounded to fp16."""
     model = YAMNet().eval()
     model.load_state_dict(packaged_state(model, "network_a"))
@@ -115,7 +115,7 @@ def patterns() -> Tensor:
     return torch.stack((first, torch.stack(((9 * x).cos() * (7 * y).sin(), x * y, (x + y).cos()))))
 
 
-def test_the_packaged_eye_sees_as_published() -> None:
+def test_the_packaged_image_network_equals_the_published_one() -> None:
     """To the rounding of its weights to fp16."""
     import timm  # takes long
 
@@ -167,7 +167,7 @@ def test_packaged_ties_are_shares() -> None:
     assert (ties > 0).any(dim=0).float().mean() > 0.2  # many things sound
 
 
-def test_a_network_that_the_package_lacks_is_named() -> None:
+def test_a_network_missing_from_the_package_is_named() -> None:
     with torch.device("cpu"):
         model = CaptionModel(ModelConfig("gate", TagEncoderConfig(network="efficientnet_b0"), DECODER))
     with pytest.raises(EvacapError, match=r"no weights for encoder\.network_v") as caught:
@@ -189,7 +189,7 @@ def sharing(tmp_path: Path) -> tuple[Path, CaptionModel]:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_takes_from_the_package_what_it_lacks(sharing: tuple[Path, CaptionModel]) -> None:
+def test_a_checkpoint_takes_missing_networks_from_the_package(sharing: tuple[Path, CaptionModel]) -> None:
     path, model = sharing
     kept = load_file(path / WEIGHTS)
     assert not any(name.split(".")[1] in NETWORKS for name in kept)
@@ -207,7 +207,7 @@ def test_a_checkpoint_takes_from_the_package_what_it_lacks(sharing: tuple[Path, 
 
 
 @pytest.mark.slow
-def test_what_a_checkpoint_has_comes_first(sharing: tuple[Path, CaptionModel]) -> None:
+def test_networks_in_the_checkpoint_take_precedence(sharing: tuple[Path, CaptionModel]) -> None:
     path, model = sharing
     ears = torch.full_like(model.encoder.network_a.classifier.bias, 0.25)  # type: ignore[union-attr, arg-type]
     save_file(load_file(path / WEIGHTS) | {"encoder.network_a.classifier.bias": ears}, path / WEIGHTS)
@@ -216,7 +216,7 @@ def test_what_a_checkpoint_has_comes_first(sharing: tuple[Path, CaptionModel]) -
 
 
 @pytest.mark.slow
-def test_who_does_not_share_must_have_everything(sharing: tuple[Path, CaptionModel]) -> None:
+def test_a_checkpoint_without_sharing_must_be_complete(sharing: tuple[Path, CaptionModel]) -> None:
     path, _ = sharing
     config = yaml.safe_load((path / CONFIG).read_text("utf-8"))
     assert config.pop("shared") is True
@@ -227,7 +227,7 @@ def test_who_does_not_share_must_have_everything(sharing: tuple[Path, CaptionMod
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "cut", "lacking"])
-def test_a_package_that_is_damaged_is_said_to_be(
+def test_a_damaged_package_is_reported(
     damage: str, sharing: tuple[Path, CaptionModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "shared.safetensors"

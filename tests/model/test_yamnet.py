@@ -46,13 +46,13 @@ def test_one_row_of_logits_for_each_patch(model: YAMNet) -> None:
     assert model(torch.zeros(1, 1008, 64)).shape == (1, 20, 521)
 
 
-def test_less_than_one_patch_is_an_error() -> None:
+def test_audio_shorter_than_a_patch_is_an_error() -> None:
     with pytest.raises(ValueError, match="95 frames"):
         patches(torch.zeros(1, 95, 64))
 
 
 @torch.inference_mode()
-def test_blocks_run_in_parts(model: YAMNet) -> None:
+def test_blocks_can_run_separately(model: YAMNet) -> None:
     maps = patches(torch.randn(1, 144, 64, generator=torch.Generator().manual_seed(1)))
     middle = model.trunk(maps, end=10)
     assert middle.shape == (2, 512, 6, 4)
@@ -60,7 +60,7 @@ def test_blocks_run_in_parts(model: YAMNet) -> None:
 
 
 @torch.inference_mode()
-def test_stride_two_pads_behind_the_map_as_tensorflow_does() -> None:
+def test_stride_two_pads_at_the_end_like_tensorflow() -> None:
     conv = SameConv(1, 1, stride=2)
     conv.weight.copy_(torch.arange(9.0).view(1, 1, 3, 3))
     conv.bias.zero_()  # type: ignore[union-attr]

@@ -48,7 +48,7 @@ def words_of(figure: Figure) -> str:
     return "\n".join(own + [text.get_text() for axes in figure.axes for text in axes.texts])
 
 
-def test_every_part_stands_at_its_time(view: GateView) -> None:
+def test_every_part_is_drawn_at_its_time(view: GateView) -> None:
     figure = gate_figure(view)
     axes = axes_of(figure)
     assert list(axes) == ["frames", "gate", "spectrogram"]
@@ -118,7 +118,7 @@ HOSTILE = [
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("text", HOSTILE)
-def test_any_text_is_drawn_and_not_obeyed(text: str, view: GateView, tmp_path: Path) -> None:
+def test_any_text_is_drawn_literally(text: str, view: GateView, tmp_path: Path) -> None:
     hostile = replace(view, title=text, name=text, note=text, frames=None)
     figure = gate_figure(hostile)
     texts = [*figure.texts, *axes_of(figure)["frames"].texts]
@@ -134,13 +134,13 @@ def test_any_text_is_drawn_and_not_obeyed(text: str, view: GateView, tmp_path: P
         assert min(box.x1 for box in boxes) > 700
 
 
-def test_a_dollar_is_a_dollar() -> None:
+def test_a_dollar_sign_is_not_markup() -> None:
     assert drawable("$a$ \\alpha", 9) == "$a$ \\alpha"
     assert drawable("a\nb\t c", 9) == "a b c"
     assert drawable("\x1b", 9) == "\\x1b"
 
 
-def test_what_does_not_fit_is_broken_then_cut() -> None:
+def test_long_text_is_wrapped_and_then_truncated() -> None:
     first, second = drawable("wide " * 60, 20.0, lines=2).split("\n")
     assert set(first.split()) == {"wide"}
     assert second.startswith("wide wide")
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_broken_then_cut() -> None:
     assert drawable(whole, 20.0) == whole
 
 
-def test_a_font_is_asked_for_what_the_first_one_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fallback_font_supplies_missing_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_installed", lambda: ("Some CJK",))
     own = module._characters
     monkeypatch.setattr(module, "_character_width", lambda *_: 0.5)
@@ -190,7 +190,7 @@ def test_short_quiet_and_late_clips(view: GateView, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_figures_do_not_pile_up(view: GateView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_are_closed(view: GateView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[Figure]] = []
 
     def watched(view: GateView) -> Figure:

@@ -20,7 +20,7 @@ def timings(models: int) -> Timings:
     return Timings({}, {}, rows)
 
 
-def test_the_suffix_says_the_format(tmp_path: Path) -> None:
+def test_the_suffix_selects_the_format(tmp_path: Path) -> None:
     draw_times(timings(2), tmp_path / "few.svg")
     assert ElementTree.parse(tmp_path / "few.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
     draw_times(timings(2), tmp_path / "few.png")

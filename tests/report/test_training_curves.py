@@ -11,7 +11,7 @@ from evacap_cli.report.training_curves import draw_curves
 
 
 @pytest.mark.slow
-def test_draws_what_there_is(tmp_path: Path) -> None:
+def test_draws_available_curves(tmp_path: Path) -> None:
     log = [{"step": i, "caption": 1 / i, "lr": i} for i in range(1, 50)]
     sizes = []
     for more in ({}, {"gate_matched": 0.3, "gate_shuffled": 0.2, "skipped": "the loss is nan"}):
@@ -23,6 +23,6 @@ def test_draws_what_there_is(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
 
 
-def test_nothing_to_draw_is_no_picture(tmp_path: Path) -> None:
+def test_without_values_there_is_no_plot(tmp_path: Path) -> None:
     draw_curves([], tmp_path / "curves.png")
     assert not list(tmp_path.iterdir())

@@ -55,7 +55,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_config_and_card_get_it_and_nothing_else_changes(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+def test_only_config_and_card_change(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model = saved(tmp_path)
     before = files_of(model)
     result = evacap("weights", "calibrate", model, "--data", store, "--about", "forty of noise", "--json")
@@ -85,7 +85,7 @@ def test_config_and_card_get_it_and_nothing_else_changes(evacap: Evacap, store: 
 
 
 @pytest.mark.slow
-def test_it_is_the_fit_of_what_the_model_says(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+def test_it_is_fitted_to_the_outputs_of_the_model(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model = saved(tmp_path)
     assert evacap("weights", "calibrate", model, "--data", store, "-q", "--seed", 5).exit_code == 0
     own = load_checkpoint(model)
@@ -161,7 +161,7 @@ def assert_goes_by_its_calibration(path: Path, store: Path, tolerance: float = 1
 
 
 @pytest.mark.slow
-def test_a_switch_goes_by_what_was_found(evacap: Evacap, store: Path, tmp_path: Path) -> None:
+def test_a_switch_uses_the_calibration(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model = saved(tmp_path, "evidence")
     before = files_of(model)
     own, mixed = heard_and_seen(model, store)
@@ -222,7 +222,7 @@ def test_a_copy_of_a_switch(evacap: Evacap, store: Path, tmp_path: Path) -> None
     ("act", "single"),
     [("save_file", True), ("save_file", False), ("with_section", False), ("atomic._replace_folder", False)],
 )
-def test_a_switch_is_calibrated_wholly_or_not_at_all(
+def test_a_switch_is_calibrated_completely_or_not_at_all(
     act: str, single: bool, evacap: Evacap, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fails while weights are written, which is all of a single file, after they are, or at the very end."""
@@ -337,7 +337,7 @@ NOTE = {
 }  # fmt: skip
 
 
-def test_a_card_has_one_section_of_it() -> None:
+def test_a_card_has_one_calibration_section() -> None:
     first, second = card_section(NOTE), card_section({**NOTE, "auroc": 0.7})
     for card in ("# toy\n\nA toy.\n", "# toy\n\n## Data\nd\n\n## Limits\nl\n", "# toy\n"):
         once = with_section(card, first)
@@ -364,7 +364,7 @@ def test_the_packaged_models_are_calibrated() -> None:
         assert "mismatch" not in load_checkpoint(name).metadata
 
 
-def test_the_packaged_switch_goes_by_its_calibration() -> None:
+def test_the_packaged_switch_uses_its_calibration() -> None:
     checkpoint = load_checkpoint("demo")
     note, evidence = checkpoint.metadata["mismatch"], checkpoint.model.fusion.evidence
     assert note["inputs"] == list(checkpoint.model.cues)

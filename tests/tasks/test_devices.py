@@ -29,7 +29,7 @@ def test_slow_precision_is_reported(precision: str, monkeypatch: pytest.MonkeyPa
     assert precision_note(precision, CPU) == ""
 
 
-def test_a_precision_that_cannot_be_had_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_precision_becomes_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evacap_cli.tasks.devices.can_pack", lambda dtype: False)
     monkeypatch.setattr("evacap_cli.tasks.devices.can_multiply", lambda dtype: False)
     assert pick_precision("bf16", CPU) is None
@@ -43,7 +43,7 @@ def test_fp32_has_no_note(precision: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:0", "mps"])
-def test_devices_that_are_not_there_are_named(device: str) -> None:
+def test_missing_devices_are_named(device: str) -> None:
     if (device.startswith("cuda") and torch.cuda.is_available()) or (
         device == "mps" and torch.backends.mps.is_available()
     ):
@@ -59,7 +59,7 @@ def test_unknown_precision_is_named() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
-def test_stacks_arrays_as_they_are(dtype: type) -> None:
+def test_arrays_are_stacked_unchanged(dtype: type) -> None:
     arrays = [np.arange(i, i + 6).reshape(2, 3).astype(dtype) for i in range(3)]
     arrays[1] = np.asfortranarray(arrays[1])
     stacked = stack_on(torch.device("cpu"), arrays)

@@ -172,7 +172,7 @@ def test_full_size_files_of_each_kind(preset: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_frames_tokens_stay_what_they_were(vocab: Path, tmp_path: Path) -> None:
+def test_tokens_of_one_frame_are_unchanged(vocab: Path, tmp_path: Path) -> None:
     """Spread over tubelets, a still picture gives what it gave as one frame."""
     import_avcap(saved(tmp_path / "a.pth", published()), tmp_path / "a", vocab, overrides=SMALL)
     model = load_checkpoint(tmp_path / "a").model
@@ -191,7 +191,7 @@ def test_one_frames_tokens_stay_what_they_were(vocab: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_all_misfits_are_reported_at_once(vocab: Path, tmp_path: Path) -> None:
+def test_all_mismatches_are_reported_at_once(vocab: Path, tmp_path: Path) -> None:
     state = published()
     del state["av_encoder.norm.weight"], state["textual.transformer.encoder.layer.1.attention.self.key.bias"]
     state |= {f"surprise.{i}": torch.zeros(1) for i in range(14)}
@@ -223,7 +223,7 @@ def test_another_shape_names_both_and_the_setting(tmp_path: Path) -> None:
     assert "lacks" not in caught.value.message  # it is there, in another shape
 
 
-def test_words_of_another_number_are_refused(vocab: Path, tmp_path: Path) -> None:
+def test_another_vocabulary_size_is_refused(vocab: Path, tmp_path: Path) -> None:
     vocab.write_text(vocab.read_text() + "one more\n")
     with pytest.raises(UsageError, match=r"98.*97"):
         import_avcap(saved(tmp_path / "a.pth", published()), tmp_path / "a", vocab, overrides=SMALL)
@@ -244,7 +244,7 @@ def test_a_folder_of_something_else_is_never_replaced(evacap: Evacap, vocab: Pat
 
 
 @pytest.mark.slow
-def test_a_part_written_holds_what_came_from_the_file(evacap: Evacap, tmp_path: Path) -> None:
+def test_a_written_part_contains_the_tensors_of_the_file(evacap: Evacap, tmp_path: Path) -> None:
     state = cav_mae(published(small=False))
     path, out = saved(tmp_path / "c.pth", state), tmp_path / "encoder.safetensors"
     sizes = ("model.encoder.depth=11",)

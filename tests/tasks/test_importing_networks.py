@@ -142,7 +142,7 @@ def fresh(preset: str = "evidence-tags") -> CaptionModel:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["weight:.npz", ".npz", ".safetensors", "weight:.safetensors"])
-def test_an_ear_hears_what_tensorflows_hears(form: str, model: CaptionModel, tmp_path: Path) -> None:
+def test_an_imported_yamnet_equals_tensorflow(form: str, model: CaptionModel, tmp_path: Path) -> None:
     state, (prefix, suffix) = tensorflow(), form.split(".")
     path = tmp_path / f"yamnet.{suffix}"
     if suffix == "npz":
@@ -161,7 +161,9 @@ def test_an_ear_hears_what_tensorflows_hears(form: str, model: CaptionModel, tmp
 
 
 @pytest.mark.parametrize("prefix", ["", "encoder.network_a."])
-def test_an_ear_by_our_names_is_taken_as_it_is(prefix: str, model: CaptionModel, tmp_path: Path) -> None:
+def test_a_yamnet_with_our_names_is_loaded_unchanged(
+    prefix: str, model: CaptionModel, tmp_path: Path
+) -> None:
     with torch.random.fork_rng():
         known = YAMNet().state_dict()
     save_file(
@@ -175,7 +177,9 @@ def test_an_ear_by_our_names_is_taken_as_it_is(prefix: str, model: CaptionModel,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", ["wheel", "timm", "timm.safetensors", "no counters", "ours"])
-def test_an_eye_sees_what_the_published_one_sees(names: str, model: CaptionModel, tmp_path: Path) -> None:
+def test_an_imported_efficientnet_equals_the_published_one(
+    names: str, model: CaptionModel, tmp_path: Path
+) -> None:
     import timm  # takes long
 
     network = eye(lambda: timm.create_model("efficientnet_lite0", pretrained=False))
@@ -230,7 +234,7 @@ def test_a_checkpoint_has_the_files_network_and_the_packaged_other(
     assert evacap(*command, "--overwrite").exit_code == 0
 
 
-def test_without_out_it_says_whether_a_file_fits(evacap: Evacap, tmp_path: Path) -> None:
+def test_without_out_it_checks_the_file(evacap: Evacap, tmp_path: Path) -> None:
     path = published("yamnet", tmp_path)
     result = evacap("weights", "import", "yamnet", path, "--verbose")
     assert result.exit_code == 0, result.stderr
@@ -241,7 +245,7 @@ def test_without_out_it_says_whether_a_file_fits(evacap: Evacap, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_misfits_are_reported_at_once(kind: str, model: CaptionModel, tmp_path: Path) -> None:
+def test_all_mismatches_are_reported_at_once(kind: str, model: CaptionModel, tmp_path: Path) -> None:
     state = tensorflow() if kind == "yamnet" else wheel(eye().state_dict())
     names = {
         "yamnet": ("layer_with_weights-7/beta", "layer_with_weights-10/depthwise_kernel",
@@ -270,7 +274,7 @@ def test_all_misfits_are_reported_at_once(kind: str, model: CaptionModel, tmp_pa
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_what_is_allowed_may_be_lacking_or_left_over(model: CaptionModel, tmp_path: Path) -> None:
+def test_allowed_tensors_may_be_missing_or_unused(model: CaptionModel, tmp_path: Path) -> None:
     """A layer of which a part is lacking stays whole as it was."""
     state = {**tensorflow(), "surprise": torch.zeros(3)}
     del state["layer_with_weights-54/bias"]
@@ -281,7 +285,7 @@ def test_what_is_allowed_may_be_lacking_or_left_over(model: CaptionModel, tmp_pa
     assert torch.equal(model.encoder.network_a.classifier.weight, before)
 
 
-def test_whole_numbers_are_no_weights(model: CaptionModel, tmp_path: Path) -> None:
+def test_integer_tensors_are_not_weights(model: CaptionModel, tmp_path: Path) -> None:
     state = wheel(eye().state_dict())
     state["_conv_head.weight"] = state["_conv_head.weight"].to(torch.int8)
     torch.save(state, tmp_path / "eye.pth")

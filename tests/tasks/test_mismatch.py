@@ -20,7 +20,7 @@ def drawn(clips: int, pairs: int = 1, distance: float = 1.0, seed: int = 0) -> t
     return rng.normal(0, 1, (clips, 2)), rng.normal([distance, 0], 1, (pairs, clips, 2))
 
 
-def test_a_known_answer() -> None:
+def test_a_known_solution() -> None:
     """Two normal distributions: log odds are distance x - distance^2 / 2, AUROC is Phi(distance / sqrt 2)."""
     found = fit(*drawn(6000, 2))
     assert found.calibration.weights == pytest.approx((1.0, 0.0), abs=0.05)
@@ -34,7 +34,7 @@ def test_a_known_answer() -> None:
     assert (found.clips, found.pairs) == (6000, 12_000)
 
 
-def test_what_it_says_is_what_comes_true() -> None:
+def test_the_probability_is_calibrated() -> None:
     found = fit(*drawn(5000, 3, distance=1.5))
     assert [predicted for predicted, _ in found.reliability] == sorted(
         predicted for predicted, _ in found.reliability
@@ -51,7 +51,7 @@ def test_what_it_says_is_what_comes_true() -> None:
     assert better == pytest.approx(found.auroc, abs=0.02)
 
 
-def test_newton_finds_the_least_loss() -> None:
+def test_newton_finds_the_minimum() -> None:
     """At the minimum every step in any direction is up; inputs of odd scales, near twins of one another."""
     rng = np.random.default_rng(3)
     matched, mismatched = drawn(300)
@@ -72,21 +72,21 @@ def test_newton_finds_the_least_loss() -> None:
         assert loss(found.weights + step, found.bias - step @ mean + rng.normal(0, 1e-3)) > least
 
 
-def test_numbers_that_say_nothing() -> None:
+def test_uninformative_numbers() -> None:
     """On clips it was not fitted to, a calibration of noise is worth no more than noise."""
     found = fit(*drawn(400, 4, distance=0.0))
     assert found.interval[0] < 0.5 < found.interval[1]
     assert found.brier == pytest.approx(0.25, abs=0.01)
 
 
-def test_numbers_that_say_all() -> None:
+def test_separable_numbers() -> None:
     found = fit(*drawn(100, 1, distance=50.0))
     assert found.auroc == 1
     assert found.brier < 0.01
     assert np.isfinite(found.calibration.weights).all()
 
 
-def test_a_clip_never_judges_itself() -> None:
+def test_cross_validation_excludes_the_clip() -> None:
     """Inputs that identify the clip: a memorised clip is predicted perfectly, other clips not at all."""
     rng = np.random.default_rng(0)
     matched, mismatched = rng.normal(0, 1, (30, 25)), rng.normal(0, 1, (1, 30, 25))
@@ -94,7 +94,7 @@ def test_a_clip_never_judges_itself() -> None:
     assert 0.3 < found.auroc < 0.7
 
 
-def test_both_kinds_weigh_the_same() -> None:
+def test_both_classes_have_equal_weight() -> None:
     matched, mismatched = drawn(500, 1)
     once, thrice = fit(matched, mismatched), fit(matched, np.repeat(mismatched, 3, axis=0))
     assert once.calibration.weights == pytest.approx(thrice.calibration.weights, rel=0.02)
@@ -112,7 +112,7 @@ def test_rows_without_numbers_are_left_out() -> None:
         fit(np.where(np.arange(200)[:, None] < FOLDS - 1, 1.0, np.nan) * np.ones(2), mismatched)
 
 
-def test_the_same_every_time() -> None:
+def test_it_is_deterministic() -> None:
     assert fit(*drawn(100, 2)) == fit(*drawn(100, 2))
     assert fit(*drawn(100, 2), seed=1).interval != fit(*drawn(100, 2)).interval
 

@@ -10,7 +10,7 @@ from evacap_cli.tasks.pairing import Pairing, donor_cycle
 
 
 @pytest.mark.parametrize(("clips", "seed"), [(2, 0), (3, 1), (7, 4), (100, 0), (100, 98)])
-def test_no_clip_is_its_own_donor_and_each_donates_once(clips: int, seed: int) -> None:
+def test_the_pairing_is_a_derangement(clips: int, seed: int) -> None:
     pairing = Pairing.draw(clips, seed)
     assert (pairing.donor != np.arange(clips)).all()
     assert sorted(pairing.donor) == sorted(pairing.order) == list(range(clips))
@@ -21,14 +21,14 @@ def test_seeds_give_every_clip_other_donors() -> None:
     assert all(len(set(column)) == 19 for column in donors.T)
 
 
-def test_round_the_circle_the_donor_stands_a_stride_on() -> None:
+def test_the_donor_is_one_stride_away() -> None:
     walk = donor_cycle(50)
     for seed in (0, 3):
         pairing = Pairing.draw(50, seed)
         assert (pairing.donor[walk] == np.roll(walk, -pairing.stride)).all()
 
 
-def test_who_is_shuffled_stays_shuffled() -> None:
+def test_shuffled_clips_stay_shuffled_at_higher_fractions() -> None:
     pairing = Pairing.draw(40, 1)
     few, more = pairing.touched(0.05), pairing.touched(0.5)
     assert few.sum() == 2
@@ -38,7 +38,7 @@ def test_who_is_shuffled_stays_shuffled() -> None:
     assert pairing.touched(1).all()
 
 
-def test_a_seed_is_a_pairing() -> None:
+def test_a_seed_determines_the_pairing() -> None:
     first, same, other = (Pairing.draw(30, seed) for seed in (5, 5, 6))
     assert (first.donor == same.donor).all()
     assert (first.order == same.order).all()

@@ -40,7 +40,7 @@ def manifest(folder: Path, *rows: str, columns: str = "video,caption") -> Path:
 
 
 @pytest.mark.parametrize("frames_format", ["jpeg", "raw"])
-def test_what_is_stored_is_what_is_captioned(clip: Path, tmp_path: Path, frames_format: str) -> None:
+def test_stored_features_equal_those_of_captioning(clip: Path, tmp_path: Path, frames_format: str) -> None:
     path = manifest(tmp_path / "in", f"{clip},one", f"{clip},two")
     report = prepare(path, tmp_path / "s", TINY, workers=0, frames_format=frames_format)
     assert report.counts == {"ok": 1, "audio-only": 0, "missing": 0, "failed": 0}
@@ -52,7 +52,7 @@ def test_what_is_stored_is_what_is_captioned(clip: Path, tmp_path: Path, frames_
     assert difference.max() == 0 if frames_format == "raw" else 0 < difference.mean() < 2
 
 
-def test_parts_are_those_that_the_manifest_names(long: Path, tmp_path: Path) -> None:
+def test_segments_come_from_the_manifest(long: Path, tmp_path: Path) -> None:
     path = manifest(tmp_path / "in", f"{long},1,2,a", f"{long},3,,b", f"{long},,0.5,c", f"{long},9,10,d",
                     columns="video,start,end,caption")  # fmt: skip
     report = prepare(path, tmp_path / "s", replace(TINY, image_size=32), workers=0, frames_format="raw")
@@ -66,7 +66,7 @@ def test_parts_are_those_that_the_manifest_names(long: Path, tmp_path: Path) -> 
         assert shown == pytest.approx(wanted, abs=0.12)
 
 
-def test_extracted_pictures_are_looked_at_instead(tmp_path: Path) -> None:
+def test_extracted_frames_replace_the_video(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     (folder / "waveforms").mkdir(parents=True)
     write(folder / "waveforms" / "a.wav", 1.0, video=None, audio="pcm_s16le")
@@ -94,7 +94,7 @@ def test_entries_without_a_file_and_with_too_little_sound(tmp_path: Path) -> Non
         load_clip(short, settings, start=2.0, end=1.0)
 
 
-def test_the_start_of_the_sound_is_that_of_the_part(long: Path) -> None:
+def test_audio_and_frames_start_with_the_segment(long: Path) -> None:
     clip = load_clip(long, ClipSettings(replace(TINY, mel_bins=128, seconds=0.2)), start=1.0)
     from evacap_cli.media import read_audio
 
@@ -111,7 +111,9 @@ def test_the_start_of_the_sound_is_that_of_the_part(long: Path) -> None:
         ({"memory": -1.0, "shard_clips": 0}, "--memory -1.0 .*; --shard-clips 0 must be 1 or more"),
     ],
 )  # fmt: skip
-def test_wrong_options_are_named_all_at_once(tmp_path: Path, options: dict[str, object], named: str) -> None:
+def test_all_wrong_options_are_reported_at_once(
+    tmp_path: Path, options: dict[str, object], named: str
+) -> None:
     with pytest.raises(UsageError, match=named):
         prepare(tmp_path / "nothing.csv", tmp_path / "s", TINY, **options)
 

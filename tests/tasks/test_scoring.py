@@ -63,7 +63,7 @@ def test_values_intervals_and_files(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "new/out").iterdir()} == {"metrics.json", "per_clip.csv"}
 
 
-def test_two_systems_on_the_clips_that_both_have(tmp_path: Path) -> None:
+def test_two_systems_are_compared_on_common_clips(tmp_path: Path) -> None:
     report = scored(tmp_path, GOOD, POOR)
     assert report.against is not None
     assert report.system.scores.clips == report.against.scores.clips == ("a.mp4", "b.mp4", "c.mp4")
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:
     assert "bootstrap" not in without.as_dict()
 
 
-def test_what_is_left_out_stands_in_the_report(tmp_path: Path) -> None:
+def test_omitted_clips_are_in_the_report(tmp_path: Path) -> None:
     report = scored(tmp_path, 'video,caption\na.mp4,""\nb.mp4,a cat\nz.mp4,what\n')
     found = report.as_dict()
     assert found["left_out"] == {
@@ -114,7 +114,7 @@ def test_what_is_left_out_stands_in_the_report(tmp_path: Path) -> None:
     assert not report.complete
 
 
-def test_a_note_where_the_words_are_not_the_official_ones(tmp_path: Path) -> None:
+def test_a_note_if_the_tokenizer_is_not_the_official_one(tmp_path: Path) -> None:
     report = scored(tmp_path)
     assert any("built-in" in note for note in report.notes)
     assert report.as_dict()["java"] is None
@@ -122,7 +122,7 @@ def test_a_note_where_the_words_are_not_the_official_ones(tmp_path: Path) -> Non
     assert any("CIDEr of one clip" in note for note in one.notes)
 
 
-def test_where_results_cannot_go(tmp_path: Path) -> None:
+def test_unwritable_result_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         check_folder(tmp_path / "file")

@@ -102,7 +102,7 @@ def one_side(rate: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("make", [faint, click, out_of_phase, one_side])
-def test_what_is_faint_or_short_is_heard(tmp_path: Path, make) -> None:
+def test_faint_and_short_sounds_are_accepted(tmp_path: Path, make) -> None:
     sound = make(16_000)
     layout = "mono" if len(sound) == 1 else "stereo"
     path = write(tmp_path / "clip.wav", video=None, audio="pcm_s24le", rate=16_000, layout=layout, wave=sound)
@@ -120,7 +120,7 @@ def partly(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(path, video=None, audio="flac", samples="s16", rate=rate, layout="mono", wave=sound)
 
 
-def test_a_silent_part_says_which(partly: Path) -> None:
+def test_a_silent_segment_is_named(partly: Path) -> None:
     assert load_clip(partly, CAPTIONED).start == pytest.approx(4.0, abs=0.11)
     for part, words in (
         ({"start": 0.0, "end": 3.0}, "no sound: the track is silent from 0 to 2 s"),
@@ -139,7 +139,7 @@ def pieces(path: Path, settings: ClipSettings, **part: float) -> list[tuple[floa
     return [(clip.start, clip.end) for clip in found if clip is not None]
 
 
-def test_silent_pieces_are_left_out_as_gaps_are(partly: Path) -> None:
+def test_silent_segments_are_left_out(partly: Path) -> None:
     cut = replace(CAPTIONED, segment=2.0)
     assert pieces(partly, cut) == [(4.0, 6.0)]
     assert pieces(partly, replace(cut, hop=1.0)) == [(3.0, 5.0), (4.0, 6.0), (5.0, 7.0)]

@@ -33,7 +33,7 @@ def one(at: Checkpoint, store: Store, sound: int, picture: int) -> Generation:
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["entropy-gate", "concat", "audio-only", "evidence"])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 16])
-def test_every_pair_is_what_it_is_alone(fusion: str, batch_size: int, store: Store) -> None:
+def test_pairs_do_not_depend_on_the_batch(fusion: str, batch_size: int, store: Store) -> None:
     at, pairings = checkpoint(fusion), [Pairing.draw(CLIPS, seed) for seed in (2, 0, CLIPS - 2)]
     captioner = StoreCaptioner(at, store, InferenceOptions(beam=2, max_words=8, batch_size=batch_size))
     own, mixed = captioner.caption_paired(pairings)
@@ -106,7 +106,7 @@ def test_changes_of_the_picture(store: Store) -> None:
     assert (noise.score != other.score).any()
 
 
-def test_pictures_that_show_nothing_are_shut_out(store: Store) -> None:
+def test_uninformative_pictures_are_ignored(store: Store) -> None:
     at = checkpoint("evidence")
     at.model.fusion.evidence.bias.fill_(50.0)  # whatever it sees is let in
     captioner = StoreCaptioner(at, store, InferenceOptions(beam=2, max_words=8, batch_size=4))
@@ -141,7 +141,7 @@ def test_captions_and_scores_are_reordered_together(store: Store) -> None:
                 assert after.tolist() == pytest.approx([before[row] for row in rows], nan_ok=True)
 
 
-def test_noise_is_as_loud_as_it_says() -> None:
+def test_noise_has_the_stated_level() -> None:
     fbank = torch.randn(2, 64, 32)
     plain = (fbank * FEATURES.fbank_std + FEATURES.fbank_mean).exp().sum((1, 2))
     for decibels in (0.0, 20.0):
@@ -153,7 +153,7 @@ def test_noise_is_as_loud_as_it_says() -> None:
         assert torch.equal(mixed[1:], sound(fbank[1:], FEATURES, np.array([5])))
 
 
-def test_a_shift_is_of_hundredths_of_a_second() -> None:
+def test_a_shift_has_a_resolution_of_10_ms() -> None:
     sound = perturbations.shift(0.25).sound
     assert sound is not None
     fbank = torch.arange(64.0)[None, :, None].expand(1, 64, 32)

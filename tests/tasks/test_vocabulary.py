@@ -22,7 +22,7 @@ def test_the_file_in_the_cache_folder_is_found() -> None:
     assert find_vocabulary() == vocabulary_path()
 
 
-def test_without_it_all_ways_are_named(tmp_path: Path) -> None:
+def test_without_it_the_error_lists_the_options(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find_vocabulary()
     for way in ("weights fetch-vocab", "--vocab", read_table()[VOCABULARY].url, str(vocabulary_path())):

@@ -113,7 +113,7 @@ def test_captions_are_five_and_differ(scripts: list[ClipScript]) -> None:
     assert 200 <= len(words) <= 450
 
 
-def test_kinds_say_what_is_true(scripts: list[ClipScript]) -> None:
+def test_kinds_match_the_script(scripts: list[ClipScript]) -> None:
     counts = Counter(s.kind for s in scripts)
     assert counts["matched"] > 200
     assert min(counts[k] for k in ("off-screen", "dubbed", "distractor")) > 10
@@ -164,7 +164,7 @@ def test_families_share_a_sound_and_differ_in_picture() -> None:
     assert len(families) >= 24
 
 
-def test_hidden_member_of_a_family_is_named_by_its_sound_alone() -> None:
+def test_a_hidden_family_member_is_named_only_by_its_sound() -> None:
     world = World(3, matched=0, off_screen=1, dubbed=0, distractor=0)
     names = {"car", "boat", "motorboat", "motorcycle", "motorbike"}
     found = 0

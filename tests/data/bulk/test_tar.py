@@ -43,7 +43,7 @@ def test_sound_beside_its_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["header", "member", "end"])
-def test_damaged_shard_gives_what_is_before_the_damage(tmp_path: Path, place: str) -> None:
+def test_a_damaged_shard_gives_the_clips_before_the_damage(tmp_path: Path, place: str) -> None:
     path = write_tar(tmp_path / "s.tar", {f"{i}.mp4": bytes([65 + i]) * 600 for i in range(4)})
     with tarfile.open(path) as archive:
         third = archive.getmembers()[2]
@@ -60,7 +60,7 @@ def test_damaged_shard_gives_what_is_before_the_damage(tmp_path: Path, place: st
     assert "later clips may be missing" in listing.error
 
 
-def test_compressed_and_empty_shards_say_so(tmp_path: Path) -> None:
+def test_compressed_and_empty_shards_are_reported(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "z.tar", "w:gz") as archive:
         archive.add(__file__, "1.mp4")
     assert "is compressed" in list_tar(str(tmp_path / "z.tar")).error

@@ -23,7 +23,7 @@ def test_a_histogram_counts_every_value() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [math.nan]])
-def test_no_histogram_of_nothing(values: list[float]) -> None:
+def test_without_values_there_is_no_histogram(values: list[float]) -> None:
     assert histogram("nothing", values) is None
 
 
@@ -58,7 +58,7 @@ def test_a_huge_interval_does_not_flatten_the_lines() -> None:
     assert second - first > 10  # pixels
 
 
-def test_bars_are_as_long_as_their_parts() -> None:
+def test_bars_have_the_length_of_their_parts() -> None:
     figure = stacked_bars("time", "s", [("a", [("x", 1.0), ("y", 3.0)]), ("b", [("x", 2.0)])])
     assert figure is not None
     svg = ElementTree.fromstring(str(figure.svg))

@@ -28,7 +28,7 @@ def test_json_cannot_end_its_script() -> None:
     assert json.loads(text) == value
 
 
-def test_the_policy_names_what_is_in_the_page() -> None:
+def test_the_policy_has_the_hashes_of_the_page() -> None:
     text = unescape(html(Page("A page")))
     for tag in ("style", "script"):
         (body,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
@@ -44,7 +44,7 @@ def test_text_is_escaped_everywhere() -> None:
     assert html(page).count("&lt;b&gt;&amp;&#34;&#39;") == 14
 
 
-def test_clips_are_taken_as_they_are_written() -> None:
+def test_clips_are_streamed() -> None:
     """The first piece is in the file before the last clip is asked for."""
     file, sizes = io.BytesIO(), []
 
@@ -59,7 +59,7 @@ def test_clips_are_taken_as_they_are_written() -> None:
     assert sizes[-1] > 0.5 * file.tell()
 
 
-def test_pictures_in_the_page_stand_apart_from_the_text() -> None:
+def test_pictures_are_separate_from_the_text() -> None:
     shown = ("data:image/webp;base64,AAAA", "", "")
     clips = [Clip("a.mp4", ("a",), pictures=shown if n == 150 else ("", "", "")) for n in range(300)]
     text = html(Page("Pictures", clips=ClipList(lambda: iter(clips))))
@@ -69,7 +69,7 @@ def test_pictures_in_the_page_stand_apart_from_the_text() -> None:
     assert (piece, json.loads(pictures)[50]) == ("1", list(shown))
 
 
-def test_long_names_are_shortened_and_kept_whole_in_the_title() -> None:
+def test_long_names_are_shortened_with_the_full_name_as_title() -> None:
     long = "a" * 40 + "b" * 40
     text = html(Page("Names", tables=[Table("Table", ["name"], [[long], ["  short"]])]))
     assert f'title="{long}">{"a" * 27}…{"b" * 27}</th>' in text

@@ -32,7 +32,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_job_that_does_not_end_leaves_no_temporary_file(tmp_path: Path) -> None:
+def test_an_unfinished_job_leaves_no_temporary_file(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", STUCK, tmp_path / "a.png"],
         capture_output=True,

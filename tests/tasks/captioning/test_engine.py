@@ -67,7 +67,7 @@ def test_one_file_gives_a_row(captioner: Captioner, clip: Path) -> None:
     assert captioner.caption(str(clip)) == row
 
 
-def test_a_list_gives_a_list_and_a_folder_is_one(captioner: Captioner, clip: Path, tmp_path: Path) -> None:
+def test_a_list_and_a_folder_give_a_list(captioner: Captioner, clip: Path, tmp_path: Path) -> None:
     assert captioner.caption([clip]) == [captioner.caption(clip)]
     (tmp_path / "a.mp4").write_bytes(clip.read_bytes())
     assert len(captioner.caption([tmp_path, clip])) == 2
@@ -77,7 +77,7 @@ def test_a_list_gives_a_list_and_a_folder_is_one(captioner: Captioner, clip: Pat
             captioner.caption(several)
 
 
-def test_a_file_that_is_not_there(captioner: Captioner) -> None:
+def test_a_missing_input(captioner: Captioner) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.mp4"):
         captioner.caption("nowhere.mp4")
 
@@ -107,7 +107,7 @@ class Taken(list[Source]):
             yield source
 
 
-def test_rows_come_while_later_files_are_still_to_be_read(captioner: Captioner, clip: Path) -> None:
+def test_rows_are_returned_before_later_files_are_read(captioner: Captioner, clip: Path) -> None:
     sources = Taken([Source(str(clip), str(clip))] * 100)
     rows = captioner.rows(sources, CaptionOptions(batch_size=2, workers=0))
     assert next(rows)[1][0].status == "ok"
@@ -115,7 +115,7 @@ def test_rows_come_while_later_files_are_still_to_be_read(captioner: Captioner, 
     assert sources.taken == 2
 
 
-def test_many_failures_are_not_held_back(captioner: Captioner, tmp_path: Path) -> None:
+def test_failures_are_returned_immediately(captioner: Captioner, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.touch()
     sources = Taken([Source(str(bad), str(bad))] * 100)
@@ -135,7 +135,7 @@ def test_a_clip_does_not_wait_for_a_batch_that_never_fills(
     assert sources.taken <= 10
 
 
-def test_what_the_model_is_given(captioner: Captioner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_of_the_model(captioner: Captioner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips without a picture go apart from those that have one, and pay for no blank ones."""
     given = []
 
@@ -161,7 +161,7 @@ def words(captioner: Captioner, clips: list[Clip], size: int) -> list[CaptionRes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pictures", [True, False])
-def test_words_do_not_depend_on_the_neighbours(captioner: Captioner, pictures: bool) -> None:
+def test_captions_do_not_depend_on_other_clips(captioner: Captioner, pictures: bool) -> None:
     """In any order and any batch, and far louder neighbours or such with another picture make no difference."""
     generator = np.random.default_rng(3)
     clips = []
@@ -316,12 +316,12 @@ def test_clips_of_all_sources_share_batches(captioner: Captioner, monkeypatch: p
     assert (rows[3][5].status, rows[3][5].error) == ("failed", "the file ends here")
 
 
-def test_half_precision_says_nearly_the_same(captioner: Captioner, tiny: Path, clip: Path) -> None:
+def test_half_precision_gives_nearly_equal_captions(captioner: Captioner, tiny: Path, clip: Path) -> None:
     half = Captioner.load(tiny, device="cpu", precision="bf16").caption(clip)
     assert half.score == pytest.approx(captioner.caption(clip).score, abs=0.05)
 
 
-def test_the_window_of_a_longer_file(captioner: Captioner, tmp_path: Path) -> None:
+def test_a_window_of_a_longer_file(captioner: Captioner, tmp_path: Path) -> None:
     rate = 8000
     t = np.arange(25 * rate) / rate
     wave = np.sin(2 * np.pi * 440 * t) * np.where((t > 13) & (t < 22), 0.5, 0.01)
@@ -356,7 +356,7 @@ def test_long_sound_in_bounded_memory(tmp_path: Path) -> None:
     assert peak < 5e6
 
 
-def test_reading_a_clip_leaves_the_threads_of_this_process_alone(clip: Path) -> None:
+def test_reading_a_clip_does_not_change_the_number_of_threads(clip: Path) -> None:
     before = torch.get_num_threads()
     load_clip(clip, ClipSettings(FeatureSettings(frames=1, image_size=32)))
     assert torch.get_num_threads() == before

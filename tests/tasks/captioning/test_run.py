@@ -87,7 +87,7 @@ ALL = ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4", "5.mp4", "6.wav", "7 copy.mp
 
 
 @pytest.mark.slow
-def test_rows_are_in_order_and_as_without_a_journal(
+def test_rows_are_in_order_and_equal_those_without_a_journal(
     captioner: Captioner, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "o.csv"
@@ -103,7 +103,7 @@ def test_rows_are_in_order_and_as_without_a_journal(
 
 
 @pytest.mark.slow
-def test_again_nothing_is_done(
+def test_a_second_run_does_nothing(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str]
 ) -> None:
     out = tmp_path / "o.csv"
@@ -120,7 +120,7 @@ def test_again_nothing_is_done(
 
 
 @pytest.mark.slow
-def test_what_is_new_or_changed_is_added(
+def test_new_and_changed_inputs_are_added(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str]
 ) -> None:
     out = tmp_path / "o.csv"
@@ -136,7 +136,7 @@ def test_what_is_new_or_changed_is_added(
 
 
 @pytest.mark.slow
-def test_failed_ones_are_tried_again_on_request(
+def test_failed_inputs_are_retried_on_request(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "o.csv"
@@ -183,7 +183,7 @@ def test_other_settings_are_refused(
 
 
 @pytest.mark.slow
-def test_an_output_changed_by_hand_is_not_lost(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
+def test_an_edited_output_is_not_overwritten(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.csv"
     run(captioner, folder, out)
     out.write_text("mine now")
@@ -198,7 +198,7 @@ def test_an_output_changed_by_hand_is_not_lost(captioner: Captioner, folder: Pat
 
 
 @pytest.mark.slow
-def test_stopped_between_any_two_inputs_it_goes_on(
+def test_it_resumes_after_a_stop_between_any_inputs(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str]
 ) -> None:
     whole = tmp_path / "whole.csv"
@@ -242,7 +242,7 @@ def harmful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc is needed to measure memory")
-def test_workers_that_hang_or_grow_cost_their_clip_alone(
+def test_workers_that_hang_or_grow_fail_only_their_clip(
     captioner: Captioner, harmful: Path, tmp_path: Path
 ) -> None:
     """For one that is killed, see `test_shards.py`."""
@@ -275,7 +275,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_keeps_what_was_finished(captioner: Captioner, small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_finished_rows(captioner: Captioner, small_disk: Path, tmp_path: Path) -> None:
     clip = write(tmp_path / "clip.mp4", 0.3)
     folder = tmp_path / "videos"
     folder.mkdir()
@@ -297,7 +297,7 @@ def test_a_full_disk_keeps_what_was_finished(captioner: Captioner, small_disk: P
     assert [name for name, *_ in table(out)] == names
 
 
-def test_a_disk_that_cannot_be_written(captioner: Captioner, small_disk: Path, folder: Path) -> None:
+def test_an_unwritable_disk(captioner: Captioner, small_disk: Path, folder: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(EvacapError, match="Read-only file system") as caught:
         run(captioner, folder, small_disk / "o.csv")
@@ -326,7 +326,7 @@ def test_a_disk_that_fills_up_while_the_table_is_written(
     assert len(table(out)) == 9
 
 
-def test_a_folder_that_goes_away(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_disappears(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "results"
     place.mkdir()
 
@@ -339,7 +339,7 @@ def test_a_folder_that_goes_away(captioner: Captioner, folder: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_one_file_for_each_input_is_written_as_it_is_done(
+def test_each_inputs_file_is_written_when_it_is_done(
     captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for copies, in whatever order."""
@@ -354,9 +354,7 @@ def test_one_file_for_each_input_is_written_as_it_is_done(
 
 
 @pytest.mark.slow
-def test_one_file_for_each_input_is_not_written_over(
-    captioner: Captioner, folder: Path, tmp_path: Path
-) -> None:
+def test_each_inputs_file_is_not_rewritten(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "texts"
     out.mkdir()
     (out / "0.mp4.jsonl").write_text("mine")
@@ -379,7 +377,7 @@ def test_one_file_for_each_input_is_not_written_over(
 
 
 @pytest.mark.slow
-def test_an_interrupt_in_the_middle_of_a_batch_keeps_those_before(
+def test_an_interrupt_within_a_batch_keeps_earlier_rows(
     captioner: Captioner, folder: Path, tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, batches = tmp_path / "o.csv", 0
@@ -435,14 +433,14 @@ def test_many_links_to_few_files(captioner: Captioner, tmp_path: Path, counted: 
     assert rows[0][1:] == rows[3 * 500][1:]
 
 
-def test_what_it_wrote_is_no_input_of_the_next_run(tmp_path: Path) -> None:
+def test_outputs_are_not_inputs_of_the_next_run(tmp_path: Path) -> None:
     out = tmp_path / "o.csv"
     names = [str(tmp_path / name) for name in ("a.mp4", "o.csv", "o.csv.journal", "sub/o.csv")]
     assert OutputOptions(out).inputs(names) == [names[0], names[3]]
     assert OutputOptions().inputs(names) == names
 
 
-def test_wrong_targets_are_named_together(tmp_path: Path) -> None:
+def test_wrong_outputs_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError) as caught:
         OutputOptions(None, "srt", merge=True, overwrite=True, curves=tmp_path / "file").check(
@@ -453,9 +451,7 @@ def test_wrong_targets_are_named_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_curves_are_kept_for_what_the_model_described(
-    captioner: Captioner, folder: Path, tmp_path: Path
-) -> None:
+def test_curves_are_saved_for_captioned_clips(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
     out, curves = tmp_path / "o.csv", tmp_path / "curves"
     run(captioner, folder, out, curves=curves)
     assert sorted(path.name for path in curves.glob("*.npz")) == [
@@ -466,7 +462,7 @@ def test_curves_are_kept_for_what_the_model_described(
 
 
 @pytest.mark.slow
-def test_a_column_for_mismatch_where_the_model_is_calibrated(
+def test_a_calibrated_model_has_a_mismatch_column(
     captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows made before without it have it, too: it follows from what is kept."""

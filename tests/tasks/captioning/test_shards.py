@@ -144,7 +144,7 @@ def captioner_rows(captioner: Captioner, tar: Path, options: CaptionOptions) -> 
     return [(Path(source.name).name, rows) for source, rows in captioner.rows(find_sources([tar]), options)]
 
 
-def test_cut_shard_costs_its_last_key_and_a_row(
+def test_a_truncated_shard_loses_its_last_key_and_has_a_failed_row(
     captioner: Captioner, clips: dict[str, bytes], tmp_path: Path
 ) -> None:
     tar = write_tar(tmp_path / "s.tar", {name: clips[name] for name in ("0.mp4", "1.mp4")})
@@ -159,7 +159,7 @@ def test_cut_shard_costs_its_last_key_and_a_row(
     assert "later clips may be missing" in found[2].error
 
 
-def test_member_that_kills_its_worker_costs_its_row(
+def test_a_member_that_kills_its_worker_fails_only_its_row(
     captioner: Captioner, clips: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "read_source", deeds.read)

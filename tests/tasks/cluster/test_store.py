@@ -32,7 +32,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterOptions]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # seconds; processes of the cluster start slowly on a machine with other work
-def test_a_store_and_its_numbers(
+def test_a_cluster_prepares_and_evaluates_like_one_machine(
     cluster: ClusterOptions, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # after the cluster's start: relative paths are not those of its processes

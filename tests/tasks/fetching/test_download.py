@@ -31,7 +31,7 @@ def kept(path: Path) -> Path:
     return path.parent / "partial" / path.name
 
 
-def test_a_file_arrives_whole_with_progress(server: FileServer, path: Path) -> None:
+def test_a_file_is_downloaded_with_progress(server: FileServer, path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     digest = download(f"{server.url}/file.bin", path, progress=lambda *done: seen.append(done))
     assert (digest, path.read_bytes()) == (SHA256, DATA)
@@ -39,13 +39,13 @@ def test_a_file_arrives_whole_with_progress(server: FileServer, path: Path) -> N
     assert not kept(path).exists()
 
 
-def test_a_cut_transfer_continues_by_itself(server: FileServer, path: Path) -> None:
+def test_a_cut_transfer_resumes(server: FileServer, path: Path) -> None:
     server.cut["/file.bin"] = [100_000, 300_000]
     assert download(f"{server.url}/file.bin", path, SHA256) == SHA256
     assert [request.range for request in server.requests] == [None, "bytes=100000-", "bytes=400000-"]
 
 
-def test_the_next_call_continues_what_never_ended(server: FileServer, path: Path) -> None:
+def test_the_next_call_resumes_a_partial_download(server: FileServer, path: Path) -> None:
     server.cut["/file.bin"] = list(NEVER)
     path.parent.mkdir()
     path.write_bytes(b"the old one")
@@ -60,7 +60,7 @@ def test_the_next_call_continues_what_never_ended(server: FileServer, path: Path
     assert path.read_bytes() == DATA
 
 
-def test_a_server_without_ranges_sends_all_again(server: FileServer, path: Path) -> None:
+def test_without_range_support_the_download_restarts(server: FileServer, path: Path) -> None:
     server.ranges = False
     server.cut["/file.bin"] = [100_000]
     download(f"{server.url}/file.bin", path)
@@ -68,7 +68,7 @@ def test_a_server_without_ranges_sends_all_again(server: FileServer, path: Path)
 
 
 @pytest.mark.parametrize(("before", "requests"), [(DATA, 1), (DATA + b"more", 2)], ids=["all", "too much"])
-def test_a_partial_file_with_nothing_to_add(
+def test_a_complete_partial_file_is_accepted(
     before: bytes, requests: int, server: FileServer, path: Path
 ) -> None:
     kept(path).parent.mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_a_partial_file_with_nothing_to_add(
     assert len(server.requests) == requests
 
 
-def test_another_file_than_expected_is_not_kept(server: FileServer, path: Path) -> None:
+def test_an_unexpected_file_is_not_kept(server: FileServer, path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"the old one")
     with pytest.raises(EvacapError, match=f"its SHA-256 is {SHA256}, not {'0' * 64}"):
@@ -98,21 +98,21 @@ def test_a_refused_file_is_not_kept(server: FileServer, path: Path) -> None:
     assert not kept(path).exists()
 
 
-def test_what_is_not_there_is_said(server: FileServer, path: Path) -> None:
+def test_a_missing_file_is_reported(server: FileServer, path: Path) -> None:
     with pytest.raises(EvacapError, match="the server answers 404") as caught:
         download(f"{server.url}/none.bin", path, cure="get it elsewhere")
     assert caught.value.cure == "get it elsewhere"
     assert not path.exists()
 
 
-def test_without_a_network_the_cure_is_said(closed_port: str, path: Path) -> None:
+def test_without_a_network_the_error_has_a_cure(closed_port: str, path: Path) -> None:
     with pytest.raises(EvacapError, match="cannot be downloaded") as caught:
         download(f"{closed_port}/file.bin", path, cure="get it elsewhere")
     assert caught.value.cure == "get it elsewhere"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device is Linux's")
-def test_a_full_disk_is_said(server: FileServer, path: Path) -> None:
+def test_a_full_disk_is_reported(server: FileServer, path: Path) -> None:
     kept(path).parent.mkdir(parents=True)
     kept(path).symlink_to("/dev/full")
     with pytest.raises(EvacapError, match="No space left on device") as caught:

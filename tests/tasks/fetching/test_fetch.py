@@ -105,7 +105,7 @@ def test_parts_are_named_with_the_option_that_takes_them(
     assert result.stdout == ""
 
 
-def test_the_first_sha256_is_kept_and_checked_ever_after(
+def test_the_first_sha256_is_stored_and_checked_later(
     evacap: Evacap, server: FileServer, table: Path, cache: Path, git_file: bytes
 ) -> None:
     server.files["/git.pt"] = git_file
@@ -133,7 +133,7 @@ def test_the_first_sha256_is_kept_and_checked_ever_after(
     assert server.requests == []
 
 
-def test_offline_the_address_and_the_place_are_named_and_a_copied_file_is_taken(
+def test_offline_the_error_names_url_and_path_and_a_copied_file_is_used(
     evacap: Evacap, closed_port: str, table: Path, cache: Path, git_file: bytes
 ) -> None:
     table.write_text(f"git-base: {{url: '{closed_port}/git.pt', needs: []}}\n")
@@ -149,7 +149,7 @@ def test_offline_the_address_and_the_place_are_named_and_a_copied_file_is_taken(
     assert path.with_name("git-base.pt.sha256").read_text().startswith(sha256(git_file))
 
 
-def test_a_web_page_instead_of_the_file_names_the_page_for_people(
+def test_a_web_page_instead_of_the_file_is_refused_with_the_page_to_open(
     evacap: Evacap, server: FileServer, table: Path, cache: Path
 ) -> None:
     """Google Drive answers so if too many people download a file."""
@@ -161,7 +161,7 @@ def test_a_web_page_instead_of_the_file_names_the_page_for_people(
     assert not [path for path in (cache / "weights").rglob("AVCap*") if path.is_file()]
 
 
-def test_a_file_that_wants_code_is_refused_by_name(
+def test_a_pickle_with_code_is_refused_by_name(
     evacap: Evacap, server: FileServer, table: Path, cache: Path, tmp_path: Path
 ) -> None:
     server.files["/git.pt"] = saved({"model": Thief(tmp_path / "loot")})
@@ -179,9 +179,7 @@ def test_weights_of_another_kind_are_refused(evacap: Evacap, server: FileServer,
     assert "has weights of CAV-MAE, not of kind git" in result.stderr
 
 
-def test_a_bit_changed_on_the_way_is_noticed_at_the_first_fetch(
-    server: FileServer, git_file: bytes, cache: Path
-) -> None:
+def test_a_corrupted_first_download_is_detected(server: FileServer, git_file: bytes, cache: Path) -> None:
     state = git(published())
     number = next(iter(state.values())).numpy().tobytes()
     at = git_file.index(number)
@@ -209,7 +207,7 @@ def test_wrong_usage(arguments: list[str], message: str, evacap: Evacap) -> None
     assert message in result.output
 
 
-def test_the_list_says_what_is_here(
+def test_the_list_marks_downloaded_files(
     evacap: Evacap, table: Path, monkeypatch: pytest.MonkeyPatch, server: FileServer
 ) -> None:
     monkeypatch.setenv("EVACAP_WEIGHTS_TABLE", str(table))
@@ -227,7 +225,7 @@ def test_the_list_says_what_is_here(
     assert files["git-base"]["url"] == f"{server.url}/git.pt"
 
 
-def test_only_a_checkpoint_hides_a_fetched_model_of_its_name(
+def test_only_a_checkpoint_takes_precedence_over_a_fetched_model(
     cache: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny, cache / "models" / "avcap")

@@ -47,13 +47,13 @@ def test_another_file_is_not_kept(
     assert not [path for path in cache.rglob("vocab*") if path.is_file()]
 
 
-def test_a_damaged_copy_is_fetched_again(entries: dict[str, PublishedFile]) -> None:
+def test_a_damaged_copy_is_downloaded_again(entries: dict[str, PublishedFile]) -> None:
     vocabulary_path().parent.mkdir(parents=True)
     vocabulary_path().write_bytes(WORDS[:5])
     assert fetch(VOCABULARY, entries)[0].path.read_bytes() == WORDS
 
 
-def test_the_command_prints_the_place_or_what_to_do(
+def test_the_command_prints_the_path_or_the_cure(
     evacap: Evacap, entries: dict[str, PublishedFile], server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "read_table", lambda: entries)

@@ -8,7 +8,7 @@ from evacap_cli.errors import UsageError
 from evacap_cli.tasks.fetching.table import read_table
 
 
-def test_the_packaged_table_says_what_each_file_is() -> None:
+def test_the_packaged_table_describes_each_file() -> None:
     table = read_table()
     assert {"avcap", "cav-mae-scale++", "git-base", "git-base-textcaps", "bert-base-uncased"} <= table.keys()
     for entry in table.values():
@@ -51,7 +51,7 @@ def test_a_table_of_the_user_changes_keys_and_adds_entries(tmp_path: Path) -> No
         ("x: {kind: git, url: 'https://e.example/b', file: b, megabytes: big}", "x: `megabytes`: a number"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(row: str, problem: str, tmp_path: Path) -> None:
+def test_errors_are_named(row: str, problem: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text(row.replace("12ab", "12"))
     with pytest.raises(UsageError) as caught:
@@ -60,7 +60,7 @@ def test_what_is_wrong_is_named(row: str, problem: str, tmp_path: Path) -> None:
     assert problem in caught.value.message
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("x: {}\ny: {kind: git}\n")
     with pytest.raises(UsageError) as caught:
@@ -70,7 +70,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", "\xff"])
-def test_no_table_is_said(text: str, tmp_path: Path) -> None:
+def test_a_missing_table_is_reported(text: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match="is not"):

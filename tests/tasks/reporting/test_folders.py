@@ -25,7 +25,7 @@ from ..noise import CLIPS, FEATURES, make, noise_store
 from .result_folders import evaluated_folder, run_folder, speed_folder, sweep_folder, write_csv
 
 
-def test_robustness_stands_beside_the_paper(tmp_path: Path) -> None:
+def test_robustness_is_shown_beside_the_paper(tmp_path: Path) -> None:
     page = robustness_page([sweep_folder(tmp_path / "a")], (), PageTarget(tmp_path / "p.html"))
     assert [name for name, _ in page.figures[0].legend] == ["ours", "ours, paper"]
     assert [row[1] for row in page.figures[0].table.rows[:3]] == ["0", "50", "100"]  # type: ignore[union-attr]
@@ -83,7 +83,7 @@ def test_sweeps_of_different_perturbations_are_not_compared(tmp_path: Path) -> N
         report_results([tmp_path / "a", tmp_path / "b"], tmp_path / "p.html", PictureOptions(workers=0))
 
 
-def test_clips_have_what_their_store_has(tmp_path: Path) -> None:
+def test_pictures_come_from_the_store(tmp_path: Path) -> None:
     store = noise_store(tmp_path / "store")
     folder = evaluated_folder(tmp_path / "out", store.keys, str(store.folder))
     target = PageTarget(tmp_path / "p.html")
@@ -123,7 +123,7 @@ def test_media_of_a_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: 
     ]
 
 
-def test_a_store_that_changed_gives_no_pictures(tmp_path: Path) -> None:
+def test_a_changed_store_gives_no_pictures(tmp_path: Path) -> None:
     folder = sweep_folder(tmp_path / "a")
     store = noise_store(tmp_path / "store")
     path = folder / "robustness.json"
@@ -133,7 +133,7 @@ def test_a_store_that_changed_gives_no_pictures(tmp_path: Path) -> None:
     assert page.notes == [f"Clips without pictures: {store.folder}: changed after the result was made."]
 
 
-def test_evaluation_has_all_models_captions_of_a_clip(tmp_path: Path) -> None:
+def test_evaluation_shows_the_captions_of_all_models(tmp_path: Path) -> None:
     models = [
         {"model": name, "parameters": 10**6, "clips": 1, "id_hash": "ab", "metrics": {"CIDEr": 0.5, "SPICE": None},
          "intervals": {"CIDEr": [0.4, 0.6]}, "paper": {"method": "Proposed", "metrics": {"CIDEr": 0.649}}}
@@ -218,7 +218,7 @@ def test_two_tables_side_by_side(tmp_path: Path) -> None:
     )  # beside its caption
 
 
-def test_what_cannot_be_compared_or_read_is_refused(tmp_path: Path) -> None:
+def test_incomparable_or_unreadable_results_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     broken = tmp_path / "broken"
     broken.mkdir()

@@ -60,7 +60,7 @@ def test_unreadable_clips_are_counted_and_others_are_drawn(clip: Path, tmp_path:
         draw_file(jobs[0])
 
 
-def test_more_than_fits_goes_to_a_folder_which_is_kept_clean(tmp_path: Path) -> None:
+def test_excess_pictures_go_to_a_folder_that_is_kept_clean(tmp_path: Path) -> None:
     page = tmp_path / "my page.html"
     folder = tmp_path / "my page_files"
     files = PictureFiles(page, 10)

@@ -21,7 +21,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("kind", ["csv", "excel", "jsonl", "parquet"])
-def test_reads_what_caption_writes(tmp_path: Path, kind: str) -> None:
+def test_reads_tables_of_caption(tmp_path: Path, kind: str) -> None:
     look = TableFormat(excel=kind == "excel", mismatch=True, tags=True)
     path = tmp_path / f"table.{'csv' if kind == 'excel' else kind}"
     with path.open("wb") as file:
@@ -62,7 +62,7 @@ def test_reads_what_caption_writes(tmp_path: Path, kind: str) -> None:
         ("absent.csv", None),
     ],
 )
-def test_refuses_what_is_no_caption_table(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_refuses_other_tables(tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=name):
@@ -70,5 +70,5 @@ def test_refuses_what_is_no_caption_table(tmp_path: Path, name: str, content: by
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "x", None, "", [], json.loads("NaN")])
-def test_what_is_no_number_is_none(value: object) -> None:
+def test_invalid_numbers_become_none(value: object) -> None:
     assert number({"score": value}, "score") is None

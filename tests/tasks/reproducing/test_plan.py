@@ -50,7 +50,7 @@ def test_all_systems_can_be_trained_at_all_scales() -> None:
         assert len(features) == 1, "one store must serve all"
 
 
-def test_a_table_needs_only_its_own_steps() -> None:
+def test_a_table_runs_only_its_steps() -> None:
     assert names("figure2") == ["speed"]
     wanted = names("table2", seeds=(0,))
     assert wanted[:2] == ["clips", "start"]
@@ -116,7 +116,7 @@ def test_a_folder_is_of_one_scale_and_its_seeds(tmp_path: Path) -> None:
             Reproduction(tmp_path, other)
 
 
-def test_done_steps_correct_the_estimate_of_their_kind(tmp_path: Path) -> None:
+def test_finished_steps_correct_the_estimates(tmp_path: Path) -> None:
     made = Reproduction(tmp_path, ReproduceOptions(only=("table2",)))
     trainings = [step for step in made.steps if step.kind == "train"]
     before = [made.expected(step) for step in trainings]
@@ -139,7 +139,7 @@ def test_full_disk_is_reported_before_the_first_step(tmp_path: Path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_a_step_that_fails_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_step_is_not_marked_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     carried: list[str] = []
 
     def carry_out(step: module.Step, *rest: object) -> None:

@@ -14,7 +14,7 @@ from evacap_cli.tasks.training.config import read_config
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_is_a_run_and_written_out_gives_the_same(name: str, tmp_path: Path) -> None:
+def test_every_preset_survives_writing_and_reading(name: str, tmp_path: Path) -> None:
     config = read_config(name)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.to_dict()))
     again = read_config(str(tmp_path / "run.yaml"))
@@ -29,7 +29,7 @@ def test_the_base_preset_is_the_published_recipe() -> None:
     assert (s.freq_mask, s.time_mask, s.noise, s.gate_stability, s.consistency) == (48, 192, True, 0.01, 0.1)
 
 
-def test_the_recipe_of_the_switch() -> None:
+def test_the_evidence_recipe() -> None:
     """Two decoders, of which one sees the clips' own pictures, and every batch teaches which belong together."""
     for size in ("tiny", "base"):
         config = read_config(f"evidence-{size}", ["model.evidence.windows=2", "training.match=0.5"])
@@ -45,7 +45,7 @@ def test_the_recipe_of_the_switch() -> None:
     ("name", "values"),
     [("modality_dropout", (-0.01, 1.01, float("nan"))), ("match", (-0.01, float("nan")))],
 )
-def test_ranges_of_what_teaches_the_switch(name: str, values: tuple[float, ...]) -> None:
+def test_evidence_settings_have_ranges(name: str, values: tuple[float, ...]) -> None:
     for value in values:
         with pytest.raises(UsageError, match=rf"training\.{name}: "):
             TrainSettings.from_dict({name: value})
@@ -53,7 +53,7 @@ def test_ranges_of_what_teaches_the_switch(name: str, values: tuple[float, ...])
         assert getattr(TrainSettings.from_dict({name: value}), name) == value
 
 
-def test_a_file_builds_on_a_preset_and_overrides_lie_over_it(tmp_path: Path) -> None:
+def test_a_file_extends_a_preset_and_overrides_come_last(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("base: evacap-tiny\ntraining:\n  lr: 2e-4\n  freeze: [encoder]\n")
     config = read_config(
         str(tmp_path / "mine.yaml"),
@@ -88,7 +88,7 @@ def test_all_errors_are_reported_at_once() -> None:
         assert word in caught.value.message
 
 
-def test_features_must_be_what_the_model_takes() -> None:
+def test_features_must_fit_the_model() -> None:
     with pytest.raises(UsageError, match=r"features\.frames is 8, model\.encoder\.frames is 4"):
         read_config("evacap-tiny", ["features.frames=8"])
     read_config("audio-tiny", ["features.frames=8"])  # a model that only hears does not mind

@@ -54,7 +54,7 @@ def test_stopped_and_resumed_the_switch_has_the_same_weights(tokenizer: Tokenize
 
 
 @pytest.mark.slow
-def test_the_switch_learns_what_belongs_together(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_switch_learns_to_match_pairs(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Clips of one colour and one tone each: their own pictures get a higher probability than others'."""
     data = Colours()
     fit(small_model(tokenizer, "evidence"), tokenizer, data, settings(**SWITCH, epochs=20), tmp_path)
@@ -70,7 +70,7 @@ def test_the_switch_learns_what_belongs_together(tokenizer: Tokenizer, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "overrides"), [("evidence", {"match": 0.0}), ("cross-attention", {})])
-def test_without_evidence_nothing_about_it_is_logged(
+def test_without_evidence_it_is_not_logged(
     fusion: str, overrides: dict[str, float], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = small_model(tokenizer, fusion)
@@ -89,9 +89,7 @@ def test_without_evidence_nothing_about_it_is_logged(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("freeze", [(), ("decoder",), ("picture_decoder",)])
-def test_of_two_decoders_those_learn_that_are_not_frozen(
-    freeze: tuple[str, ...], tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+def test_only_unfrozen_decoders_learn(freeze: tuple[str, ...], tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = small_model(tokenizer, "evidence")
     before = {name: p.clone() for name, p in model.named_parameters()}
     fit(model, tokenizer, Colours(), settings(**{**SWITCH, "freeze": freeze, "epochs": 6}), tmp_path)
@@ -108,7 +106,7 @@ def test_of_two_decoders_those_learn_that_are_not_frozen(
 
 
 @pytest.mark.slow
-def test_the_share_that_goes_without_its_picture(
+def test_a_fraction_of_clips_is_trained_without_picture(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, drawn = CaptionModel.forward, []
@@ -133,7 +131,7 @@ def test_the_share_that_goes_without_its_picture(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["entropy-gate", "cross-attention", "concat", "evidence"])
-def test_without_any_picture_nothing_is_learned_of_pictures(
+def test_without_pictures_picture_parameters_are_unchanged(
     fusion: str, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = small_model(tokenizer, fusion)

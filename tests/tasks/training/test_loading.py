@@ -16,7 +16,7 @@ from evacap_cli.tasks.training.loading import Plan, Portion, load_batches
 from .colours import Colours, settings
 
 
-def test_an_epoch_is_every_clip_once_but_for_what_fills_no_batch() -> None:
+def test_an_epoch_has_every_clip_once_except_an_incomplete_batch() -> None:
     plan = Plan(43, settings(batch_size=8, epochs=3))
     assert (plan.per_epoch, plan.steps) == (5, 15)
     seen: dict[int, list[int]] = {}
@@ -29,7 +29,7 @@ def test_an_epoch_is_every_clip_once_but_for_what_fills_no_batch() -> None:
 
 
 @pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 4), (2, 2), (4, 2)])
-def test_shared_out_a_step_is_of_the_same_clips(world: int, accumulate: int) -> None:
+def test_ranks_share_the_clips_of_a_step(world: int, accumulate: int) -> None:
     whole = [set(rows) for _, rows in Plan(43, settings()).portions(0)]
     plan = Plan(43, settings(accumulate=accumulate), world)
     by_rank = [list(plan.portions(rank)) for rank in range(world)]
@@ -44,7 +44,7 @@ def test_shared_out_a_step_is_of_the_same_clips(world: int, accumulate: int) -> 
         assert set(rows) == clips
 
 
-def test_begun_later_the_order_is_the_same() -> None:
+def test_a_resumed_epoch_has_the_same_order() -> None:
     plan = Plan(43, settings(accumulate=2))
     assert list(plan.portions(0, first=7)) == list(plan.portions(0))[14:]
 
@@ -78,7 +78,7 @@ def portions() -> Iterator[Portion]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_of_the_store_arrives_as_it_is(workers: int) -> None:
+def test_store_errors_are_raised_unchanged(workers: int) -> None:
     with pytest.raises(EvacapError) as caught:
         list(load_batches(Failing(), portions(), settings(), workers))
     assert (caught.value.message, caught.value.cure) == ("shard 3 is torn", "make it again")
@@ -94,7 +94,7 @@ class Lost(Colours):
 
 
 @pytest.mark.slow
-def test_a_lost_reader_is_named() -> None:
+def test_a_dead_loader_process_is_reported() -> None:
     with pytest.raises(EvacapError, match="a process that reads clips was lost"):
         list(load_batches(Lost(), portions(), settings(), 1))
 
@@ -125,7 +125,7 @@ class Noise:
         return torch.tensor([row != 2 for row in rows]).numpy()
 
 
-def test_a_clip_is_augmented_the_same_in_any_company() -> None:
+def test_augmentation_does_not_depend_on_the_batch() -> None:
     data = FeatureBatches(Noise(), FeatureSettings(frames=2, image_size=8), True)  # type: ignore[arg-type]
     augmentation = Augmentation((0, 1), freq_mask=8, time_mask=32, noise=True)
     alone, among = data.batch([3], augmentation), data.batch([5, 3, 0], augmentation)

@@ -31,7 +31,7 @@ def log_of(folder: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_learns_and_keeps_a_checkpoint_that_captions(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_training_writes_a_checkpoint_that_captions(tokenizer: Tokenizer, tmp_path: Path) -> None:
     changed = settings(epochs=60, sms=0.0)
     data = Colours()
     summary = fit(small_model(tokenizer), tokenizer, data, changed, tmp_path, validation=Colours(8))
@@ -48,7 +48,7 @@ def test_learns_and_keeps_a_checkpoint_that_captions(tokenizer: Tokenizer, tmp_p
 
 
 @pytest.mark.slow
-def test_stopped_and_resumed_gives_the_same_curve_and_weights(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_resuming_gives_the_same_curve_and_weights(tokenizer: Tokenizer, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     model = small_model(tokenizer)
     fit(model, tokenizer, Colours(), SETTINGS, whole, validation=Colours(8))
@@ -71,7 +71,7 @@ def test_stopped_and_resumed_gives_the_same_curve_and_weights(tokenizer: Tokeniz
 
 
 @pytest.mark.slow
-def test_other_settings_are_not_mixed_into_a_run(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_other_settings_do_not_resume_a_run(tokenizer: Tokenizer, tmp_path: Path) -> None:
     fit(small_model(tokenizer), tokenizer, Colours(8), SETTINGS, tmp_path)
     other = settings(lr=1e-5)
     with pytest.raises(EvacapError, match=r"lr was 0.003, is 1e-05"):
@@ -79,7 +79,7 @@ def test_other_settings_are_not_mixed_into_a_run(tokenizer: Tokenizer, tmp_path:
 
 
 @pytest.mark.slow
-def test_reports_what_shuffling_did(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_reports_the_effect_of_shuffling(tokenizer: Tokenizer, tmp_path: Path) -> None:
     fit(small_model(tokenizer), tokenizer, Colours(), SETTINGS, tmp_path)
     log = log_of(tmp_path)
     assert sum(line["shuffled"] for line in log) > 0
@@ -101,7 +101,7 @@ def test_every_fusion_trains(tokenizer: Tokenizer, tmp_path: Path, fusion: str, 
 
 
 @pytest.mark.slow
-def test_frozen_parts_stay(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_frozen_parts_do_not_change(tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = small_model(tokenizer)
     model.encoder.requires_grad_(False)
     before = [p.clone() for p in model.encoder.parameters()]
@@ -109,7 +109,7 @@ def test_frozen_parts_stay(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.encoder.parameters(), strict=True))
 
 
-def test_schedule_warms_up_and_ends_where_it_should() -> None:
+def test_the_schedule_warms_up_and_decays() -> None:
     s = TrainSettings(warmup_epochs=1, epochs=10)
     rates = [s.learning_rate(i, 1000, 100) for i in range(1000)]
     assert rates[0] == s.start_lr
@@ -127,7 +127,7 @@ def test_captions_become_tokens_and_targets(tokenizer: Tokenizer) -> None:
     assert not wanted[:, 0].any()
 
 
-def test_wrong_settings_are_all_named_at_once() -> None:
+def test_all_wrong_settings_are_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         TrainSettings.from_dict({"lr": "fast", "sms": 1.5, "epoch": 3, "precision": "int3", "batch_size": 0})
     for word in ("lr", "sms", "epoch", "precision", "batch_size"):
@@ -135,7 +135,7 @@ def test_wrong_settings_are_all_named_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_portions_of_a_step_add_up_to_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_batch(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Accumulation over captions of unequal length gives the step's own gradient."""
     data = Colours(43, wordy=True)
     models = []
@@ -149,7 +149,7 @@ def test_portions_of_a_step_add_up_to_it(tokenizer: Tokenizer, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_checkpointing_changes_no_number(tokenizer: Tokenizer, tmp_path: Path, fusion: str) -> None:
+def test_checkpointing_does_not_change_results(tokenizer: Tokenizer, tmp_path: Path, fusion: str) -> None:
     models = []
     for checkpointing in (False, True):
         model = small_model(tokenizer, fusion)
@@ -161,7 +161,7 @@ def test_checkpointing_changes_no_number(tokenizer: Tokenizer, tmp_path: Path, f
 
 
 @pytest.mark.slow
-def test_compiled_blocks_learn_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_compiled_blocks_give_the_same_training(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Of a model that only hears: it has the blocks of the others, and fewer of them to compile."""
     logs = []
     for compiled in (False, True):
@@ -172,7 +172,7 @@ def test_compiled_blocks_learn_the_same(tokenizer: Tokenizer, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_averaged_weights_are_what_is_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_averaged_weights_are_saved(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Against the mean written out: e = d e + (1 - d) w, beginning with the first step's weights."""
     decay, seen = 0.8, []
     model = small_model(tokenizer)
@@ -187,7 +187,7 @@ def test_averaged_weights_are_what_is_kept(tokenizer: Tokenizer, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_step_that_is_no_number_is_skipped_and_logged(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_non_finite_step_is_skipped_and_logged(tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = small_model(tokenizer)
     fit(model, tokenizer, Colours(40, broken=[7]), SETTINGS, tmp_path)
     log = log_of(tmp_path)
@@ -199,7 +199,7 @@ def test_a_step_that_is_no_number_is_skipped_and_logged(tokenizer: Tokenizer, tm
 
 
 @pytest.mark.slow
-def test_after_several_skipped_steps_the_run_ends_and_keeps_what_was_good(
+def test_after_several_skipped_steps_the_run_stops_and_keeps_the_last_good_state(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     fit(small_model(tokenizer), tokenizer, Colours(40), settings(epochs=1), tmp_path / "run")
@@ -254,7 +254,7 @@ def test_sharded_models_are_not_compiled() -> None:
 
 
 @pytest.mark.slow
-def test_ends_early_when_captions_get_no_better(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_stops_early_without_improvement(tokenizer: Tokenizer, tmp_path: Path) -> None:
     changed = settings(
         epochs=50, lr=1e-9, start_lr=0.0, final_lr=0.0, patience=2, stop_on="cider", warmup_epochs=0
     )
@@ -267,7 +267,7 @@ def test_ends_early_when_captions_get_no_better(tokenizer: Tokenizer, tmp_path: 
 
 
 @pytest.mark.slow
-def test_best_is_by_cider_when_asked(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_best_can_be_chosen_by_cider(tokenizer: Tokenizer, tmp_path: Path) -> None:
     summary = fit(
         small_model(tokenizer),
         tokenizer,
@@ -294,7 +294,7 @@ def test_curves_are_drawn(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_curves_are_drawn_at_the_end_and_no_oftener_than_is_useful(
+def test_curves_are_drawn_at_intervals_and_at_the_end(
     tokenizer: Tokenizer, tmp_path: Path, drawings: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(small_model(tokenizer), tokenizer, Colours(16), settings(epochs=3), tmp_path / "quick")
@@ -305,7 +305,7 @@ def test_curves_are_drawn_at_the_end_and_no_oftener_than_is_useful(
 
 
 @pytest.mark.slow
-def test_parts_have_their_own_learning_rate_or_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_parts_can_have_their_own_learning_rate(tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = small_model(tokenizer)
     before = {name: p.clone() for name, p in model.named_parameters()}
     changed = settings(
@@ -320,7 +320,7 @@ def test_parts_have_their_own_learning_rate_or_none(tokenizer: Tokenizer, tmp_pa
     assert {"fusion.out.weight", "fusion.query.weight", "decoder.layers.0.qkv.weight"}.isdisjoint(still)
 
 
-def test_the_longest_name_decides_on_the_learning_rate(tokenizer: Tokenizer) -> None:
+def test_the_longest_prefix_sets_the_learning_rate(tokenizer: Tokenizer) -> None:
     model = small_model(tokenizer)
     freeze(model, [])
     groups = parameter_groups(model, {"encoder": 0.1, "encoder.blocks_u": 2.0})
@@ -331,7 +331,7 @@ def test_the_longest_name_decides_on_the_learning_rate(tokenizer: Tokenizer) -> 
     assert sum(map(len, by_scale.values())) == len(every)
 
 
-def test_parts_that_there_are_not_are_named(tokenizer: Tokenizer) -> None:
+def test_unknown_parts_are_named(tokenizer: Tokenizer) -> None:
     for act in (
         lambda m: freeze(m, ["encoder.blocks_x"]),
         lambda m: parameter_groups(m, {"encoder.blocks_x": 1}),

@@ -17,7 +17,7 @@ from evacap_cli.tasks.training.memory import estimate_memory
 @pytest.mark.parametrize(
     "preset", ["evacap-tiny", "avcap-tiny", "audio-tiny", "evacap-no-gate-tiny", "evidence-tiny"]
 )
-def test_activations_are_those_that_a_real_step_keeps(preset: str) -> None:
+def test_estimated_activations_equal_those_of_a_step(preset: str) -> None:
     config = load_preset(preset).model
     config = replace(config, decoder=replace(config.decoder, vocab_size=2000))
     model, encoder = build_model(config).train(), config.encoder
@@ -61,7 +61,7 @@ def test_a_second_decoder_is_counted() -> None:
 
 
 @pytest.mark.slow
-def test_what_saves_memory_is_seen_to() -> None:
+def test_memory_options_lower_the_estimate() -> None:
     config = load_preset("evacap-base").model
     plain = estimate_memory(config, TrainSettings(), 2, None)
     again = estimate_memory(config, TrainSettings(checkpointing=True), 2, None)

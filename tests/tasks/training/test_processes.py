@@ -131,7 +131,7 @@ def test_shuffling_in_two_processes(two: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shuffled", "blind-decoder"])
-def test_sharded_processes_may_use_different_parts_of_the_model(two: Path, name: str) -> None:
+def test_sharded_processes_can_use_different_parts_of_the_model(two: Path, name: str) -> None:
     """Of two that share the weights, one may shuffle or see nothing. They learn as two with a copy each."""
     for a, b in zip(curve(two / name), curve(two / f"sharded-{name}"), strict=True):
         assert a.keys() == b.keys()
@@ -140,13 +140,13 @@ def test_sharded_processes_may_use_different_parts_of_the_model(two: Path, name:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["blind", "blind-decoder"])
-def test_two_processes_of_which_one_may_see_nothing(two: Path, name: str) -> None:
+def test_two_processes_one_without_pictures(two: Path, name: str) -> None:
     """The decoder that sees has a gradient in each, though only from clips that show something."""
     assert [line["clips"] for line in curve(two / name)] == [8] * 5
 
 
 @pytest.mark.slow
-def test_killed_at_any_step_it_ends_with_the_same_curve_and_weights(one: Path) -> None:
+def test_after_kills_it_ends_with_the_same_curve_and_weights(one: Path) -> None:
     assert curve(one / "parts") == curve(one / "whole")
     for kept in ("last", "best"):
         first, second = (load_checkpoint(one / name / kept).model for name in ("whole", "parts"))

@@ -78,7 +78,7 @@ FILES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("hop", [None, 1.7, 5.0])
-def test_segments_are_what_their_parts_are(tmp_path: Path, name: str, hop: float | None) -> None:
+def test_segments_equal_separate_files(tmp_path: Path, name: str, hop: float | None) -> None:
     path = film(tmp_path / name, **FILES[name])
     found = clips(path, replace(CUT, hop=hop))
     assert len(found) == {None: 4, 1.7: 7, 5.0: 3}[hop]
@@ -88,7 +88,7 @@ def test_segments_are_what_their_parts_are(tmp_path: Path, name: str, hop: float
 
 
 @pytest.mark.parametrize("name", ["f.mkv", "f.mp4"])
-def test_files_that_cannot_be_entered_exactly(tmp_path: Path, name: str) -> None:
+def test_files_without_exact_seeking(tmp_path: Path, name: str) -> None:
     """Matroska rounds times to 0.001 s, and AAC has noise that its decoder makes up."""
     path = film(tmp_path / name)
     found = clips(path)
@@ -120,7 +120,7 @@ def test_times_of_segments(
     assert times(clips(path, replace(CUT, segment=segment, hop=hop))) == expected
 
 
-def test_a_part_is_cut_on_the_clock_of_the_file(tmp_path: Path) -> None:
+def test_a_segment_uses_the_times_of_the_file(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4", audio="flac")
     found = clips(path, start=2.5, end=9.25)
     assert times(found) == [(2.5, 6.5), (6.5, 9.25)]
@@ -135,7 +135,7 @@ def test_a_part_is_cut_on_the_clock_of_the_file(tmp_path: Path) -> None:
             clips(path, **part)
 
 
-def test_silent_stretches_are_left_out(tmp_path: Path) -> None:
+def test_silent_segments_are_skipped(tmp_path: Path) -> None:
     path = film(tmp_path / "f.wav", 16.0, silent=[(3.9, 8.1), (12.0, 16.0)], video=None, audio="pcm_s16le")
     assert times(clips(path)) == [(0, 4), (4, 8), (8, 12), (12, 16)]
     assert times(clips(path, replace(CUT, min_rms=-60.0))) == [(0, 4), (8, 12)]
@@ -175,7 +175,7 @@ def test_a_picture_that_ends_early(tmp_path: Path) -> None:
     assert_same(path, found[:2])
 
 
-def test_one_picture_for_all_of_the_sound(tmp_path: Path) -> None:
+def test_one_frame_for_the_whole_audio(tmp_path: Path) -> None:
     path = write(tmp_path / "f.mkv", wave=sound(13.0), times=[0.0], draw=noisy)
     found = clips(path)
     assert len(found) == 4
@@ -238,7 +238,7 @@ def test_another_number_of_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_careful_way_is_without_pictures(tmp_path: Path) -> None:
+def test_the_fallback_reads_no_frames(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4")
     source = Source(str(path), str(path))
     careful = [clip for clip in read_source_carefully(source, CUT) if clip is not None]  # type: ignore[union-attr]
@@ -287,7 +287,7 @@ def test_recording_of_any_length_is_opened_twice(tmp_path: Path, monkeypatch: py
     assert len(opened) == 2  # for its sound, and for its pictures
 
 
-def test_segments_no_longer_than_the_model_hears() -> None:
+def test_segments_fit_the_model() -> None:
     check_segments(CUT)
     check_segments(WHOLE)
     with pytest.raises(UsageError, match=r"--segment 4\.5: the model takes at most 4 s"):

@@ -39,7 +39,7 @@ def places(*inputs: str | Path) -> list[str]:
     return [source.relative for source in find_sources(inputs)]
 
 
-def test_inputs_keep_their_order_and_what_is_named_is_taken(tree: Path) -> None:
+def test_inputs_keep_their_order_and_named_files_are_accepted(tree: Path) -> None:
     assert names("c/notes.txt", "b.mp4", "a.MKV", "b.mp4") == ["c/notes.txt", "b.mp4", "a.MKV", "b.mp4"]
     assert names(".g.mp4", tree / "b.mp4") == [".g.mp4", str(tree / "b.mp4")]
 
@@ -87,7 +87,7 @@ def test_folders_with_brackets_in_their_names(tree: Path) -> None:
     assert places("[old]/*", "[old]/s*/*") == ["a.mp4", "sub/b.mp4", "sub/b~2.mp4"]
 
 
-def test_all_that_is_missing_is_named(tree: Path) -> None:
+def test_all_missing_inputs_are_named(tree: Path) -> None:
     with pytest.raises(UsageError) as caught:
         names("b.mp4", "x.mp4", "*.avi", "", "n" * 5000, "b.mp4/c.mp4", "a\0b", "a\0*")
     for name in ("x.mp4", "*.avi", "''", "'b.mp4/c.mp4'", "a\\x00b"):
@@ -95,14 +95,14 @@ def test_all_that_is_missing_is_named(tree: Path) -> None:
     assert "'b.mp4'" not in caught.value.message
 
 
-def test_nothing_to_do_is_an_error(tree: Path) -> None:
+def test_no_inputs_is_an_error(tree: Path) -> None:
     with pytest.raises(EvacapError, match="no media files in 'empty'") as caught:
         names("empty")
     assert caught.value.exit_code == 1
     assert names("empty", "b.mp4") == ["b.mp4"]
 
 
-def test_named_things_that_are_no_files_are_failures_with_their_cause(tree: Path) -> None:
+def test_named_inputs_that_are_not_files_are_failures_with_a_cause(tree: Path) -> None:
     os.mkfifo("pipe.mp4")
     os.symlink("nowhere", "link.mp4")
     os.symlink("round.mp4", "round.mp4")
@@ -136,13 +136,13 @@ def test_a_list_on_stdin(tree: Path) -> None:
         listed(b"\n")
 
 
-def test_a_list_ended_by_nul_may_hold_any_name(tree: Path) -> None:
+def test_a_nul_separated_list_may_contain_any_name(tree: Path) -> None:
     odd = b"li\nne \xff.mp4"
     Path(os.fsdecode(odd)).write_text("odd")
     assert listed(b"b.mp4\0" + odd + b"\0") == [("b.mp4", ""), (os.fsdecode(odd), "")]
 
 
-def test_what_a_list_names_stands_even_if_it_is_not_there(tree: Path) -> None:
+def test_missing_files_of_a_list_are_failures(tree: Path) -> None:
     Path("table.csv").write_text("not,a,manifest\n")
     gone = "no such file or folder"
     assert listed(b"gone.mp4\n*.avi\nb.mp4\ntable.csv\n-\n") == [
@@ -150,7 +150,7 @@ def test_what_a_list_names_stands_even_if_it_is_not_there(tree: Path) -> None:
     ]  # fmt: skip
 
 
-def test_stdin_of_the_process(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_stdin(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("é.mp4\nb.mp4".encode())))
     assert names("a.MKV", "-") == ["a.MKV", "é.mp4", "b.mp4"]
 
@@ -188,7 +188,7 @@ def test_a_manifest_with_parts(tree: Path, suffix: str) -> None:
     ]
 
 
-def test_tables_that_are_no_manifests_are_named_with_all_else_that_is_wrong(tree: Path) -> None:
+def test_tables_that_are_not_manifests_are_reported_with_other_errors(tree: Path) -> None:
     Path("x.csv").write_text("a,b\n1,2\n")
     Path("y.json").write_text("{")
     with pytest.raises(UsageError) as caught:
@@ -199,7 +199,7 @@ def test_tables_that_are_no_manifests_are_named_with_all_else_that_is_wrong(tree
     assert "video,caption" in caught.value.cure
 
 
-def test_places_mirror_the_folder_and_keep_extensions(tree: Path) -> None:
+def test_output_paths_mirror_the_folder_and_keep_extensions(tree: Path) -> None:
     Path("c/d.mp4").write_text("another")
     assert places("c") == ["d.mp4", "d.wav", "e/f.webm"]
     assert places(".") == ["[x].mp4", "a.MKV", "b.mp4", "c/d.mp4", "c/d.wav", "c/e/f.webm"]
@@ -221,7 +221,7 @@ def test_equal_output_paths_are_made_unique_reproducibly(tree: Path) -> None:
     assert len({place.lower() for place in everything}) == len(everything) == 13
 
 
-def test_places_that_a_disk_takes_for_equal_or_too_long(tmp_path: Path) -> None:
+def test_output_paths_that_collide_or_are_too_long(tmp_path: Path) -> None:
     for name in ("\u00e9.mp4", "e\u0301.mp4", "n" * 251 + ".mp4", "n" * 250 + "m.mp4"):
         (tmp_path / name).write_text(name)
     raw = os.fsencode(tmp_path) + b"/" + b"\xff" * 250 + b".mp4"
@@ -233,7 +233,7 @@ def test_places_that_a_disk_takes_for_equal_or_too_long(tmp_path: Path) -> None:
     assert all(place.endswith(".mp4") and len(os.fsencode(place)) <= 200 for place in found)
 
 
-def test_a_place_is_always_below(tmp_path: Path) -> None:
+def test_output_paths_stay_below_the_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.mp4").write_text("a")
     table = tmp_path / "in" / "list.csv"
@@ -244,5 +244,5 @@ def test_a_place_is_always_below(tmp_path: Path) -> None:
         assert ".." not in place.split("/")
 
 
-def test_a_source_can_be_made_by_hand() -> None:
+def test_a_source_can_be_constructed() -> None:
     assert Source("a.mp4", "a.mp4") == Source("a.mp4", "a.mp4", None, None, None, None, "", None, "")

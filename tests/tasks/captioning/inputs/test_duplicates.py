@@ -72,7 +72,7 @@ def test_equal_contents_are_found_under_any_name(tmp_path: Path, noise: Noise) -
 
 
 @pytest.mark.parametrize("at", [0, EDGE_BYTES - 1, EDGE_BYTES, 2 * EDGE_BYTES, -EDGE_BYTES - 1, -1])
-def test_one_other_byte_anywhere(tmp_path: Path, noise: Noise, at: int) -> None:
+def test_one_different_byte_is_detected(tmp_path: Path, noise: Noise, at: int) -> None:
     content = noise(5 * EDGE_BYTES + 7)
     for name in ("a.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(content)
@@ -81,7 +81,7 @@ def test_one_other_byte_anywhere(tmp_path: Path, noise: Noise, at: int) -> None:
     assert same(tmp_path) == [None, None, 0]
 
 
-def test_little_is_read(tmp_path: Path, noise: Noise, reads: Counter[str]) -> None:
+def test_few_bytes_are_read(tmp_path: Path, noise: Noise, reads: Counter[str]) -> None:
     size = 10 * EDGE_BYTES
     whole, other = noise(size), noise(size)
     middle = whole[:]
@@ -100,7 +100,7 @@ def test_little_is_read(tmp_path: Path, noise: Noise, reads: Counter[str]) -> No
     }
 
 
-def test_parts_are_alike_only_when_their_times_are(tmp_path: Path, reads: Counter[str]) -> None:
+def test_segments_are_equal_only_with_equal_times(tmp_path: Path, reads: Counter[str]) -> None:
     (tmp_path / "a.mp4").write_bytes(b"content")
     (tmp_path / "b.mp4").write_bytes(b"content")
     table = tmp_path / "list.csv"
@@ -128,13 +128,13 @@ def test_many_links_to_few_files(tmp_path: Path, reads: Counter[str]) -> None:
     assert sum(reads.values()) == 500
 
 
-def test_urls_are_alike_by_name() -> None:
+def test_urls_are_compared_by_name() -> None:
     pytest.importorskip("fsspec")
     assert same("memory://a.mp4", "memory://b.mp4", "memory://a.mp4") == [None, None, 0]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe without a writer stands in for a stalled drive")
-def test_a_stalled_drive_is_left_after_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_drive_is_abandoned_after_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "STALL_SECONDS", 0.5)
     sources: list[Source] = []
     for name in ("stalled0.mp4", "stalled1.mp4", "stalled2.mp4", "a.mp4", "b.mp4"):

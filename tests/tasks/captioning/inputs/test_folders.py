@@ -48,7 +48,7 @@ def ordinary() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def test_media_in_order_and_nothing_else(tmp_path: Path) -> None:
+def test_only_media_files_in_order(tmp_path: Path) -> None:
     make(
         tmp_path,
         "b.mp4",
@@ -71,13 +71,13 @@ def test_media_in_order_and_nothing_else(tmp_path: Path) -> None:
     assert found.left_out == {"no media": 3, "hidden": 3}
 
 
-def test_a_hidden_folder_that_is_named_is_looked_into(tmp_path: Path) -> None:
+def test_a_named_hidden_folder_is_searched(tmp_path: Path) -> None:
     make(tmp_path, ".h/a.mp4")
     assert below(tmp_path / ".h") == ["a.mp4"]
 
 
 @pytest.mark.timeout(20)
-def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
+def test_links_are_followed_without_cycles(tmp_path: Path) -> None:
     make(tmp_path, "in/x/a.mp4", "in/y/b.mp4", "out/c.mp4", "out/d/e.mp4")
     (tmp_path / "in/x/up").symlink_to("..")
     (tmp_path / "in/x/self").symlink_to(".")
@@ -109,7 +109,7 @@ def test_folders_all_linked_to_each_other(tmp_path: Path) -> None:
     assert len(below(tmp_path / "0")) == 12
 
 
-def test_names_in_any_script_and_in_none(tmp_path: Path) -> None:
+def test_names_in_any_script_or_encoding(tmp_path: Path) -> None:
     odd = [
         "日本語.mp4",
         "عربى.mkv",
@@ -148,7 +148,7 @@ def test_pipes_sockets_and_links_to_them_are_left_out(
     assert found.left_out == {"pipes, sockets or devices": 4}
 
 
-def test_what_may_not_be_read_is_a_failure(ordinary: Path) -> None:
+def test_unreadable_folders_are_failures(ordinary: Path) -> None:
     make(ordinary, "a.mp4", "b.mp4", "closed/c.mp4", "d/e.mp4")
     (ordinary / "b.mp4").chmod(0)
     (ordinary / "closed").chmod(0)

@@ -35,7 +35,7 @@ def rewrite(source: Source) -> None:
     os.utime(source.path, ns=(0, 1))
 
 
-def test_a_file_is_itself(source: Source) -> None:
+def test_an_unchanged_file_is_accepted(source: Source) -> None:
     with local_file(source) as path:
         assert path == Path(source.path)
         assert path.read_bytes() == b"content"
@@ -87,7 +87,7 @@ def test_other_errors_stay_what_they_are(source: Source) -> None:
         assert caught.value is error
 
 
-def test_a_file_that_is_gone(source: Source) -> None:
+def test_a_deleted_file(source: Source) -> None:
     os.unlink(source.path)
     with pytest.raises(MediaError, match="cannot be read: No such file"), local_file(source):
         pass

@@ -130,7 +130,7 @@ def refused(url: str) -> str:
     return caught.value.message
 
 
-def test_a_copy_is_there_while_it_is_needed_and_then_gone(server: Server, scratch: Path) -> None:
+def test_a_copy_exists_only_while_it_is_needed(server: Server, scratch: Path) -> None:
     (source,) = find_sources([f"{server.url}/big.mp4?signature=x/y.z"])
     assert (source.size, source.mtime_ns, source.error) == (None, None, "")
     assert server.asked == []  # nothing is fetched before its turn
@@ -156,7 +156,7 @@ def test_a_clip_from_the_web_is_decoded_like_the_file(server: Server, clip: Path
         assert found.frames.shape == (2, 3, 32, 32)
 
 
-def test_why_a_url_cannot_be_fetched(server: Server, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_errors_state_the_reason(server: Server, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(f"{server.url}/gone.mp4") == "cannot be fetched: no such file"
     assert (
         refused(f"{server.url}/secret.mp4?key=hidden")
@@ -179,7 +179,7 @@ def test_no_room_for_a_copy(server: Server, monkeypatch: pytest.MonkeyPatch) -> 
     assert "no space for a copy" in refused(f"{server.url}/big.mp4")
 
 
-def test_errors_of_the_reader_stay_its_own(server: Server, scratch: Path) -> None:
+def test_reader_errors_are_unchanged(server: Server, scratch: Path) -> None:
     for error in (MediaError("no audio track"), OSError("x"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as caught, local_file(find_sources([f"{server.url}/clip.mp4"])[0]):
             raise error
@@ -188,7 +188,7 @@ def test_errors_of_the_reader_stay_its_own(server: Server, scratch: Path) -> Non
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux's /proc")
-def test_a_copy_goes_with_a_process_that_is_killed(server: Server, scratch: Path) -> None:
+def test_a_copy_is_removed_if_the_process_is_killed(server: Server, scratch: Path) -> None:
     code = (
         "import os, sys\n"
         "from evacap_cli.tasks.captioning.inputs.local_files import local_file\n"
@@ -207,7 +207,7 @@ def test_a_copy_goes_with_a_process_that_is_killed(server: Server, scratch: Path
     assert [path for path in scratch.rglob("*") if path.is_file() and not path.is_symlink()] == []
 
 
-def test_a_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs")
     import fsspec.config
 
@@ -283,7 +283,7 @@ def test_urls_in_lists_and_manifests(tmp_path: Path) -> None:
         ("http://[/a.mp4", "_/a.mp4"),
     ],
 )
-def test_places_of_urls(url: str, place: str) -> None:
+def test_output_paths_of_urls(url: str, place: str) -> None:
     assert find_sources([url])[0].relative == place
 
 
@@ -299,7 +299,7 @@ def test_passwords_are_not_shown() -> None:
     assert "secret" not in source.relative
 
 
-def test_what_is_a_url() -> None:
+def test_urls_are_recognised() -> None:
     assert all(map(urls.is_url, ("http://a", "S3://b/c", "zip://a::memory://b", "simplecache::gs://a")))
     assert not any(
         map(urls.is_url, ("a.mp4", "C://a", "./http://a", "a::b.mp4", "a:b", "file:a", "/s3://a", ""))
@@ -321,7 +321,7 @@ def run_without(module: str, *inputs: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_missing_extra_is_a_clear_message() -> None:
+def test_a_missing_extra_is_named() -> None:
     for module, url in (
         ("fsspec", "https://h/a.mp4"),
         ("aiohttp", "https://h/a.mp4"),

@@ -79,7 +79,7 @@ def test_the_mean_over_frequency_of_the_columns_within_the_clip() -> None:
     assert mean_over_frequency(tokens, (rows, columns), 1024, 0.1 * 3.2 * 7).shape == (3, 7)
 
 
-def test_columns_are_columns_of_the_sound(demo: Captioner) -> None:
+def test_columns_follow_the_spectrogram(demo: Captioner) -> None:
     """A change of the sound's last half second changes the last columns most."""
     generator = torch.Generator().manual_seed(0)
     fbank = torch.randn(1, 1024, 128, generator=generator)
@@ -99,7 +99,7 @@ def test_columns_are_columns_of_the_sound(demo: Captioner) -> None:
 
 
 @pytest.mark.slow
-def test_numbers_and_picture_of_every_clip(demo: Captioner, films: Path, tmp_path: Path) -> None:
+def test_every_clip_has_values_and_a_plot(demo: Captioner, films: Path, tmp_path: Path) -> None:
     curves = GateCurves(tmp_path / "curves", demo.checkpoint)
     calls = described(demo, [films])
     for each in calls:
@@ -128,7 +128,7 @@ def test_numbers_and_picture_of_every_clip(demo: Captioner, films: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_segment_is_on_the_clock_of_its_film(demo: Captioner, films: Path, tmp_path: Path) -> None:
+def test_a_segment_has_the_times_of_its_file(demo: Captioner, films: Path, tmp_path: Path) -> None:
     curves = GateCurves(tmp_path, demo.checkpoint, segmented=True)
     for each in described(demo, [films / "film.mp4"], segment=1.5):
         curves.add(*each)
@@ -181,7 +181,9 @@ NAMES = {
 
 
 @pytest.mark.parametrize("relative", NAMES)
-def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: Described, tmp_path: Path) -> None:
+def test_names_cannot_leave_the_folder(
+    relative: str, demo: Captioner, one: Described, tmp_path: Path
+) -> None:
     folder = tmp_path / "deep" / "curves"
     curves = GateCurves(folder, demo.checkpoint)
     source = replace(one[0], relative=relative, name=relative, path=relative)
@@ -193,7 +195,9 @@ def test_no_name_leaves_the_folder(relative: str, demo: Captioner, one: Describe
     assert all(folder in path.resolve().parents for path in found)
 
 
-def test_without_relative_the_file_says_its_name(demo: Captioner, one: Described, tmp_path: Path) -> None:
+def test_without_a_relative_path_the_file_name_is_used(
+    demo: Captioner, one: Described, tmp_path: Path
+) -> None:
     curves = GateCurves(tmp_path, demo.checkpoint)
     source = replace(one[0], relative="", path="/somewhere/x.mp4")
     assert curves.base_path(source, one[1]) == tmp_path / "x.mp4"
@@ -227,7 +231,7 @@ def test_failed_plot_does_not_stop_the_run(
     assert "ZeroDivisionError: in the picture" in calls[0]
 
 
-def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
+def test_a_write_error_leaves_no_partial_file(
     demo: Captioner, one: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, values: object) -> None:
@@ -244,7 +248,7 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_nothing_half(
         GateCurves(tmp_path / "file", demo.checkpoint).add(*one)
 
 
-def test_pieces_of_a_word_have_one_value() -> None:
+def test_pieces_of_a_word_share_one_value() -> None:
     pieces, values = ["a", "dog", "bark", "##ing", "##s"], [0.1, 0.2, 0.3, 0.6, 0.9, float("nan")]
     assert word_means(pieces, values) == (("a", 0.1), ("dog", 0.2), ("barkings", pytest.approx(0.6)))
     assert word_means(["##s"], [0.5]) == (("##s", 0.5),)
@@ -252,7 +256,7 @@ def test_pieces_of_a_word_have_one_value() -> None:
 
 
 @pytest.mark.slow
-def test_confidences_of_words_are_kept_and_drawn(
+def test_confidences_of_words_are_saved_and_drawn(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captioner = Captioner.load(save_tiny(tmp_path, "vact-tiny"), device="cpu", precision="fp32")
@@ -295,7 +299,7 @@ def test_confidences_of_words_are_kept_and_drawn(
 
 
 @pytest.mark.slow
-def test_the_command_keeps_them_and_flags_mismatches(evacap: Evacap, films: Path, tmp_path: Path) -> None:
+def test_the_command_saves_curves_and_flags_mismatches(evacap: Evacap, films: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "out.csv", tmp_path / "curves"
     model = ("--model", "entropy-demo", "--device", "cpu", "--max-words", 3, "-q")
     command = ("caption", films, "-o", out, "--curves", kept, "--flag-mismatch", *model)

@@ -73,7 +73,7 @@ def test_appended_rows_are_read_again(tmp_path: Path) -> None:
     assert journal.unused == 1  # https://x/d; /v/a.mp4 is still named
 
 
-def test_a_journal_without_tags_goes_on(tmp_path: Path) -> None:
+def test_a_journal_without_tags_is_resumed(tmp_path: Path) -> None:
     """One that an earlier release began."""
     path = filled(tmp_path)
     head, *lines = map(json.loads, path.read_text("ascii").splitlines())
@@ -89,7 +89,7 @@ def test_a_journal_without_tags_goes_on(tmp_path: Path) -> None:
             assert journal.rows(i, SOURCES[i]) == [replace(row, heard=(), seen=()) for row in rows(i)]
 
 
-def test_the_last_of_two_counts(tmp_path: Path) -> None:
+def test_the_last_of_two_rows_counts(tmp_path: Path) -> None:
     path = filled(tmp_path)
     with Journal(path, tmp_path / "o.csv", SETTINGS) as journal:
         journal.match(SOURCES)
@@ -109,7 +109,7 @@ def test_errors_and_duplicates_are_not_looked_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_cut_at_any_byte_it_knows_all_whole_lines(tmp_path: Path) -> None:
+def test_a_truncated_journal_keeps_all_complete_lines(tmp_path: Path) -> None:
     """At the ends of its lines and in between."""
     path = filled(tmp_path)
     whole = path.read_bytes()
@@ -130,7 +130,7 @@ def test_cut_at_any_byte_it_knows_all_whole_lines(tmp_path: Path) -> None:
     assert again(tmp_path)[0] == [1, 2]
 
 
-def test_damaged_line_loses_only_its_own_input(tmp_path: Path) -> None:
+def test_a_damaged_line_loses_only_its_input(tmp_path: Path) -> None:
     path = filled(tmp_path)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b"\0" * 40 + b"\n", *lines[3:]]))
@@ -154,7 +154,7 @@ def test_a_change_of_settings_is_named_with_both_values(tmp_path: Path) -> None:
     assert again(tmp_path, settings=now)[0] == []
 
 
-def test_an_output_of_another_making_is_not_replaced(tmp_path: Path) -> None:
+def test_an_output_of_other_origin_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "o.csv").write_text("mine")
     with pytest.raises(UsageError, match="already exists") as caught:
         again(tmp_path)
@@ -165,14 +165,14 @@ def test_an_output_of_another_making_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("foreign", [b"my notes", b"my notes\n", b'{"a": 1}\n', b"\x89PNG\r\n"])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_file_that_is_no_journal_stays(tmp_path: Path, foreign: bytes, overwrite: bool) -> None:
+def test_a_file_that_is_not_a_journal_is_kept(tmp_path: Path, foreign: bytes, overwrite: bool) -> None:
     (tmp_path / "o.csv.journal").write_bytes(foreign)
     with pytest.raises(EvacapError, match="is not an evacap journal"):
         again(tmp_path, overwrite=overwrite)
     assert (tmp_path / "o.csv.journal").read_bytes() == foreign
 
 
-def test_two_at_once(tmp_path: Path) -> None:
+def test_two_writers_are_refused(tmp_path: Path) -> None:
     path = filled(tmp_path)
     with (
         Journal(path, tmp_path / "o.csv", SETTINGS),
@@ -183,7 +183,7 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert again(tmp_path)[0] == [0, 1, 2, 3]
 
 
-def test_that_it_was_finished_holds_until_rows_come(tmp_path: Path) -> None:
+def test_it_is_finished_until_rows_are_added(tmp_path: Path) -> None:
     path = filled(tmp_path)
     assert again(tmp_path)[2].finished is None
     with Journal(path, tmp_path / "o.csv", SETTINGS) as journal:
@@ -194,7 +194,7 @@ def test_that_it_was_finished_holds_until_rows_come(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="files that are open cannot be removed elsewhere")
-def test_it_says_so_when_it_is_removed(tmp_path: Path) -> None:
+def test_its_removal_is_reported(tmp_path: Path) -> None:
     path = filled(tmp_path)
     with Journal(path, tmp_path / "o.csv", SETTINGS) as journal:
         journal.match(SOURCES)
@@ -203,7 +203,7 @@ def test_it_says_so_when_it_is_removed(tmp_path: Path) -> None:
             journal.append(0, SOURCES[0], rows(0))
 
 
-def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_line_on_a_full_disk_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = filled(tmp_path)
     before = path.read_bytes()
 
@@ -240,7 +240,7 @@ def test_the_lines_are_readable(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_very_many_inputs_take_little_memory(tmp_path: Path) -> None:
+def test_many_inputs_need_little_memory(tmp_path: Path) -> None:
     path, count = filled(tmp_path), 4000
     sources = [source(f"/v/{i:06d}/a name that is not short.mp4", i) for i in range(count)]
     with Journal(path, tmp_path / "o.csv", SETTINGS) as journal:

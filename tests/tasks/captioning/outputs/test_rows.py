@@ -20,13 +20,13 @@ def at(row: Row, start: float, end: float, **changes: object) -> Row:
     return replace(row, start=start, end=end, **changes)
 
 
-def test_mismatch_is_a_column_only_when_asked_for() -> None:
+def test_the_mismatch_column_is_optional() -> None:
     assert COLUMNS == ("video", "start", "end", "caption", "score", "gate", "entropy", "status", "error")
     assert columns() == COLUMNS
     assert columns(mismatch=True) == (*COLUMNS[:7], "mismatch", *COLUMNS[7:])
 
 
-def test_tags_are_columns_only_when_asked_for() -> None:
+def test_tag_columns_are_optional() -> None:
     assert columns(tags=True) == (*COLUMNS[:7], "heard", "seen", *COLUMNS[7:])
     assert columns(mismatch=True, tags=True) == (*COLUMNS[:7], "mismatch", "heard", "seen", *COLUMNS[7:])
     row = replace(DOG, heard=(Tag("Dog", 0.9123, ((0.0, 10.0),)), Tag("Bark", 0.77, ((0.0, 2.0),))))
@@ -42,11 +42,11 @@ def test_cells_are_valid_text_and_finite_numbers() -> None:
     }  # fmt: skip
 
 
-def test_bytes_that_are_no_text_are_written_out() -> None:
+def test_undecodable_bytes_are_escaped() -> None:
     assert readable_path(b"a\xff\xc3\xa9.mp4".decode("utf-8", "surrogateescape")) == "a\\xffé.mp4"
 
 
-def test_neighbours_with_equal_captions_become_one() -> None:
+def test_adjacent_segments_with_equal_captions_are_merged() -> None:
     rows = [
         at(DOG, 0.0, 10.0, score=-0.2, gate=0.4, mismatch=0.1),
         at(DOG, 10.0, 20.0, score=-0.4, gate=None, mismatch=0.3),
@@ -64,7 +64,7 @@ def test_neighbours_with_equal_captions_become_one() -> None:
     assert last == rows[4]
 
 
-def test_joined_rows_have_the_tags_of_all() -> None:
+def test_merged_rows_have_all_tags() -> None:
     rows = [
         at(DOG, 0.0, 10.0, heard=(Tag("Dog", 0.9, ((0.0, 4.0),)),), seen=(Tag("beagle", 0.6),)),
         at(DOG, 10.0, 20.0, heard=(Tag("Bark", 0.95, ((10.0, 20.0),)), Tag("Dog", 0.5, ((12.0, 14.0),)))),
@@ -74,14 +74,14 @@ def test_joined_rows_have_the_tags_of_all() -> None:
     assert row.seen == (Tag("beagle", 0.6),)
 
 
-def test_overlapping_neighbours_become_one_from_first_to_last() -> None:
+def test_overlapping_segments_are_merged() -> None:
     rows = [at(DOG, 0.0, 10.0), at(DOG, 5.0, 15.0), at(DOG, 10.0, 12.0)]
     (row,) = merge_rows(rows)
     assert (row.start, row.end) == (0.0, 15.0)
     assert len(merge_rows([at(DOG, 0.0, 10.0), at(DOG, 10.0004, 20.0)])) == 1  # as near as times are kept
 
 
-def test_what_stays_apart() -> None:
+def test_segments_that_are_not_merged() -> None:
     apart = [at(DOG, 0.0, 10.0), at(DOG, 20.0, 30.0)]  # a silent stretch was left out
     other = [at(DOG, 0.0, 10.0), at(DOG, 10.0, 20.0, status="audio-only", error="no frame")]
     failed = [Row("a.mp4", error="no audio track"), Row("a.mp4", error="no audio track")]

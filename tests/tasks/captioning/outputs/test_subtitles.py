@@ -76,7 +76,7 @@ PARSERS: dict[str, Callable[[str], list[tuple[float, float, str]]]] = {"srt": pa
 
 
 @pytest.mark.parametrize("kind", ["srt", "vtt"])
-def test_read_back_as_they_were(kind: str, tmp_path: Path) -> None:
+def test_subtitles_survive_reading(kind: str, tmp_path: Path) -> None:
     expected = [(0.0, 10.0), (10.0, 20.5), (3600.0, 3661.04), (360_000.0, 360_010.0)]
     text = text_of(kind, ROWS)
     cues = PARSERS[kind](text)
@@ -91,7 +91,7 @@ def test_read_back_as_they_were(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["srt", "vtt"])
-def test_what_captions_say_is_not_obeyed(kind: str, tmp_path: Path) -> None:
+def test_captions_are_escaped(kind: str, tmp_path: Path) -> None:
     rows = [Row("f.mp4", 10.0 * i, 10.0 * i + 9, text, status="ok") for i, text in enumerate(HOSTILE)]
     text = text_of(kind, rows)
     cues = PARSERS[kind](text)
@@ -117,7 +117,7 @@ def test_what_captions_say_is_not_obeyed(kind: str, tmp_path: Path) -> None:
             assert unicodedata.normalize("NFKC", drawn).replace("\ufeff", "") == meant.replace("\ufeff", "")
 
 
-def test_failures_are_notes_where_there_are_notes() -> None:
+def test_failures_are_notes_in_formats_that_have_notes() -> None:
     failed = Row("odd --> <name>\n.mp4", error="no audio track -->\n\nWEBVTT")
     text = text_of("vtt", [failed, ROWS[0]])
     assert text.startswith(
@@ -127,7 +127,7 @@ def test_failures_are_notes_where_there_are_notes() -> None:
     assert text_of("srt", [failed, ROWS[0]]) == text_of("srt", [ROWS[0]])
 
 
-def test_nothing_to_show_is_a_valid_file() -> None:
+def test_without_captions_the_file_is_valid() -> None:
     rows = [Row("f.mp4", error="no audio track"), Row("f.mp4", 0.0, 10.0, "", status="ok")]
     assert text_of("srt", rows) == ""
     assert parse_srt("") == []
@@ -136,7 +136,7 @@ def test_nothing_to_show_is_a_valid_file() -> None:
 
 
 @pytest.mark.parametrize("kind", ["srt", "vtt"])
-def test_one_at_a_time_in_order(kind: str) -> None:
+def test_cues_do_not_overlap(kind: str) -> None:
     """Overlapping segments, and parts of a film in any order."""
     starts = [20.0, 0.0, 5.0, 10.0, 10.0]
     rows = [replace(ROWS[0], start=start, end=start + 10, caption=f"from {start:g}") for start in starts]

@@ -47,7 +47,7 @@ def numbers(*rows: tuple[float, ...]) -> np.ndarray:
 # -- sounds --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_heard_and_when() -> None:
+def test_heard_tags_have_times() -> None:
     heard = numbers((3, 0.91, 0.9, 0.5, 0.1, 0.44, 0.46), (0, 0.5, 0.01, 0.01, 0.01, 0.01, 0.8))
     assert heard_tags(heard, NAMES, 0.0, 10.0, WINDOW) == (
         Tag("class 3", 0.91, ((0.0, 4.03), (8.06, 10.0))),
@@ -56,7 +56,7 @@ def test_what_is_heard_and_when() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.03, 1.0, 2.016, 2.0165, 4.5, 9.99, 10.0])
-def test_times_are_what_a_search_second_by_second_finds(seconds: float) -> None:
+def test_times_equal_those_of_a_reference_search(seconds: float) -> None:
     """Windows after the end of a clip repeat it: they have no times, and none is the best of them."""
     generator = np.random.default_rng(int(seconds * 1000))
     start = 30.7
@@ -91,7 +91,7 @@ def test_at_most_five_classes_are_heard_and_at_least_one() -> None:
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_seen() -> None:
+def test_seen_tags() -> None:
     seen = np.array([(7, 9.0, 0.62), (1, 5.0, 0.05), (2, 4.0, 0.04)], np.float32)
     assert seen_tags(seen, NAMES) == (Tag("class 7", 0.62), Tag("class 1", 0.05))
     assert seen_tags(seen[2:], NAMES) == ()
@@ -121,7 +121,7 @@ def test_json_has_times_of_sounds() -> None:
     ]
 
 
-def test_what_is_kept_is_read_back() -> None:
+def test_stored_tags_are_read_back() -> None:
     tags = (DOG, Tag("beagle", 0.62))
     assert from_lists(json.loads(json.dumps(to_lists(tags)))) == tags
     assert from_lists(to_lists(())) == ()
@@ -172,7 +172,7 @@ def generated(checkpoint: Checkpoint, film: Path) -> Generation:
 
 
 @pytest.mark.slow
-def test_rows_have_what_the_model_heard_and_saw(captioner: Captioner, films: Path) -> None:
+def test_rows_have_heard_and_seen_tags(captioner: Captioner, films: Path) -> None:
     """In one batch; a picture that shows nothing, or is not there, has no classes."""
     rows = {Path(row.video).name: row for row in captioner.caption([films], max_words=1)}
     for name in ("film.mp4", "black.mp4", "sound.wav"):
@@ -201,7 +201,7 @@ def test_rows_have_what_the_model_heard_and_saw(captioner: Captioner, films: Pat
 
 
 @pytest.mark.slow
-def test_a_segment_has_times_of_its_own(captioner: Captioner, films: Path) -> None:
+def test_times_of_a_segment_count_from_the_file_start(captioner: Captioner, films: Path) -> None:
     options = CaptionOptions(workers=0, max_words=1, segment=5.0)
     ((_, rows),) = captioner.rows(find_sources([films / "sound.wav"]), options)
     assert len(rows) == 3
@@ -211,7 +211,7 @@ def test_a_segment_has_times_of_its_own(captioner: Captioner, films: Path) -> No
         assert row.start <= min(times) < max(times) <= row.end
 
 
-def test_a_model_that_only_hears(films: Path, tmp_path: Path) -> None:
+def test_an_audio_only_model(films: Path, tmp_path: Path) -> None:
     captioner = Captioner.load(save_tagged(tmp_path, "audio-tags"), device="cpu")
     row = captioner.caption(films / "film.mp4", max_words=1)
     assert isinstance(row, Row)

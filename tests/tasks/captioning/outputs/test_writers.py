@@ -55,7 +55,7 @@ def as_read(row: Row, mismatch: bool = False) -> dict[str, object]:
 
 @pytest.mark.parametrize("mismatch", [False, True])
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_tables_are_read_back_as_they_were_in_order(tmp_path: Path, kind: str, mismatch: bool) -> None:
+def test_tables_survive_reading_in_order(tmp_path: Path, kind: str, mismatch: bool) -> None:
     out = tmp_path / f"o.{kind}"
     output = open_output(out, mismatch=mismatch)
     assert output.journal == tmp_path / f"o.{kind}.journal"
@@ -96,7 +96,7 @@ def test_tables_with_tags(tmp_path: Path, kind: str) -> None:
     assert [first, second] == [as_read(each, mismatch=True) for each in (ODD, FAILED)]
 
 
-def test_csv_has_numbers_of_fixed_length(tmp_path: Path) -> None:
+def test_csv_numbers_have_fixed_decimals(tmp_path: Path) -> None:
     open_output(tmp_path / "o.csv").close(GROUPS)
     with (tmp_path / "o.csv").open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file, strict=True)
@@ -106,7 +106,7 @@ def test_csv_has_numbers_of_fixed_length(tmp_path: Path) -> None:
     assert list(second.values()) == ["b.mp4", *[""] * 6, "failed", "no audio track"]
 
 
-def test_parquet_of_failures_alone_has_the_types_of_any_other(tmp_path: Path) -> None:
+def test_parquet_with_only_failures_has_the_same_types(tmp_path: Path) -> None:
     for name, groups in {"a": GROUPS, "b": [(B, [FAILED])], "c": []}.items():
         open_output(tmp_path / f"{name}.parquet").close(groups)
     first, *others = (pq.read_schema(tmp_path / f"{name}.parquet") for name in "abc")
@@ -144,7 +144,7 @@ def test_every_format_works_below_a_folder(tmp_path: Path, kind: str) -> None:
     assert files[1].exists()
 
 
-def test_the_end_puts_right_what_is_missing_or_other_and_nothing_else(tmp_path: Path) -> None:
+def test_finishing_repairs_only_missing_or_changed_files(tmp_path: Path) -> None:
     sources = [Source(name, name, relative=name) for name in ("a.mp4", "b.mp4", "c.mp4")]
     output = open_output(tmp_path, "vtt")
     for source in sources:
@@ -221,7 +221,7 @@ def test_stream_is_utf8_in_any_locale() -> None:
     assert row["video"] == ODD.video
 
 
-def test_a_stream_for_spreadsheets_and_with_a_score() -> None:
+def test_a_stream_with_excel_escapes_and_scores() -> None:
     file = io.StringIO(newline="")
     with RowStream(file, excel=True, mismatch=True, tags=True) as table:
         table.write(replace(ODD, caption="=1", heard=(Tag("Dog", 0.5),)))
@@ -230,7 +230,7 @@ def test_a_stream_for_spreadsheets_and_with_a_score() -> None:
     assert (row["heard"], row["seen"]) == ("Dog .50", "")
 
 
-def test_a_terminal_is_shown_control_characters_and_obeys_none() -> None:
+def test_control_characters_are_escaped_on_a_terminal() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -243,7 +243,7 @@ def test_a_terminal_is_shown_control_characters_and_obeys_none() -> None:
     assert rest == ""
 
 
-def test_outputs_that_cannot_be(tmp_path: Path) -> None:
+def test_impossible_outputs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file.txt").touch()
     (tmp_path / "odd.csv").mkdir()
     wrong: dict[tuple, str] = {
@@ -283,7 +283,7 @@ def test_subtitles_are_of_one_recording(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_what_stood_there_stays_until_all_is_written(tmp_path: Path, kind: str) -> None:
+def test_the_old_output_stays_until_the_new_one_is_complete(tmp_path: Path, kind: str) -> None:
     def broken() -> Iterator[tuple[Source, list[Row]]]:
         yield A, [ODD]
         raise KeyboardInterrupt
@@ -298,9 +298,7 @@ def test_what_stood_there_stays_until_all_is_written(tmp_path: Path, kind: str) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_rows_beyond_number_take_bounded_memory(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_rows_need_bounded_memory(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """4,000 rows in memory would take 1.7 MB. Those of one row group are held."""
     monkeypatch.setattr(tables, "ROW_GROUP", 500)
 
@@ -321,7 +319,7 @@ def test_rows_beyond_number_take_bounded_memory(
         assert pq.ParquetFile(out).num_row_groups == 8
 
 
-def test_folders_that_go_or_refuse(tmp_path: Path) -> None:
+def test_folders_that_disappear_or_are_read_only(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     output = open_output(folder / "o.csv")
@@ -371,7 +369,7 @@ def test_a_full_disk(small_disk: Path, kind: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="mount")
-def test_a_disk_that_may_only_be_read(small_disk: Path) -> None:
+def test_a_read_only_disk(small_disk: Path) -> None:
     outputs = open_output(small_disk / "o.csv"), open_output(small_disk / "new", "srt")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for attempt in (
