@@ -284,6 +284,7 @@ def test_pairs_use_no_file_twice_while_there_are_others(bench: Any) -> None:
     assert len(more) == len({row["sound_path"] for row in more}) == 4  # a photograph may serve two
 
 
+@pytest.mark.slow
 def test_the_packaged_lexicon_is_that_of_the_table(bench: Any, tmp_path: Path) -> None:
     bench("lexicon").write_lexicon(
         BENCHMARK / "data" / "lexicon.yaml", audioset_classes(), tmp_path / "lexicon.json"

@@ -39,6 +39,7 @@ def test_sorts_both_ways(open_page: Open, hundred: Path) -> None:
     assert page.get_attribute("#order", "aria-pressed") == "true"
 
 
+@pytest.mark.slow
 def test_filters_by_words_status_and_range(open_page: Open, hundred: Path) -> None:
     page = open_page(hundred)
     shown(page, "100 clips")
@@ -58,6 +59,7 @@ def test_filters_by_words_status_and_range(open_page: Open, hundred: Path) -> No
     assert page.inner_text("#list") == "No clip matches these filters."
 
 
+@pytest.mark.slow
 def test_links_lead_to_a_clip_even_if_it_was_filtered_out(open_page: Open, hundred: Path) -> None:
     page = open_page(hundred, "#clip-77")
     assert page.evaluate("document.activeElement.id") == "clip-77"
@@ -69,6 +71,7 @@ def test_links_lead_to_a_clip_even_if_it_was_filtered_out(open_page: Open, hundr
     shown(page, "100 clips")
 
 
+@pytest.mark.slow
 def test_keys_move_and_filter(open_page: Open, hundred: Path) -> None:
     page = open_page(hundred)
     for key, at in (("j", "clip-1"), ("j", "clip-2"), ("j", "clip-3"), ("k", "clip-2")):
@@ -82,6 +85,7 @@ def test_keys_move_and_filter(open_page: Open, hundred: Path) -> None:
     assert page.evaluate("document.activeElement.tagName") == "BODY"
 
 
+@pytest.mark.slow
 def test_every_control_is_reached_by_tab(open_page: Open, hundred: Path) -> None:
     page = open_page(hundred)
     reached = set()
@@ -91,6 +95,7 @@ def test_every_control_is_reached_by_tab(open_page: Open, hundred: Path) -> None
     assert {"text", "number", "least", "most", "sort", "order", "copy", "save", "clear", "SUMMARY"} <= reached
 
 
+@pytest.mark.slow
 def test_saves_filtered_rows_as_csv(open_page: Open, hundred: Path) -> None:
     page = open_page(hundred)
     page.fill("#text", "bell")
@@ -122,6 +127,7 @@ def saved(page: Any) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
+@pytest.mark.slow
 def test_hostile_text_is_shown_and_does_not_run(open_page: Open, tmp_path: Path) -> None:
     page = open_page(write(tmp_path, "hostile", hostile()))
     assert page.evaluate("typeof hacked") == "undefined"
@@ -156,6 +162,7 @@ def test_hostile_text_is_shown_and_does_not_run(open_page: Open, tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 def test_the_policy_forbids_requests_and_foreign_scripts(chromium: Any, hundred: Path) -> None:
     page = chromium.new_page()
     page.goto(hundred.as_uri())

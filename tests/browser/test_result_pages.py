@@ -89,6 +89,7 @@ def number_names(page: Any) -> list[str]:
     return page.eval_on_selector_all("#clip-2 .captions .numbers dt", "all => all.map(a => a.textContent)")
 
 
+@pytest.mark.slow
 def test_robustness_shows_both_pictures_and_sorts_by_change(open_page: Open, page_of: PageOf) -> None:
     page = open_page(page_of("robustness"))
     shown(page, "4 clips")

@@ -94,6 +94,7 @@ def test_shards(store: Any, clips: Path, tiny: Path, tmp_path: Path, evacap: Eva
     assert found[0]["caption"] == found[2]["caption"]
 
 
+@pytest.mark.slow
 def test_an_object_store_that_refuses_the_table(store: Any, clips: Path, tiny: Path, evacap: Evacap) -> None:
     command = ("caption", clips / "a.mp4", "-o", "s3://nowhere/t.csv", "--model", tiny, "--device", "cpu",
                "--workers", 0)  # fmt: skip
@@ -107,6 +108,7 @@ def test_an_object_store_that_refuses_the_table(store: Any, clips: Path, tiny: P
     assert store.cat("nowhere/t.csv") == Path("t.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "message"),
     [

@@ -153,6 +153,7 @@ def test_merged_rows_have_the_tags_of_all(evacap: Evacap, model: Path, films: Pa
         assert sum(b - a for a, b in tag["times"]) == pytest.approx(sum(b - a for a, b in times), abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", [(), ("-o", "o.csv")])
 def test_a_model_without_tags_is_refused(
     evacap: Evacap,

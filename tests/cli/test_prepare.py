@@ -75,6 +75,7 @@ def test_counts_causes_and_exit_codes(media: Path, tmp_path: Path, evacap: Evaca
     assert "missing: gone.mp4: no such file" in made.stderr
 
 
+@pytest.mark.slow
 def test_notes_name_the_track_and_truncation(tmp_path: Path, evacap: Evacap) -> None:
     with_tracks(tmp_path / "two.mkv", (0.0, "eng", DEFAULT), (900.0, "ger", 0))
     data = write(tmp_path / "cut.mp4", 3.0, options={"movflags": "faststart"}).read_bytes()
@@ -123,6 +124,7 @@ def test_wrong_usage_gives_a_short_error(media: Path, tmp_path: Path, evacap: Ev
     assert Store(out).note.frames_format == "raw"
 
 
+@pytest.mark.slow
 def test_failed_clips_are_retried_on_request(media: Path, tmp_path: Path, evacap: Evacap) -> None:
     folder = shutil.copytree(media, tmp_path / "media")
     path, out = manifest(tmp_path / "m.csv", "a.mp4", "cut.mp4", "gone.mp4"), tmp_path / "s"

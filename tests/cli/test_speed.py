@@ -143,6 +143,7 @@ def test_audio_only_is_the_baseline() -> None:
     assert [each.to_audio_only for each in rows[:2]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_debug_names_the_attention_kernel(evacap: Evacap, tmp_path: Path) -> None:
     attention_path.cache_clear()
     args = (

@@ -65,6 +65,7 @@ def test_manifest_bytes_are_pinned() -> None:
 PINNED = "a27628a05fff25af"
 
 
+@pytest.mark.slow
 def test_video_is_h264_and_aac_and_shows_the_script(made: Path) -> None:
     script = World(5).script(0)
     with av.open(str(made / "videos" / "clip-00000.mp4")) as container:

@@ -133,6 +133,7 @@ def test_a_dry_run_counts_what_is_trained(evacap: Evacap, store: Path, preset: s
     assert shown["steps"]["clips"] == 3
 
 
+@pytest.mark.slow
 def test_stores_of_other_features_are_refused(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     result = evacap("train", "evacap-tiny", "--data", store, "-o", tmp_path / "run", "--workers", 0)
     assert result.exit_code == 2, result.output

@@ -63,6 +63,7 @@ def test_an_external_track_is_not_fetched(tmp_path: Path) -> None:
     assert opened == {"a.mp4"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
 def test_the_monitor_detects_file_access_by_ffmpeg(
     tmp_path: Path, secret: bytes, monkeypatch: pytest.MonkeyPatch

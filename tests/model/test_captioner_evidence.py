@@ -109,6 +109,7 @@ def test_with_the_switch_off_it_equals_the_audio_only_captioner(way: str, decode
     assert torch.equal(tokens[shut], heard[shut])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_each_decoder_captions_its_clips_in_order(way: str) -> None:
     """Of some clips what the captioners that have only the one or the other say of these clips, to the bit."""
@@ -369,6 +370,7 @@ def test_rejected_pictures_get_no_gradient_from_captions(decoders: int) -> None:
     assert none["loss"].item() == alone["loss"].item()
 
 
+@pytest.mark.slow
 def test_every_clip_is_compared_with_its_own_picture() -> None:
     """Whether captioned without it, or from another's."""
     model, data = learning(), batch_of()

@@ -100,6 +100,7 @@ def test_scores_are_the_likelihood_of_the_words(llama: Path) -> None:
         assert float(words.mean()) == pytest.approx(float(out.score[i]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_prompt_is_that_of_the_paper(llama: Path) -> None:
     """Against transformers' own forward pass on the whole sequence."""
     model = model_of(llama, "audio-only")

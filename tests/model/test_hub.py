@@ -30,6 +30,7 @@ def copy(tiny: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_model_from_the_hub_equals_its_folder(hub: HubServer, copy: Path, tmp_path: Path) -> None:
     repository = hub.add("org/tiny-model", copy)
     found, own = load_checkpoint("hf:org/tiny-model"), load_checkpoint(copy)

@@ -132,6 +132,7 @@ def test_features_of_each_modality(fixtures: dict[str, Fixture], record_property
     assert max(errors.values()) < 1e-4
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_logits_and_loss(fixture: Fixture, record_property: Record) -> None:
     model = fixture.model

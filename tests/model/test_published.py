@@ -16,6 +16,7 @@ KEYS = json.loads((Path(__file__).parent.parent / "fixtures" / "avcap_8frames_ke
 LAYER = "textual.transformer.encoder.layer.3."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["avcap-base", "evacap-base", "audio-base"])
 def test_every_published_key_is_mapped(preset: str) -> None:
     """584 names fill a model: none of its parameters is named twice, and but for its fusion none is left out."""

@@ -183,6 +183,7 @@ def test_a_clip_without_visible_frames_has_finite_values() -> None:
 # ---- the encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_shapes_of_every_fusion(fusion: str) -> None:
     model = tag_model(fusion)

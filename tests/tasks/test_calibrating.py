@@ -55,6 +55,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_only_config_and_card_change(evacap: Evacap, store: Path, tmp_path: Path) -> None:
     model = saved(tmp_path)
     before = files_of(model)

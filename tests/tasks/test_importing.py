@@ -212,6 +212,7 @@ def test_all_mismatches_are_reported_at_once(vocab: Path, tmp_path: Path) -> Non
     assert ("surprise.0", "left out") in [(row.published, row.what) for row in imported.rows]
 
 
+@pytest.mark.slow
 def test_another_shape_names_both_and_the_setting(tmp_path: Path) -> None:
     state = git(published(small=False))
     state["textual.embedding.positions.weight"] = torch.zeros(()).expand(512, 768)

@@ -234,6 +234,7 @@ def test_a_checkpoint_has_the_files_network_and_the_packaged_other(
     assert evacap(*command, "--overwrite").exit_code == 0
 
 
+@pytest.mark.slow
 def test_without_out_it_checks_the_file(evacap: Evacap, tmp_path: Path) -> None:
     path = published("yamnet", tmp_path)
     result = evacap("weights", "import", "yamnet", path, "--verbose")

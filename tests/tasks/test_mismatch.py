@@ -20,6 +20,7 @@ def drawn(clips: int, pairs: int = 1, distance: float = 1.0, seed: int = 0) -> t
     return rng.normal(0, 1, (clips, 2)), rng.normal([distance, 0], 1, (pairs, clips, 2))
 
 
+@pytest.mark.slow
 def test_a_known_solution() -> None:
     """Two normal distributions: log odds are distance x - distance^2 / 2, AUROC is Phi(distance / sqrt 2)."""
     found = fit(*drawn(6000, 2))
@@ -34,6 +35,7 @@ def test_a_known_solution() -> None:
     assert (found.clips, found.pairs) == (6000, 12_000)
 
 
+@pytest.mark.slow
 def test_the_probability_is_calibrated() -> None:
     found = fit(*drawn(5000, 3, distance=1.5))
     assert [predicted for predicted, _ in found.reliability] == sorted(

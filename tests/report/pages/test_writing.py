@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from html import unescape
 
+import pytest
+
 from evacap_cli.report.pages import Clip, ClipList, Page, Table, write_page
 from evacap_cli.report.pages.writing import ROWS, safe_json
 
@@ -44,6 +46,7 @@ def test_text_is_escaped_everywhere() -> None:
     assert html(page).count("&lt;b&gt;&amp;&#34;&#39;") == 14
 
 
+@pytest.mark.slow
 def test_clips_are_streamed() -> None:
     """The first piece is in the file before the last clip is asked for."""
     file, sizes = io.BytesIO(), []

@@ -69,6 +69,7 @@ def tar_of(clips: dict[str, bytes], folder: Path) -> list[Path]:
     return shards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
 def test_rows_equal_those_of_files(
     captioner: Captioner, clips: dict[str, bytes], as_files: list[tuple[str, ...]], tmp_path: Path, kind: str
@@ -88,6 +89,7 @@ def test_rows_equal_those_of_files(
     assert (again.new, again.reused) == (0, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["memory", "http"])
 def test_shards_elsewhere(
     captioner: Captioner, clips: dict[str, bytes], as_files: list[tuple[str, ...]], tmp_path: Path, place: str
@@ -121,6 +123,7 @@ def test_segments_of_a_member(captioner: Captioner, clips: dict[str, bytes], tmp
     assert rows(tmp_path / "tar.csv") == rows(tmp_path / "file.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segment", [None, 0.2])
 def test_sound_of_a_separate_member(
     captioner: Captioner, clips: dict[str, bytes], tmp_path: Path, segment: float | None
@@ -159,6 +162,7 @@ def test_a_truncated_shard_loses_its_last_key_and_has_a_failed_row(
     assert "later clips may be missing" in found[2].error
 
 
+@pytest.mark.slow
 def test_a_member_that_kills_its_worker_fails_only_its_row(
     captioner: Captioner, clips: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +176,7 @@ def test_a_member_that_kills_its_worker_fails_only_its_row(
     assert "SIGKILL" in found[1].error
 
 
+@pytest.mark.slow
 def test_a_file_per_shard(captioner: Captioner, clips: dict[str, bytes], tmp_path: Path) -> None:
     shards = tar_of(clips, tmp_path)
     sources, pattern = find_sources(shards), tmp_path / "out" / "{shard}.parquet"

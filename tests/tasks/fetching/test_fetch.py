@@ -93,6 +93,7 @@ def test_a_fetched_avcap_captions_by_its_name(
     assert weights.stat().st_mtime_ns != before
 
 
+@pytest.mark.slow
 def test_parts_are_named_with_the_option_that_takes_them(
     evacap: Evacap, server: FileServer, table: Path, cache: Path, git_file: bytes
 ) -> None:
@@ -105,6 +106,7 @@ def test_parts_are_named_with_the_option_that_takes_them(
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_the_first_sha256_is_stored_and_checked_later(
     evacap: Evacap, server: FileServer, table: Path, cache: Path, git_file: bytes
 ) -> None:

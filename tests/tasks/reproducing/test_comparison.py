@@ -67,6 +67,7 @@ def test_changes_are_paired_over_clips_and_seeds(tmp_path: Path) -> None:
     assert found["V-ACT"].verdict == ""
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_the_full_size(tmp_path: Path) -> None:
     for key in ROWS["table1"]:
         evaluated(tmp_path, key, 0, 1.0, np.ones(DRAWS))

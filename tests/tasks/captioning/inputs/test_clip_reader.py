@@ -87,6 +87,7 @@ def test_segments_equal_separate_files(tmp_path: Path, name: str, hop: float | N
     assert_same(path, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["f.mkv", "f.mp4"])
 def test_files_without_exact_seeking(tmp_path: Path, name: str) -> None:
     """Matroska rounds times to 0.001 s, and AAC has noise that its decoder makes up."""
@@ -135,6 +136,7 @@ def test_a_segment_uses_the_times_of_the_file(tmp_path: Path) -> None:
             clips(path, **part)
 
 
+@pytest.mark.slow
 def test_silent_segments_are_skipped(tmp_path: Path) -> None:
     path = film(tmp_path / "f.wav", 16.0, silent=[(3.9, 8.1), (12.0, 16.0)], video=None, audio="pcm_s16le")
     assert times(clips(path)) == [(0, 4), (4, 8), (8, 12), (12, 16)]
@@ -183,6 +185,7 @@ def test_one_frame_for_the_whole_audio(tmp_path: Path) -> None:
         np.testing.assert_array_equal(clip.frames, found[0].frames)
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(tmp_path / "f.mp4")
     monkeypatch.setattr("evacap_cli.media.frame_stream.Cursor", _broken)
@@ -197,6 +200,7 @@ def _broken(_: object) -> None:
     raise RuntimeError("no decoder for it")
 
 
+@pytest.mark.slow
 def test_unusable_frame_removes_the_picture_of_its_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +234,7 @@ def test_without_pictures(tmp_path: Path) -> None:
         clips(film(tmp_path / "mute.mp4", audio=None))
 
 
+@pytest.mark.slow
 def test_another_number_of_frames(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4")
     for clip in clips(path, replace(CUT, frames=7)):
@@ -251,6 +256,7 @@ def test_the_fallback_reads_no_frames(tmp_path: Path) -> None:
     assert whole.frames is not None
 
 
+@pytest.mark.slow
 def test_one_clip_without_segments(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4")
     clip, alone = (
@@ -263,6 +269,7 @@ def test_one_clip_without_segments(tmp_path: Path) -> None:
     np.testing.assert_array_equal(clip.frames, alone.frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [CUT, WHOLE])
 def test_files_that_change_while_they_are_read(tmp_path: Path, settings: ClipSettings) -> None:
     path = film(tmp_path / "f.mp4")

@@ -187,6 +187,7 @@ def test_reader_errors_are_unchanged(server: Server, scratch: Path) -> None:
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux's /proc")
 def test_a_copy_is_removed_if_the_process_is_killed(server: Server, scratch: Path) -> None:
     code = (
@@ -207,6 +208,7 @@ def test_a_copy_is_removed_if_the_process_is_killed(server: Server, scratch: Pat
     assert [path for path in scratch.rglob("*") if path.is_file() and not path.is_symlink()] == []
 
 
+@pytest.mark.slow
 def test_an_object_store(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs")
     import fsspec.config
