@@ -27,7 +27,6 @@ from evacap_cli.model.beam import (
     RecomputedDecoding,
 )
 from evacap_cli.model.causal_lm import CausalLMDecoder, CausalLMDecoding
-from evacap_cli.model.chunked import MAX_LOGITS, chunked_sum
 from evacap_cli.model.config import ModelConfig, TagEncoderConfig
 from evacap_cli.model.decoder import DecoderLayer, TextDecoder
 from evacap_cli.model.encoder import Block, TwoTowerEncoder
@@ -38,10 +37,17 @@ from evacap_cli.model.fusion_kinds import build_fusion
 from evacap_cli.model.generation import Generation
 from evacap_cli.model.graphs import Recordings
 from evacap_cli.model.lexicon import Lexicon
-from evacap_cli.model.losses import Objective, gate_stability, semantic_consistency, smoothed_cross_entropy
+from evacap_cli.model.losses import Objective, gate_stability
 from evacap_cli.model.optimal_transport import OptimalTransport
 from evacap_cli.model.tag_encoder import TagEncoder
 from evacap_cli.model.tag_evidence import TagEvidence
+from evacap_cli.model.word_losses import (
+    DecoderStates,
+    caption_loss,
+    consistency_loss,
+    decoder_states,
+    word_logits,
+)
 
 BOS, EOS, PAD = 1, 2, 0
 """Special tokens of our own tokenizers; imported models have others."""
@@ -307,64 +313,10 @@ class CaptionModel(nn.Module):
 
     def logits(self, memory: Fused, tokens: Tensor) -> Tensor:
         """Teacher-forced word logits (B, T, V) for tokens, int64 (B, T)."""
-        return self._logits_of(*self._hidden(memory, tokens))
+        return word_logits(self.decoders, self._hidden(memory, tokens))
 
-    def _hidden(self, memory: Fused, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoders' hidden states (B, T, d) for tokens, int64 (B, T), and the decoder of each, its number in
-        `decoders`, int64 (B, T)."""
-        hidden, clips, numbers = [], [], []
-        for decoder, rows in self._split_by_decoder(memory):
-            number = 0 if decoder is self.decoder else 1
-            chosen, words = (memory, tokens) if rows is None else (memory.select(rows), tokens[rows])
-            prefix = decoder.encode_prefix(chosen.tokens, chosen.mask)
-            hidden.append(decoder.hidden(prefix, chosen.mask, words))
-            numbers.append(torch.full_like(words, number))
-            clips.append(
-                torch.arange(len(words), device=words.device) if rows is None else rows.nonzero()[:, 0]
-            )
-        if len(hidden) == 1:
-            return hidden[0], numbers[0]
-        order = torch.cat(clips).argsort()
-        return torch.cat(hidden)[order], torch.cat(numbers)[order]
-
-    def _logits_of(self, hidden: Tensor, numbers: Tensor) -> Tensor:
-        """Word logits (..., V) of hidden states (..., d) from `_hidden`."""
-        if self.picture_decoder is None:
-            return self.decoder.logits(hidden)
-        places = [(numbers == number).nonzero(as_tuple=True) for number in range(len(self.decoders))]
-        used = [(d, at) for d, at in zip(self.decoders, places, strict=True) if len(at[0])]
-        if len(used) == 1:
-            return used[0][0].logits(hidden)
-        parts = [decoder.logits(hidden[at]) for decoder, at in used]
-        logits = parts[0].new_empty(*hidden.shape[:-1], parts[0].shape[-1])
-        for (_, at), part in zip(used, parts, strict=True):
-            logits = logits.index_put(at, part)
-        return logits
-
-    def _caption_loss(self, hidden: Tensor, numbers: Tensor, target: Tensor, smoothing: float) -> Tensor:
-        """The cross-entropy of R words, (). hidden: (R, d), numbers: (R,), see `_hidden`. target: int64 (R,)."""
-
-        def loss(hidden: Tensor, numbers: Tensor, target: Tensor) -> Tensor:
-            return smoothed_cross_entropy(self._logits_of(hidden, numbers), target, smoothing) * len(target)
-
-        return self._mean_over_words(loss, hidden, numbers, target)
-
-    def _consistency(
-        self, hidden: Tensor, numbers: Tensor, other_hidden: Tensor, other_numbers: Tensor
-    ) -> Tensor:
-        """`semantic_consistency` of R words, (). hidden: (R, d), numbers: (R,), see `_hidden`."""
-
-        def loss(hidden: Tensor, numbers: Tensor, other_hidden: Tensor, other_numbers: Tensor) -> Tensor:
-            logits = self._logits_of(hidden, numbers), self._logits_of(other_hidden, other_numbers)
-            return semantic_consistency(*logits) * len(hidden)
-
-        return self._mean_over_words(loss, hidden, numbers, other_hidden, other_numbers)
-
-    def _mean_over_words(self, loss: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """The mean () over words of a loss () of inputs (R, ...), without the logits of all words in memory."""
-        parameters = [parameter for decoder in self.decoders for parameter in decoder.output_parameters]
-        rows = max(1, MAX_LOGITS // self.config.decoder.vocab_size)
-        return chunked_sum(loss, inputs, parameters, rows) / len(inputs[0])
+    def _hidden(self, memory: Fused, tokens: Tensor) -> DecoderStates:
+        return decoder_states(self.decoders, self._split_by_decoder(memory), memory, tokens)
 
     def forward(
         self,
@@ -405,15 +357,13 @@ class CaptionModel(nn.Module):
             shown_mask = (every if shown_mask is None else shown_mask) & ~unseen.to(A.device)[:, None]
         memory = self.fuse(A, shown, shown_mask)
         predicted = need_predict[:, 1:]
-        hidden, decoders = self._hidden(memory, tokens[:, :-1])
-        words = hidden[predicted], decoders[predicted]
+        hidden = self._hidden(memory, tokens[:, :-1])
         target = tokens[:, 1:][predicted]
-        result = {"caption": self._caption_loss(*words, target, objective.smoothing)}
+        result = {"caption": caption_loss(self.decoders, hidden[predicted], target, objective.smoothing)}
         if self.trains_audio_decoder:
             audio_only = Fused(self._tokens(A, None, None)[0])
-            audio_hidden, audio_decoders = self._hidden(audio_only, tokens[:, :-1])
-            audio_words = audio_hidden[predicted], audio_decoders[predicted]
-            audio_loss = self._caption_loss(*audio_words, target, objective.smoothing)
+            audio_hidden = self._hidden(audio_only, tokens[:, :-1])[predicted]
+            audio_loss = caption_loss(self.decoders, audio_hidden, target, objective.smoothing)
             result["caption"] = (result["caption"] + audio_loss) / 2
         no_picture_used = memory.uses_picture is not None and not bool(memory.uses_picture.any())
         if self.training and self.picture_decoder is not None and no_picture_used:
@@ -431,11 +381,8 @@ class CaptionModel(nn.Module):
         if objective.consistency and bool(shuffled.any()) and F_v is not None:
             own_mask = None if frame_mask is None else frame_mask[shuffled]
             own = self.fuse(A[shuffled], F_v[shuffled], own_mask)
-            own_hidden, own_decoders = self._hidden(own, tokens[shuffled, :-1])
-            rows = predicted[shuffled]
-            result["consistency"] = self._consistency(
-                own_hidden[rows], own_decoders[rows], hidden[shuffled][rows], decoders[shuffled][rows]
-            )
+            own_hidden, rows = self._hidden(own, tokens[shuffled, :-1]), predicted[shuffled]
+            result["consistency"] = consistency_loss(self.decoders, own_hidden[rows], hidden[shuffled][rows])
         if F_v is not None:
             result["shuffled"] = shuffled.sum()
         if memory.gate is not None:

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from evacap_cli.model import FUSIONS, CaptionModel, Objective, build_model, load_preset, preset_names
+from evacap_cli.model import (
+    FUSIONS,
+    CaptionModel,
+    Objective,
+    build_model,
+    load_preset,
+    preset_names,
+    word_losses,
+)
 from evacap_cli.model import captioner as captioner_module
 from evacap_cli.model.decoder import TextDecoder
 from evacap_cli.model.losses import gate_stability, semantic_consistency
@@ -186,7 +194,7 @@ def test_a_regulariser_with_weight_zero_is_not_computed(
         monkeypatch.setattr(place, name, wrapper)
 
     counted(captioner_module, "gate_stability")
-    counted(captioner_module, "semantic_consistency")
+    counted(word_losses, "semantic_consistency")
     counted(TextDecoder, "hidden")
     counted(TextDecoder, "encode_prefix")
     result = fresh_model("entropy-gate")(**batch_of(), partners=partners, objective=objective)

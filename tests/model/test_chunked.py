@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from evacap_cli.model import captioner
+from evacap_cli.model import word_losses
 from evacap_cli.model.chunked import chunked_sum
 from evacap_cli.model.losses import Objective, semantic_consistency, smoothed_cross_entropy
 
@@ -62,8 +62,8 @@ def test_losses_of_a_model_do_not_depend_on_the_parts(fusion: str, monkeypatch: 
     data = {name: x.double() if x.is_floating_point() else x for name, x in batch_of().items()}
     objective = Objective(0.1, 0.5, 0.5)
     runs: list[tuple[Tensor, ...]] = []
-    for most in (captioner.MAX_LOGITS, 3 * model.config.decoder.vocab_size):
-        monkeypatch.setattr(captioner, "MAX_LOGITS", most)
+    for most in (word_losses.MAX_LOGITS, 3 * model.config.decoder.vocab_size):
+        monkeypatch.setattr(word_losses, "MAX_LOGITS", most)
         calls = count_calls(monkeypatch, "smoothed_cross_entropy")
         torch.manual_seed(0)
         result = model(**data, partners=PARTNERS, objective=objective)
@@ -76,11 +76,11 @@ def test_losses_of_a_model_do_not_depend_on_the_parts(fusion: str, monkeypatch: 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
     calls: list[int] = []
-    function: Callable[..., Tensor] = getattr(captioner, name)
+    function: Callable[..., Tensor] = getattr(word_losses, name)
 
     def counted(logits: Tensor, *rest: object) -> Tensor:
         calls.append(len(logits))
         return function(logits, *rest)
 
-    monkeypatch.setattr(captioner, name, counted)
+    monkeypatch.setattr(word_losses, name, counted)
     return calls
