@@ -96,8 +96,7 @@ def training_command(
     if not step.system:
         own = ("training.modality_dropout=0.3", "training.sms=0.0", "training.consistency=0.0",
                f"training.epochs={scale.start_epochs}")  # fmt: skip
-        kept = [text for text in scale.overrides if not text.startswith("training.epochs=")]
-        return f"{START_PRESET}-{scale.size}", [*kept, *own], options
+        return f"{START_PRESET}-{scale.size}", [*scale.overrides, *own], options
     system = SYSTEMS[step.system]
     if scale.start_epochs:
         options = replace(options, init=str(places.checkpoint("start", "last")))

@@ -25,7 +25,7 @@ def save_state(out: Path, state: dict[str, Any]) -> None:
 
 def load_state(out: Path, settings: TrainSettings, identity: dict[str, str]) -> dict[str, Any] | None:
     """Returns the state of the run in `out`, None if there is none. Raises EvacapError with the differences if the run
-    has other settings or clips."""
+    has other settings or clips. A setting that is newer than the run had its default."""
     path = out / FILE
     if not path.exists():
         return None
@@ -37,9 +37,9 @@ def load_state(out: Path, settings: TrainSettings, identity: dict[str, str]) -> 
             f"{path}: damaged ({str(error).splitlines()[0]})",
             "restore the file, or start again with --no-resume",
         ) from error
-    wanted = settings.to_dict()
-    differing = [f"training.{k} was {saved.get(k)!r}, is {v!r}" for k, v in wanted.items()
-                 if k not in _IGNORED and saved.get(k) != v]  # fmt: skip
+    saved = {**TrainSettings().to_dict(), **saved}
+    differing = [f"training.{k} was {saved[k]!r}, is {v!r}" for k, v in settings.to_dict().items()
+                 if k not in _IGNORED and saved[k] != v]  # fmt: skip
     differing += [f"{k} was {was.get(k)!r}, is {v!r}" for k, v in identity.items() if was.get(k) != v]
     if differing:
         raise EvacapError(
