@@ -125,7 +125,7 @@ SCALES = {
               SpeedOptions(FRAMES, BOTH), checkpoint="best",
               costs=Costs(0.0, 0.05, 0.1, 0.05, 0.0, 60.0, 3600.0, 960.0, 0.6,
                           "guessed for one GPU of a data centre")),
-        Scale("demo", "tiny", (0, 1, 2), (2400, 200, 300), 10.0, 2.0, (), TOWERS_FROZEN, (0, 1, 2), None,
+        Scale("demo", "tiny", (0, 1, 2), (2400, 200, 300), 10.0, 1.5, (), TOWERS_FROZEN, (0, 1, 2), None,
               SpeedOptions(FRAMES, BOTH),
               costs=Costs(0.056, 0.03, 0.03, 0.003, 0.6, 12.0, 240.0, 24.0, 0.9, "short runs on 2 busy cores")),
         Scale("smoke", "tiny", (0,), (12, 20, 10), 1.0, 1.0,
