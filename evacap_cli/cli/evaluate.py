@@ -17,8 +17,11 @@ from evacap_cli.cli.common import (
     Json,
     Precision,
     Quiet,
+    decoding_workers,
+    say,
     say_precision,
     say_unavailable,
+    shown,
     summary,
 )
 from evacap_cli.cli.progress import ProgressBar
@@ -51,8 +54,12 @@ JavaProgram = Annotated[
 
 def evaluate(
     data: Annotated[
-        Path,
-        typer.Option(help="Feature store (evacap prepare) of the test clips and their reference captions."),
+        str,
+        typer.Option(
+            help="Test clips and their reference captions: a feature store (evacap prepare), a manifest, or shards, "
+            "such as 'test-{000..099}.tar', also as URLs. All but a store need -o.",
+            metavar="PATH",
+        ),
     ],
     model: Annotated[
         list[str] | None, typer.Option(help="Checkpoint or packaged model. Repeat for several models.")
@@ -73,11 +80,16 @@ def evaluate(
             show_default="table on stdout only",
         ),
     ] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the media files of a manifest.", show_default="folder of the manifest"),
+    ] = None,
     report_page: ReportPage = None,
     beam: Beam = 4,
     max_words: MaxWords = 20,
     metrics: Metrics = None,
     java: JavaProgram = None,
+    workers: Annotated[int | None, decoding_workers("number of cores")] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -91,17 +103,26 @@ def evaluate(
 ) -> None:
     """Caption and score a test set with several models (Table 1).
 
-    Prints one row per model, followed by the values of the paper. The exit code is 3 if a metric cannot be computed.
+    Prints one row per model, followed by the values of the paper. The exit code is 3 if a metric cannot be computed or
+    clips of a manifest or of shards cannot be read.
 
     Examples:
     evacap evaluate --model runs/evacap/best --data test.store -o table1
     evacap evaluate --model demo --model audio-demo --data test.store --metrics CIDEr
     evacap evaluate --model runs/evacap/best --captions theirs.csv --data test.store
+    evacap evaluate --model demo --data 'test-{000..099}.tar' -o table1
     """
     from evacap_cli.metrics.suite import Settings, choose_metrics
     from evacap_cli.report.tables import markdown, print_table
-    from evacap_cli.tasks.evaluation import EvaluateOptions, check_output, table, write_evaluation
+    from evacap_cli.tasks.evaluation import (
+        EvaluateOptions,
+        check_output,
+        prepare_clips,
+        table,
+        write_evaluation,
+    )
     from evacap_cli.tasks.evaluation import evaluate as run
+    from evacap_cli.tasks.preparing import describe_store
 
     options = EvaluateOptions(
         beam, max_words, batch_size, device, precision, Settings(choose_metrics(metrics), java)
@@ -112,23 +133,32 @@ def evaluate(
     check_report(report_page)
     if report_page is not None and out is None:
         raise UsageError(f"--report {report_page}: needs a folder of results", "name one with -o")
-    cluster = cluster_options(ray, ray_workers, gpus_per_worker, cpus_per_worker)
+    cluster = cluster_options(ray, ray_workers, gpus_per_worker, cpus_per_worker, workers)
     say_precision(precision, device, quiet)
-    with ProgressBar("captioning", quiet=quiet) as bar:
-        found = run(model or (), data, options, stages(bar), captions or (), cluster)
+    failed = 0
+    with ProgressBar("prepare", quiet=quiet) as bar:
+        store = prepare_clips(
+            data, out, model or (), media=media, workers=workers, progress=bar.update, cluster=cluster
+        )
+        if store.folder != Path(data):
+            failed = len(store.failed)
+            if not quiet:
+                for line in describe_store("test clips", store):
+                    say(shown(line))
+        found = run(model or (), store.folder, options, stages(bar), captions or (), cluster)
     header, rows = table(found)
     notes = [f"{len(found[0].scores.clips)} clips, hash of their names {found[0].scores.id_hash}"]
     if out is not None:
         write_evaluation(found, out, markdown(header, rows, notes))
     if json:
-        summary({"models": [each.row() for each in found]})
+        summary({"models": [each.row() for each in found], "failed": failed})
     else:
         print_table(header, rows, notes)
     if report_page is not None and out is not None:
         add_folder_page(out, report_page, quiet, debug)
     unavailable = {name: reason for each in found for name, reason in each.scores.unavailable.items()}
     say_unavailable(unavailable, (cure for each in found for cure in each.scores.cures))
-    if unavailable:
+    if unavailable or failed:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -33,10 +33,11 @@ MAX_NOTES = 1000  # notes in the JSON summary
 
 def prepare(
     manifest: Annotated[
-        Path,
+        str,
         typer.Argument(
             help="Table of clips and captions: .csv, .json, .jsonl or .parquet; or WebDataset shards, such as "
-            "'train-{000..099}.tar', or .parquet with bytes."
+            "'train-{000..099}.tar', or .parquet with bytes, also as URLs.",
+            metavar="PATH",
         ),
     ],
     out: Annotated[

@@ -11,7 +11,8 @@ from typing import IO, Any
 
 from evacap_cli.errors import EvacapError
 
-LOCK = "store.lock"
+LOCK = "{kind}.lock"
+STORE_LOCK = LOCK.format(kind="store")
 LOCK_PLACE = 2**40
 
 
@@ -37,15 +38,16 @@ def disk_errors(place: Path, cure: str = "give another folder") -> Iterator[None
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Creates the folder and locks it for this process. The lock ends with the process, even if it is killed."""
+def locked(folder: Path, kind: str) -> Iterator[None]:
+    """Creates the folder and locks it for this process, with a file `KIND.lock` in it. The lock ends with the process,
+    even if it is killed. kind: what the folder is, such as `store` or `run`. Raises EvacapError if it is locked."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
+        file = (folder / LOCK.format(kind=kind)).open("a+")
     with file:
         if not take_lock(file):
             raise EvacapError(
-                f"{folder}: another run is writing this store", "wait for it, or give another folder"
+                f"{folder}: another process is writing this {kind}", "wait for it, or give another folder"
             )
         yield
 

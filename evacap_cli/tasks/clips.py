@@ -164,11 +164,11 @@ def load_entry(entry: Entry, settings: ClipSettings, readers: Sequence[str] = RE
     if entry.path is None:
         raise MediaError(entry.error or "no such file")
     with ExitStack() as opened:
-        path, sound = entry.path, None
+        path, sound = Path(entry.path), None
         if (member := entry.member) is not None:
             from evacap_cli.data.bulk.members import member_file, sound_file
 
-            shard = str(path)
+            shard = str(entry.path)
             path = opened.enter_context(member_file(shard, member, entry.mtime_ns))
             sound = opened.enter_context(
                 sound_file(shard, member, entry.mtime_ns, path, settings.audio_track)

@@ -29,9 +29,12 @@ from evacap_cli.report.tables import number
 from evacap_cli.tasks.cluster.evaluating import caption_store_on_cluster
 from evacap_cli.tasks.cluster.pipeline import ClusterOptions, connected
 from evacap_cli.tasks.devices import pick_device, pick_precision
+from evacap_cli.tasks.preparing import features_of, prepare_inside
 from evacap_cli.tasks.store_captioner import Captions, InferenceOptions, StoreCaptioner
 
 Show = Callable[[str, int, int], None]  # name of the step, number done, total
+CLIPS_FOLDER = "clips"
+"""The store inside the output folder, if the clips are given as a manifest or shards."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,45 @@ class Evaluation:
             "seconds_per_clip": None if self.seconds is None else self.seconds / len(self.scores.clips),
             "paper": None if printed is None else {"method": printed[0], "metrics": printed[1]},
         }
+
+
+def prepare_clips(
+    data: str,
+    out: Path | None,
+    models: Sequence[str],
+    *,
+    media: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cluster: ClusterOptions | None = None,
+) -> Store:
+    """Returns the feature store of test clips: `data`, or a store in `out` of the clips of the manifest or shards
+    `data`, with the features of the models. After an interruption, the same call resumes. Raises EvacapError."""
+    if Path(data).is_dir():
+        if media is not None:
+            raise UsageError(f"--media {media}: {data} is a store, which contains its clips", "omit --media")
+        return Store(Path(data))
+    if out is None:
+        raise UsageError(
+            f"--data {data}: -o is missing", "name a folder for the features of the clips with -o"
+        )
+    if not models:
+        raise UsageError(
+            f"--data {data}: --model is missing, which defines the features of the clips",
+            "give a model, or a store with --data",
+        )
+    features = [features_of(model=model) for model in models]
+    for model, wanted in zip(models, features, strict=True):
+        if wanted.fingerprint() != features[0].fingerprint():
+            raise UsageError(
+                f"--model {model}: needs other features than {models[0]}",
+                "evaluate each in a separate command, or give a store that fits both with --data",
+            )
+    folder = out / CLIPS_FOLDER
+    prepare_inside(
+        data, folder, features[0], media=media, workers=workers, progress=progress, cluster=cluster
+    )
+    return Store(folder)
 
 
 def open_models(names: Sequence[str]) -> list[Checkpoint]:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from evacap_cli.cli.app import app
+from evacap_cli.data.files import locked
 from evacap_cli.data.store import Store
 from evacap_cli.model import load_checkpoint
 from evacap_cli.model.evidence_switch import EvidenceSwitch
@@ -147,7 +148,7 @@ def test_settings_printed_by_a_dry_run_start_a_run(evacap: Evacap, manifest: Pat
     )
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "clips", "curves.png", "last", "metrics.jsonl", "report.html", "training.pt",
+        "clips", "curves.png", "last", "metrics.jsonl", "report.html", "run.lock", "training.pt",
     ]  # fmt: skip
 
 
@@ -390,3 +391,11 @@ def test_missing_options_are_named(evacap: Evacap, manifest: Path, tmp_path: Pat
     result = evacap("train", "evacap-tiny", *given)
     assert result.exit_code == 2, result.output
     assert missing in result.stderr
+
+
+def test_a_second_run_in_the_same_folder_exits(evacap: Evacap, manifest: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "run", "run"):
+        refused = evacap("train", "evacap-tiny", "--data", manifest, "-o", tmp_path / "run", *SMALL)
+    assert refused.exit_code == 1
+    assert f"{tmp_path / 'run'}: another process is writing this run" in refused.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]

@@ -185,7 +185,7 @@ def test_shards_without_a_note_are_not_trusted(tmp_path: Path) -> None:
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     def second(done: int, total: int) -> None:
-        with pytest.raises(EvacapError, match="another run is writing this store"):
+        with pytest.raises(EvacapError, match="another process is writing this store"):
             write(tmp_path / "s", toys(9), overwrite=True)
 
     assert write(tmp_path / "s", toys(5), progress=second).clips == 5

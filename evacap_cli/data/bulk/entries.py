@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evacap_cli.data.bulk.files import expand_range, state_of
+from evacap_cli.data.bulk.files import expand_range, is_remote, shard_name, shard_suffix, state_of
 from evacap_cli.data.bulk.members import Member
 from evacap_cli.data.bulk.parquet import PARQUETS, list_parquet, media_column
 from evacap_cli.data.bulk.tar import TAR, TarFile, list_tar
@@ -27,7 +27,7 @@ def find_shards(name: str) -> list[str]:
 
     Raises UsageError if shards of a range do not exist.
     """
-    if os.path.splitext(name)[1].lower() not in (TAR, *PARQUETS):
+    if shard_suffix(name) not in (TAR, *PARQUETS):
         return []
     found = [name] if os.path.lexists(name) else expand_range(name)
     if len(found) == 1 and not os.path.lexists(name):
@@ -40,28 +40,29 @@ def find_shards(name: str) -> list[str]:
 
 
 def read_shard_entries(paths: Iterable[str]) -> list[Entry]:
-    """Returns the samples of shards as clips, in order, with the captions of their `.json` (`caption`, `captions`,
-    `text`), otherwise of their `.txt`, or of such columns.
+    """Returns the samples of shards, which are files or URLs, as clips in order, with the captions of their `.json`
+    (`caption`, `captions`, `text`), otherwise of their `.txt`, or of such columns.
 
     A damaged shard also gives an entry with an `error`.
     """
     keys = Keys()
     entries = []
     for path in paths:
-        name = os.path.basename(path)
+        name = shard_name(path)
         try:
-            mtime = state_of(path)[1]
+            mtime = None if is_remote(path) else state_of(path)[1]
             for member, captions in _samples(path):
                 file = f"{name}/{member.key}{member.suffix}"
                 key = keys.make(member.key, file)
-                entries.append(Entry(key, file, captions, Path(path), member=member, mtime_ns=mtime))
+                place = path if is_remote(path) else Path(path)
+                entries.append(Entry(key, file, captions, place, member=member, mtime_ns=mtime))
         except MediaError as error:
             entries.append(Entry(keys.make(f"{name}-rest", name), name, (), None, error=error.message))
     return entries
 
 
 def _has_media(path: str) -> bool:
-    if os.path.splitext(path)[1].lower() == TAR:
+    if shard_suffix(path) == TAR:
         return True
     try:
         return media_column(path) is not None
@@ -71,7 +72,7 @@ def _has_media(path: str) -> bool:
 
 def _samples(path: str) -> Iterator[tuple[Member, tuple[str, ...]]]:
     """Yields the members of a shard with their captions. Raises MediaError if the shard is damaged."""
-    if os.path.splitext(path)[1].lower() == TAR:
+    if shard_suffix(path) == TAR:
         listing = list_tar(path, texts=True)
         for sample in listing.samples:
             assert sample.media is not None

@@ -22,6 +22,17 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def shard_name(path: str) -> str:
+    """Returns the file name of a path or URL, without the query of a URL."""
+    kind, _, _ = path.partition("://")
+    return os.path.basename(re.split("[?#]", path)[0] if kind != path and "http" in kind.lower() else path)
+
+
+def shard_suffix(path: str) -> str:
+    """Returns the suffix of a file or URL, in lower case."""
+    return os.path.splitext(shard_name(path))[1].lower()
+
+
 def expand_range(name: str) -> list[str]:
     """Returns the names of a numeric range, such as `shard-{000..999}.tar`, in order; of several, the last runs first.
 

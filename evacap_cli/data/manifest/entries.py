@@ -29,13 +29,13 @@ class Entry:
     key: str  # unique in the manifest, only [A-Za-z0-9_-], the same in every run
     source: str  # the path or id in the manifest, for display
     captions: tuple[str, ...]
-    path: Path | None  # the media file; None if it was not found
+    path: Path | str | None  # the media file, or the shard, which may be a URL; None if it was not found
     start: float | None = None  # segment of the media in seconds; None if the manifest has no time
     end: float | None = None
     pictures: tuple[Path, ...] = ()  # extracted frames in order; they replace the frames of the video
     error: str = ""  # why `path` is None
     member: Member | None = None  # the file inside the shard `path`
-    mtime_ns: int | None = None  # modification time of the shard when it was listed
+    mtime_ns: int | None = None  # modification time of a local shard when it was listed
 
 
 def read_manifest(path: Path, media: Path | None = None, *, captioned: bool = True) -> list[Entry]:

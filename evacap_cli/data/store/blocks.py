@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from evacap_cli.atomic import TEMPORARY
-from evacap_cli.data.files import LOCK
+from evacap_cli.data.files import STORE_LOCK
 from evacap_cli.data.store.index import shard_path
 from evacap_cli.data.store.members import Encoding, Packed, Sample, StoreItem, make_packed
 from evacap_cli.data.store.shards import ShardWriter
@@ -75,7 +75,7 @@ def stage_block(folder: Path, block: Block[Item], pool: DecodePool[Item, Packed]
 
     Raises EvacapError if the store's folder is not visible here, or writing fails.
     """
-    if not (folder / LOCK).exists():
+    if not (folder / STORE_LOCK).exists():
         raise EvacapError(
             f"{folder}: does not exist on the machine {platform.node()}",
             "give a folder on a file system that all machines of the cluster share",

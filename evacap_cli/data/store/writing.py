@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from evacap_cli.atomic import TEMPORARY
-from evacap_cli.data.files import LOCK, disk_errors, locked, size_of
+from evacap_cli.data.files import STORE_LOCK, disk_errors, locked, size_of
 from evacap_cli.data.store.blocks import Block, Distribute, Recipe
 from evacap_cli.data.store.index import (
     INDEX,
@@ -103,7 +103,7 @@ def write_store(
     _check_keys(items)
     began = time.monotonic()
     _check_folder(folder)
-    with locked(folder):
+    with locked(folder, "store"):
         with disk_errors(folder):
             damaged = _begin(folder, note, overwrite)
             tables, following = _read(folder)
@@ -219,7 +219,7 @@ def _begin(folder: Path, note: StoreNote, overwrite: bool) -> list[str]:
         parts = [*numbered(folder, "index-*.parquet").values(), *numbered(folder, "shard-*.tar").values()]
         for path in (folder / INDEX, *parts, folder / NOTE):
             path.unlink(missing_ok=True)
-    elif any(path.name != LOCK for path in folder.iterdir()):
+    elif any(path.name != STORE_LOCK for path in folder.iterdir()):
         wrong = StoreNote.read(folder).differences(note)
         if wrong:
             raise UsageError(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from evacap_cli.atomic import written_whole
-from evacap_cli.data.files import disk_errors
+from evacap_cli.data.files import disk_errors, locked
 from evacap_cli.data.store import Store
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.tasks.devices import pick_device, pick_precision
@@ -137,10 +137,12 @@ class Reproduction:
         """Runs the steps that are left. Raises EvacapError."""
         left = [step for step in self.steps if self.done(step) is None]
         self._check_disk(left)
-        with disk_errors(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-            with written_whole(self.out / OPTIONS) as aside:
+        with locked(self.out, "reproduction"):
+            with disk_errors(self.out), written_whole(self.out / OPTIONS) as aside:
                 aside.write_text(json.dumps(self._identity(), indent=1), "utf-8")
+            self._run(left, show, log)
+
+    def _run(self, left: Sequence[Step], show: Show, log: Callable[[str], None]) -> None:
         for number, step in enumerate(left):
             log(f"step {number + 1} of {len(left)}: {step.name}, about {hours(self.expected(step))}")
             began = time.monotonic()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from evacap_cli.data.files import locked
 from evacap_cli.data.manifest import read_manifest
 from evacap_cli.data.store import Store
 from evacap_cli.errors import EvacapError, UsageError
@@ -26,7 +28,7 @@ from evacap_cli.model.meta import without_weights
 from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note
 from evacap_cli.tasks.importing import import_cav_mae, import_git, import_networks
-from evacap_cli.tasks.preparing import prepare
+from evacap_cli.tasks.preparing import describe_store, prepare_inside
 from evacap_cli.tasks.training.config import RunConfig, read_config
 from evacap_cli.tasks.training.distributed import Ranks, process_group, world_size
 from evacap_cli.tasks.training.initialization import fresh_model
@@ -35,8 +37,6 @@ from evacap_cli.tasks.training.loop import Progress, fit
 from evacap_cli.tasks.training.memory import estimate_memory
 from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 from evacap_cli.tasks.vocabulary import find_vocabulary
-
-MAX_FAILURES = 10  # failures listed in messages; the store's index has all
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def train(
         raise UsageError("--data is missing", "give a feature store, or a manifest of clips with captions")
     if settings.training.patience and options.val is None:
         raise UsageError("training.patience needs validation clips", "give them with --val, or set it to 0")
-    with process_group(pick_device(options.device)) as (ranks, device):
+    with process_group(pick_device(options.device)) as (ranks, device), _locked(out, ranks):
         if device.type == "cpu":
             torch.set_flush_denormal(True)  # denormal gradients are many times slower on a CPU
         if not ranks.first:
@@ -139,12 +139,8 @@ def train(
         for name, source in (("train", options.data), ("val", options.val)):
             if source is not None:
                 store = _prepare_store(source, out / "clips" / name, settings, options, ranks, callbacks)
-                callbacks.note(
-                    f"{name}: {len(store)} clips"
-                    + (f", {len(store.failed)} more could not be read or found" if store.failed else "")
-                )
-                for clip in store.failed[:MAX_FAILURES]:
-                    callbacks.note(f"  {clip['source']}: {clip['error']}")
+                for line in describe_store(name, store):
+                    callbacks.note(line)
                 _check_captions(store, source)
                 batches[name] = FeatureBatches(store, settings.features, picture)
         tokenizer, model = _initialize(settings, batches["train"].store, options, callbacks)
@@ -162,6 +158,27 @@ def train(
                    {"preset": config, "overrides": list(overrides)}, callbacks.progress, callbacks.stop)  # fmt: skip
 
 
+@contextmanager
+def _locked(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Locks the folder of the run in the first process. Raises EvacapError in all if another run writes it."""
+    with ExitStack() as stack:
+        failure: EvacapError | None = None
+        if ranks.first:
+            try:
+                stack.enter_context(locked(out, "run"))
+            except EvacapError as error:
+                failure = error
+        _raise_everywhere(failure, ranks)
+        yield
+
+
+def _raise_everywhere(failure: EvacapError | None, ranks: Ranks) -> None:
+    """Raises the failure of any process in all processes, so that none waits for one that failed."""
+    for found in ranks.gather(failure):
+        if found is not None:
+            raise found
+
+
 def _prepare_store(
     source: Path,
     folder: Path,
@@ -175,15 +192,11 @@ def _prepare_store(
         failure: EvacapError | None = None
         if ranks.first:
             try:
-                prepare(source, folder, settings.features, media=options.media, workers=options.workers,
-                        progress=callbacks.prepared)  # fmt: skip
+                prepare_inside(source, folder, settings.features, media=options.media, workers=options.workers,
+                               progress=callbacks.prepared)  # fmt: skip
             except EvacapError as error:
                 failure = error
-                if error.message.startswith(f"{folder}: "):  # made by an earlier run, from other clips
-                    failure = UsageError(error.message, f"delete {folder}, or use another -o")
-        for found in ranks.gather(failure):  # all processes raise, so that none waits for one that failed
-            if found is not None:
-                raise found
+        _raise_everywhere(failure, ranks)
         source = folder
     return _open(source, settings)
 

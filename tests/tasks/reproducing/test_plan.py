@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evacap_cli.data.files import locked
 from evacap_cli.errors import EvacapError, UsageError
 from evacap_cli.model import preset_names
 from evacap_cli.report.paper_results import ROWS as PRINTED
@@ -137,6 +138,15 @@ def test_full_disk_is_reported_before_the_first_step(tmp_path: Path, monkeypatch
     with pytest.raises(EvacapError, match=r"GB are needed and 0\.0 GB free"):
         made.run(lambda what, done, total: None, lambda text: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_reproduction_in_the_same_folder_exits(tmp_path: Path) -> None:
+    made = Reproduction(tmp_path, ReproduceOptions())
+    with (
+        locked(tmp_path, "reproduction"),
+        pytest.raises(EvacapError, match="another process is writing this reproduction"),
+    ):
+        made.run(lambda what, done, total: None, lambda text: None)
 
 
 def test_a_failed_step_is_not_marked_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from evacap_cli.data.bulk.files import expand_range
+from evacap_cli.data.bulk.files import expand_range, shard_suffix
 from evacap_cli.data.bulk.members import Member
 from evacap_cli.errors import EvacapError, MediaError, UsageError
 from evacap_cli.tasks.captioning.inputs import urls
@@ -24,7 +24,7 @@ from evacap_cli.tasks.captioning.inputs.folders import (
     walk,
 )
 from evacap_cli.tasks.captioning.inputs.output_paths import OutputPaths
-from evacap_cli.tasks.captioning.inputs.shards import is_shard, read_shard, shard_suffix
+from evacap_cli.tasks.captioning.inputs.shards import is_shard, read_shard
 from evacap_cli.tasks.captioning.inputs.sources import Source, Sources
 from evacap_cli.tasks.captioning.inputs.wildcards import expand_wildcard
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
+from evacap_cli.data.bulk.files import shard_suffix
 from evacap_cli.data.bulk.members import Member
 from evacap_cli.data.bulk.parquet import PARQUETS, list_parquet, media_column
 from evacap_cli.data.bulk.tar import TAR, TarFile, list_tar
 from evacap_cli.errors import MediaError
-from evacap_cli.tasks.captioning.inputs.urls import is_url, output_path
 
 
 class ShardClips(NamedTuple):
@@ -17,11 +16,6 @@ class ShardClips(NamedTuple):
 
     members: list[Member]
     error: str = ""
-
-
-def shard_suffix(path: str) -> str:
-    """Returns the suffix of a file or URL, in lower case."""
-    return os.path.splitext(output_path(path) if is_url(path) else path)[1].lower()
 
 
 def is_shard(path: str) -> bool:
