@@ -50,12 +50,13 @@ def calibrate(
     batch_size: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    tags: Path | None = None,
 ) -> tuple[FittedCalibration, Path]:
     """Fits a model's mismatch score on the clips of a store, and writes it to the checkpoint or to a copy `out`.
 
     Clips whose `kind` is dubbed have no matching picture. about: description of the clips, for the card. seed: of
-    donors and draws. Returns the calibration and the path of the checkpoint. Raises UsageError if the model has no gate
-    or the output cannot be written, before any clip is read.
+    donors and draws. tags: see `InferenceOptions`. Returns the calibration and the path of the checkpoint. Raises
+    UsageError if the model has no gate or the output cannot be written, before any clip is read.
     """
     checkpoint = load_checkpoint(model)
     target = _check_output(model, checkpoint, out, overwrite)
@@ -70,7 +71,7 @@ def calibrate(
     chosen = pick_device(device)
     size = batch_size or (64 if chosen.type == "cuda" else 16)
     # the captions are not used, only their scores
-    how = InferenceOptions(1, 1, size, chosen, pick_precision(precision, chosen))
+    how = InferenceOptions(1, 1, size, chosen, pick_precision(precision, chosen), tags)
     seeds = np.random.default_rng(seed).choice(len(store) - 1, DONORS, replace=False)
     pairings = [Pairing.draw(len(store), int(each)) for each in seeds]
     own, mixed = StoreCaptioner(checkpoint, store, how).caption_paired(pairings, progress)

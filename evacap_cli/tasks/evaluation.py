@@ -39,7 +39,7 @@ CLIPS_FOLDER = "clips"
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How models are evaluated; `batch_size` None: a size that suits the device."""
+    """How models are evaluated. batch_size: None for a size that suits the device. tags: see `InferenceOptions`."""
 
     beam: int = 4
     max_words: int = 20
@@ -47,6 +47,7 @@ class EvaluateOptions:
     device: str = "auto"
     precision: str = "auto"
     scoring: Settings = field(default_factory=Settings)
+    tags: Path | None = None
 
     def __post_init__(self) -> None:
         wrong = [
@@ -61,7 +62,7 @@ class EvaluateOptions:
         device = pick_device(self.device)
         size = self.batch_size or (64 if device.type == "cuda" else 16)
         return InferenceOptions(
-            self.beam, self.max_words, size, device, pick_precision(self.precision, device)
+            self.beam, self.max_words, size, device, pick_precision(self.precision, device), self.tags
         )
 
 

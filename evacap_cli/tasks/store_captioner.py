@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,22 @@ from evacap_cli.model.packing import pack
 from evacap_cli.tasks.batches import FeatureBatches
 from evacap_cli.tasks.pairing import Pairing, donor_cycle
 from evacap_cli.tasks.perturbations import Perturbation
+from evacap_cli.tasks.store_tags import StoreTags, compute_tags
 
 Progress = Callable[[int, int], None]  # clips done, clips in all
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How captions are generated."""
+    """How captions are generated. tags: the folder that keeps the tags of the clips, see `compute_tags`; None to run
+    the towers."""
 
     beam: int = 4
     max_words: int = 20
     batch_size: int = 16
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     autocast: torch.dtype | None = None
+    tags: Path | None = None
 
 
 @dataclass
@@ -104,6 +108,9 @@ class StoreCaptioner:
                 f"{store.folder}: none of its clips could be read", "its index.parquet has the reasons"
             )
         self.data = FeatureBatches(store, self.features, self.model.has_picture)
+        self.tags: StoreTags | None = None
+        if options.tags is not None and self.model.has_tag_towers:
+            self.tags = compute_tags(self.model, store, self.features, options.tags)
 
     def caption(self, progress: Progress | None = None, clips: range | None = None) -> Captions:
         """Captions all clips, or a range of them."""
@@ -190,6 +197,12 @@ class StoreCaptioner:
             progress(len(order), len(order))
 
     def _encode(self, rows: np.ndarray) -> tuple[_EncodedModality, _EncodedModality | None]:
+        if self.tags is not None:
+            audio, picture, frames = (
+                None if x is None else x.to(self.options.device) for x in self.tags.rows(rows.tolist())
+            )
+            assert audio is not None
+            return _EncodedModality(audio), None if picture is None else _EncodedModality(picture, frames)
         batch = self.data.batch(rows.tolist())
         return self._encode_audio(batch.audio), self._encode_picture(batch.picture, batch.mask)
 

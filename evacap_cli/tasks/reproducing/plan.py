@@ -66,10 +66,9 @@ AT_18_FRAMES = (
 
 @dataclass(frozen=True)
 class Costs:
-    """Estimates for the plan: seconds per clip (training the start, training a system, captioning, scoring, making a
-    clip), per step, and for all of `speed`; megabytes of a model and of a clip. `machine`: where they were measured."""
+    """Estimates for the plan: seconds per clip (training, captioning, scoring, making a clip), per step, and for all of
+    `speed`; megabytes of a model and of a clip. `machine`: where they were measured."""
 
-    start_train: float
     train: float
     caption: float
     score: float
@@ -84,18 +83,17 @@ class Costs:
 @dataclass(frozen=True)
 class Scale:
     """The sizes of a reproduction. clips: of train, val and test, made by `evacap synth`; None: the stores of the user.
-    start_epochs: of the model that all others are initialised from; 0: none. epochs: of each system. overrides:
-    settings of all models. system_overrides: settings of the systems, but not of the start. donors: seeds of the
-    shuffled pictures."""
+    start_epochs: of the model that all others are initialised from; 0: none. start_init: the packaged model that it
+    starts from. epochs: of each system. overrides: settings of all models. donors: seeds of the shuffled pictures."""
 
     name: str
     size: str
     seeds: tuple[int, ...]
     clips: tuple[int, int, int] | None
     start_epochs: float
+    start_init: str
     epochs: float
     overrides: tuple[str, ...]
-    system_overrides: tuple[str, ...]
     donors: tuple[int, ...]
     metrics: str | None
     speed: SpeedOptions
@@ -111,28 +109,25 @@ class Scale:
         """Settings that replace those of the preset."""
         frames = AT_18_FRAMES if self.size == "base" and system.method in ("avcap", "audio") else ()
         schedule = (f"training.epochs={self.epochs:g}", f"training.seed={seed}")
-        return (*frames, *self.overrides, *self.system_overrides, *schedule, *system.overrides)
+        return (*frames, *self.overrides, *schedule, *system.overrides)
 
 
 BOTH = ("cached", "recompute")
-TOWERS_FROZEN = ("training.freeze=[encoder]",)
-"""The systems share the towers of the start: they differ in fusion, decoder and loss alone, and a step takes half the
-time."""
+SYNTHETIC = ("model.lexicon=null", "training.lr=5e-4")
+"""Settings for synthetic clips. The lexicon is for real sounds: the networks do not recognise all synthetic ones."""
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("paper", "base", (0,), None, 0.0, 50.0, (), ("training.stop_on=cider",), (0, 1, 2), None,
+        Scale("paper", "base", (0,), None, 0.0, "", 50.0, ("training.stop_on=cider",), (0, 1, 2), None,
               SpeedOptions(FRAMES, BOTH), checkpoint="best",
-              costs=Costs(0.0, 0.05, 0.1, 0.05, 0.0, 60.0, 3600.0, 960.0, 0.6,
-                          "guessed for one GPU of a data centre")),
-        Scale("demo", "tiny", (0, 1, 2), (2400, 200, 300), 10.0, 1.5, (), TOWERS_FROZEN, (0, 1, 2), None,
-              SpeedOptions(FRAMES, BOTH),
-              costs=Costs(0.056, 0.03, 0.03, 0.003, 0.6, 12.0, 240.0, 24.0, 0.9, "short runs on 2 busy cores")),
-        Scale("smoke", "tiny", (0,), (12, 20, 10), 1.0, 1.0,
-              ("training.batch_size=4", "model.encoder.depth=1", "model.encoder.picture_depth=1",
-               "model.decoder.layers=1"), TOWERS_FROZEN, (0,), "BLEU,ROUGE_L,CIDEr",
+              costs=Costs(0.05, 0.1, 0.05, 0.0, 60.0, 3600.0, 960.0, 0.6, "guessed for one GPU of a data centre")),
+        Scale("demo", "tags", (0, 1, 2), (2400, 200, 300), 8.0, "audio-demo", 2.0,
+              (*SYNTHETIC, "training.batch_size=32"), (0, 1, 2), None, SpeedOptions(FRAMES, BOTH),
+              costs=Costs(0.013, 0.015, 0.003, 1.0, 12.0, 240.0, 30.0, 0.5, "short runs on 2 cores")),
+        Scale("smoke", "tags", (0,), (12, 20, 10), 1.0, "audio-demo", 1.0,
+              (*SYNTHETIC, "training.batch_size=4"), (0,), "BLEU,ROUGE_L,CIDEr",
               SpeedOptions(FRAMES, BOTH, words=2, beam=2, warmup=0, runs=1), workers=0,
-              costs=Costs(0.05, 0.05, 0.05, 0.01, 0.6, 2.0, 30.0, 24.0, 0.9, "short runs on 2 busy cores")),
+              costs=Costs(0.05, 0.05, 0.01, 1.0, 2.0, 30.0, 30.0, 0.5, "short runs on 2 cores")),
     )
 }  # fmt: skip
 
@@ -162,12 +157,12 @@ def plan(scale: Scale, only: Sequence[str], clips: tuple[int, int, int], seeds: 
     if trained and scale.clips is not None:
         steps.append(Step("clips", "clips", sum(clips) * costs.make, sum(clips) * costs.clip))
     if trained and scale.start_epochs:
-        seconds = _training(scale, scale.start_epochs, train, costs.start_train)
+        seconds = _training(scale, scale.start_epochs, train)
         steps.append(Step("start", "train", seconds, costs.model))
     caption, score = costs.caption * test, costs.score * test
     for seed in seeds:
         for key in trained:
-            seconds = _training(scale, scale.epochs, train, costs.train)
+            seconds = _training(scale, scale.epochs, train)
             steps.append(Step(f"train-{key}-{seed}", "train", seconds, costs.model, key, seed))
             if key in evaluated:
                 steps.append(
@@ -182,8 +177,8 @@ def plan(scale: Scale, only: Sequence[str], clips: tuple[int, int, int], seeds: 
     return steps
 
 
-def _training(scale: Scale, epochs: float, clips: int, seconds_per_clip: float) -> float:
-    return scale.costs.start + epochs * clips * seconds_per_clip
+def _training(scale: Scale, epochs: float, clips: int) -> float:
+    return scale.costs.start + epochs * clips * scale.costs.train
 
 
 def hours(seconds: float) -> str:

@@ -18,6 +18,8 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.metrics.bootstrap import draw
 from evacap_cli.metrics.suite import Settings, choose_metrics
+from evacap_cli.model import build_model, load_preset
+from evacap_cli.model.towers import load_towers
 from evacap_cli.report.latency import times_table
 from evacap_cli.report.robustness_figure import tables
 from evacap_cli.report.tables import markdown
@@ -27,6 +29,7 @@ from evacap_cli.tasks.preparing import prepare
 from evacap_cli.tasks.reproducing.plan import SHARES, SYSTEMS, TIMED, Scale, Step
 from evacap_cli.tasks.robustness import SweepOptions, sweep, write_sweep
 from evacap_cli.tasks.speed import measure, write_times
+from evacap_cli.tasks.store_tags import compute_tags
 from evacap_cli.tasks.synthesis import synthesize
 from evacap_cli.tasks.training.config import read_config
 from evacap_cli.tasks.training.run import RunCallbacks, RunOptions, train
@@ -57,6 +60,11 @@ class ReproductionPaths:
     def checkpoint(self, name: str, which: str) -> Path:
         return self.folder(name) / which
 
+    @property
+    def tags(self) -> Path:
+        """The folder of the tags of all clips, which the systems share; see `compute_tags`."""
+        return self.out / "clips" / "tags"
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -84,6 +92,9 @@ def _make_clips(step: Step, scale: Scale, places: ReproductionPaths, machine: Ma
         )
         prepare(folder / "captions.csv", store, features, workers=machine.workers or 0,
                 progress=_progress(show, f"{name}, features"))  # fmt: skip
+        if scale.size == "tags":
+            model = load_towers(build_model(load_preset(scale.preset(SYSTEMS["evacap"])).model))
+            compute_tags(model, Store(store), features, places.tags / name, _progress(show, f"{name}, tags"))
 
 
 def training_command(
@@ -92,10 +103,11 @@ def training_command(
     """The preset, overrides and options of a training step."""
     train_store, val, _ = places.stores
     options = RunOptions(train_store, val, init_encoder=places.init_encoder, init_decoder=places.init_decoder,
-                         vocab=places.vocab)  # fmt: skip
+                         vocab=places.vocab, tags=places.tags)  # fmt: skip
     if not step.system:
         own = ("training.modality_dropout=0.3", "training.sms=0.0", "training.consistency=0.0",
                f"training.epochs={scale.start_epochs}")  # fmt: skip
+        options = replace(options, init=scale.start_init or None)
         return f"{START_PRESET}-{scale.size}", [*scale.overrides, *own], options
     system = SYSTEMS[step.system]
     if scale.start_epochs:
@@ -120,7 +132,8 @@ def _train(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine
               RunCallbacks(progress=lambda now: show(step.name, now.step, now.steps)))  # fmt: skip
     if step.system == "evidence":  # the switch needs a calibration
         calibrate(str(places.checkpoint(step.name, scale.checkpoint)), places.stores[1], device=machine.device,
-                  overwrite=True, progress=_progress(show, f"{step.name}, calibration"))  # fmt: skip
+                  overwrite=True, progress=_progress(show, f"{step.name}, calibration"),
+                  tags=places.tags / "val")  # fmt: skip
     (folder / FILE).unlink(
         missing_ok=True
     )  # contains the optimizer's state, which a finished run does not need
@@ -144,15 +157,17 @@ def torchrun(preset: str, overrides: list[str], options: RunOptions, out: Path, 
     return command
 
 
-def _options(scale: Scale, machine: Machine) -> EvaluateOptions:
+def _options(scale: Scale, places: ReproductionPaths, machine: Machine) -> EvaluateOptions:
     return EvaluateOptions(
-        device=machine.device, scoring=Settings(choose_metrics(scale.metrics), machine.java)
+        device=machine.device,
+        scoring=Settings(choose_metrics(scale.metrics), machine.java),
+        tags=places.tags / "test",
     )
 
 
 def _evaluate(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
     checkpoint = places.checkpoint(f"train-{step.system}-{step.seed}", scale.checkpoint)
-    found = evaluate([str(checkpoint)], places.stores[2], _options(scale, machine), show)
+    found = evaluate([str(checkpoint)], places.stores[2], _options(scale, places, machine), show)
     folder = places.folder(step.name)
     write_evaluation(found, folder, markdown(*table(found)))
     with written_whole(folder / "draws.npz") as aside, aside.open("wb") as file:
@@ -162,7 +177,7 @@ def _evaluate(step: Step, scale: Scale, places: ReproductionPaths, machine: Mach
 
 def _robustness(step: Step, scale: Scale, places: ReproductionPaths, machine: Machine, show: Show) -> None:
     checkpoint = places.checkpoint(f"train-{step.system}-{step.seed}", scale.checkpoint)
-    options = SweepOptions(SHARES, seeds=scale.donors, evaluate=_options(scale, machine))
+    options = SweepOptions(SHARES, seeds=scale.donors, evaluate=_options(scale, places, machine))
     made = sweep([str(checkpoint)], Store(places.stores[2]), options, show)
     shown = tables(made.models, options.perturb, options.graded)
     page = "\n".join(f"## {title}\n\n{markdown(header, rows)}" for title, header, rows in shown)

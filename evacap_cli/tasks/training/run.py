@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +25,11 @@ from evacap_cli.model import (
 )
 from evacap_cli.model.causal_lm import load_tokenizer
 from evacap_cli.model.meta import without_weights
-from evacap_cli.tasks.batches import FeatureBatches
+from evacap_cli.tasks.batches import Batches, FeatureBatches
 from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note
 from evacap_cli.tasks.importing import import_cav_mae, import_git, import_networks
 from evacap_cli.tasks.preparing import describe_store, prepare_inside
+from evacap_cli.tasks.store_tags import TagBatches, compute_tags
 from evacap_cli.tasks.training.config import RunConfig, read_config
 from evacap_cli.tasks.training.distributed import Ranks, process_group, world_size
 from evacap_cli.tasks.training.initialization import fresh_model
@@ -43,7 +44,8 @@ from evacap_cli.tasks.vocabulary import find_vocabulary
 class RunOptions:
     """The data, initial weights and resources of a run. `init`: a checkpoint. `init_encoder`: files with weights of
     CAV-MAE or, for tag towers, YAMNet and EfficientNet-lite0. `init_decoder`: a file with weights of GIT. `vocab`: the
-    vocabulary of BERT. `media`: the folder of a manifest's files."""
+    vocabulary of BERT. `media`: the folder of a manifest's files. `tags`: the folder for the tags of the clips, which
+    models with tag towers are trained on; None for one in the folder of the run."""
 
     data: Path | None = None
     val: Path | None = None
@@ -56,6 +58,7 @@ class RunOptions:
     resume: bool = True
     workers: int = 2
     device: str = "auto"
+    tags: Path | None = None
 
 
 @dataclass
@@ -135,24 +138,28 @@ def train(
         if note := precision_note(settings.training.precision, device):
             callbacks.note(note)
         picture = settings.model.fusion != "audio-only"
-        batches = {}
+        features: dict[str, FeatureBatches] = {}
         for name, source in (("train", options.data), ("val", options.val)):
             if source is not None:
                 store = _prepare_store(source, out / "clips" / name, settings, options, ranks, callbacks)
                 for line in describe_store(name, store):
                     callbacks.note(line)
                 _check_captions(store, source)
-                batches[name] = FeatureBatches(store, settings.features, picture)
-        tokenizer, model = _initialize(settings, batches["train"].store, options, callbacks)
+                features[name] = FeatureBatches(store, settings.features, picture)
+        tokenizer, model = _initialize(settings, features["train"].store, options, callbacks)
         total = parameter_counts(model)["total"]
         callbacks.note(
             f"model {config}: {total / 1e6:.2f} M parameters, {len(tokenizer)} words, on {device}"
             + (f" and {ranks.world - 1} more" if ranks.world > 1 else "")
         )
         identity = {
-            "clips": batches["train"].store.fingerprint(),
+            "clips": features["train"].store.fingerprint(),
             "model": str(sorted(model.config.to_dict().items())),
         }
+        batches: Mapping[str, Batches] = features
+        if model.has_tag_towers and not settings.training.augments:
+            batches = _tag_batches(model.to(device), features, options.tags or out / "tags", ranks, callbacks)
+            workers = 0  # there is nothing to read
         return fit(model, tokenizer, batches["train"], settings.training, out, batches.get("val"), device, ranks,
                    workers, options.resume, identity,
                    {"preset": config, "overrides": list(overrides)}, callbacks.progress, callbacks.stop)  # fmt: skip
@@ -177,6 +184,33 @@ def _raise_everywhere(failure: EvacapError | None, ranks: Ranks) -> None:
     for found in ranks.gather(failure):
         if found is not None:
             raise found
+
+
+def _tag_batches(
+    model: CaptionModel,
+    features: Mapping[str, FeatureBatches],
+    folder: Path,
+    ranks: Ranks,
+    callbacks: RunCallbacks,
+) -> dict[str, TagBatches]:
+    """Replaces features by their tags, which the first process computes."""
+    found: dict[str, TagBatches] = {}
+
+    def compute() -> None:
+        for name, data in features.items():
+            tags = compute_tags(model, data.store, data.features, folder / name, callbacks.prepared)
+            found[name] = TagBatches(data, tags)
+
+    failure: EvacapError | None = None
+    if ranks.first:
+        try:
+            compute()
+        except EvacapError as error:
+            failure = error
+    _raise_everywhere(failure, ranks)
+    if not ranks.first:
+        compute()  # reads what the first process wrote
+    return found
 
 
 def _prepare_store(

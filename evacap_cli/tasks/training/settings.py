@@ -74,6 +74,11 @@ class TrainSettings:
     log_every: int = 20
     seed: int = 0
 
+    @property
+    def augments(self) -> bool:
+        """Whether the audio of a clip changes from epoch to epoch."""
+        return bool(self.freq_mask or self.time_mask or self.noise)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
         """Checks names, types and ranges. Raises UsageError that lists all problems."""
