@@ -72,10 +72,10 @@ def verdict(paper_change: float, low: float, high: float) -> str:
 def compare(table: str, scale: Scale, seeds: Sequence[int], steps: Path) -> list[Comparison]:
     """All numbers of a table whose steps are done. steps: the folder of the steps."""
     if table == "table3":
-        return list(_shuffled(scale, seeds, steps))
+        return list(_shuffled(seeds, steps))
     if table == "figure2":
         return list(_timed(scale, json.loads((steps / "speed" / "speed.json").read_text("utf-8"))))
-    found = list(_evaluated(table, scale, seeds, steps))
+    found = list(_evaluated(table, seeds, steps))
     return [*_counted(), *found] if table == "table1" else found
 
 
@@ -94,11 +94,11 @@ def _counted() -> Iterator[Comparison]:
                          NAN if paper is None else paper, count, NAN, NAN, 1, verdict=same)  # fmt: skip
 
 
-def _evaluated(table: str, scale: Scale, seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
+def _evaluated(table: str, seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
     """Tables 1, 2 and 4. All systems have the same draws of clips, so changes are paired."""
     base = BASES[table]
     values = {key: [_values(steps / f"evaluate-{key}-{seed}") for seed in seeds] for key in ROWS[table]}
-    printed = {key: _printed(table, key, scale) for key in ROWS[table]}
+    printed = {key: _printed(table, key) for key in ROWS[table]}
 
     def mean(key: str, metric: str) -> tuple[float, Array]:
         """The mean over seeds, and the means (DRAWS,) of draws of seeds and clips."""
@@ -138,12 +138,12 @@ def _values(folder: Path) -> tuple[dict[str, float], dict[str, Array]]:
         return model["metrics"], dict(zip(map(str, kept["names"]), kept["values"], strict=True))
 
 
-def _printed(table: str, key: str, scale: Scale) -> dict[str, float]:
+def _printed(table: str, key: str) -> dict[str, float]:
     if table == "table2":
         return printed_trained(next(share for share, system in SHUFFLED.items() if system == key))
     if table == "table1" and key not in PARAMETERS:
         return {}
-    row = printed_row(scale.preset(SYSTEMS[key]))
+    row = printed_row(SYSTEMS[key].in_paper)
     return {} if row is None else row[1]
 
 
@@ -167,12 +167,12 @@ def _sweeps(key: str, seeds: Sequence[int], steps: Path) -> list[dict[str, Any]]
     ]
 
 
-def _shuffled(scale: Scale, seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
+def _shuffled(seeds: Sequence[int], steps: Path) -> Iterator[Comparison]:
     """Table 3. Changes are relative to the same system without shuffled clips."""
     for key in ROWS["table3"]:
         system = SYSTEMS[key]
         models = _sweeps(key, seeds, steps)
-        printed = {at: printed_shuffled(scale.preset(system), at) for at in SHARES}
+        printed = {at: printed_shuffled(system.in_paper, at) for at in SHARES}
         for place, at in enumerate(SHARES):
             points = [model["points"][place] for model in models]
             for metric in points[0]["values"]:
@@ -216,20 +216,20 @@ def detection_results(seeds: Sequence[int], steps: Path) -> Iterator[Comparison]
 
 def _timed(scale: Scale, speed: Mapping[str, Any]) -> Iterator[Comparison]:
     """Figure 2: time relative to audio-only. The interval is from the shortest to the longest of several runs."""
-    names = {scale.preset(SYSTEMS[key]): SYSTEMS[key].name for key in TIMED}
+    systems = {scale.preset(SYSTEMS[key]): SYSTEMS[key] for key in TIMED}
     base = "Audio Only, 0 frames"
     for row in speed["rows"]:
         if row["to_audio_only"] is None:
             continue
         runs, middle = [run["all"] for run in row["raw"]], row["seconds"]["all"] / row["to_audio_only"]
         low, high = (min(runs) / middle, max(runs) / middle) if len(runs) > 1 else (NAN, NAN)
-        paper = printed_ratio(row["preset"], row["frames"])
+        paper = printed_ratio(systems[row["preset"]].in_paper, row["frames"])
         changes: tuple[Any, ...] = ()
         if row["frames"] or row["fusion"] != "audio-only":
             paper_change = NAN if paper is None else round(paper - 1, 6)
             changes = (base, paper_change, row["to_audio_only"] - 1, low - 1, high - 1,
                        verdict(paper_change, low - 1, high - 1))  # fmt: skip
-        yield Comparison("figure2", names[row["preset"]], row["decoding"], f"{row['frames']} frames",
+        yield Comparison("figure2", systems[row["preset"]].name, row["decoding"], f"{row['frames']} frames",
                          NAN if paper is None else paper, row["to_audio_only"], low, high, 1, *changes)  # fmt: skip
 
 

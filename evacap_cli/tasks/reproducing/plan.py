@@ -25,6 +25,11 @@ class System:
     method: str
     overrides: tuple[str, ...] = ()
 
+    @property
+    def in_paper(self) -> str:
+        """The preset that has the paper's numbers."""
+        return f"{self.method}-base"
+
 
 SYSTEMS = {
     system.key: system

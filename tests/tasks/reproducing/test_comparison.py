@@ -126,10 +126,10 @@ def timed(runs: list[float], preset: str, frames: int, ratio: float | None) -> d
 
 def test_times_are_over_audio_only(tmp_path: Path) -> None:
     rows = [
-        timed([2.0, 2.0, 2.0], "audio-tiny", 0, 1.0),
-        timed([3.0, 4.0, 6.0], "avcap-tiny", 18, 2.0),
-        timed([3.0], "avcap-tiny", 1, 1.5),
-        timed([4.0, 4.0], "avcap-tiny", 4, None),
+        timed([2.0, 2.0, 2.0], "audio-tags", 0, 1.0),
+        timed([3.0, 4.0, 6.0], "avcap-tags", 18, 2.0),
+        timed([3.0], "avcap-tags", 1, 1.5),
+        timed([4.0, 4.0], "avcap-tags", 4, None),
     ]
     (tmp_path / "speed").mkdir()
     (tmp_path / "speed" / "speed.json").write_text(json.dumps({"rows": rows}))

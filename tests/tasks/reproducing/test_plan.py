@@ -77,7 +77,7 @@ def test_arms_start_from_one_model_and_full_size_from_published_weights(tmp_path
     }
     assert starts == {str(tmp_path / "steps" / "start" / "last")}
     preset, overrides, options = training_command(steps["start"], DEMO, places)
-    assert options.init is None
+    assert options.init == "audio-demo"
     assert read_config(preset, overrides).training.epochs == DEMO.start_epochs
     paper = SCALES["paper"]
     (step,) = (s for s in plan(paper, ("table1",), CLIPS, (0,)) if s.name == "train-avcap-0")
