@@ -20,6 +20,7 @@ from evacap_cli.atomic import written_whole
 from evacap_cli.data.files import disk_errors
 from evacap_cli.data.store import Store
 from evacap_cli.data.store.index import INDEX
+from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings, same_frames
 from evacap_cli.model import CaptionModel
 from evacap_cli.model.evidence import shows_something
@@ -60,31 +61,62 @@ def compute_tags(
 
     Raises EvacapError if the folder cannot be written.
     """
+    write_tags(model, store, features, folder, progress)
+    return read_tags(model, store, folder)
+
+
+def write_tags(
+    model: CaptionModel,
+    store: Store,
+    features: FeatureSettings,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> None:
+    """Writes the files that are missing in `folder`: of `world` processes, each makes its share. Raises EvacapError."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    kinds = ("audio", "picture") if model.has_picture else ("audio",)
-    total = len(kinds) * len(store)
-    found: dict[str, dict[str, Tensor]] = {}
-    for number, kind in enumerate(kinds):
-        data = FeatureBatches(store, features, kind == "picture")
-        identity, parts = _identity(model, store, kind), []
-        for start in range(0, len(store), PART):
+    parts = [(kind, start) for kind in _kinds(model) for start in range(0, len(store), PART)][rank::world]
+    identities = {kind: _identity(model, store, kind) for kind in _kinds(model)}
+    data = {kind: FeatureBatches(store, features, kind == "picture") for kind in _kinds(model)}
+    total, done = sum(min(PART, len(store) - start) for _, start in parts), 0
+    for kind, start in parts:
+        path, stop = _path(folder, kind, start), min(start + PART, len(store))
+        if _read(path, kind, identities[kind]) is None:
             if progress is not None:
-                progress(number * len(store) + start, total)
-            path = folder / f"{kind}-{start:06d}.safetensors"
-            part = _read(path, kind, identity)
-            if part is None:
-                part = _compute(model, data, range(start, min(start + PART, len(store))), kind)
-                with disk_errors(path), written_whole(path) as aside:
-                    save_file(part, aside, {"identity": identity})
-            parts.append(part)
-        found[kind] = {name: torch.cat([part[name] for part in parts]) for name in _COLUMNS[kind]}
+                progress(done, total)
+            part = _compute(model, data[kind], range(start, stop), kind)
+            with disk_errors(path), written_whole(path) as aside:
+                save_file(part, aside, {"identity": identities[kind]})
+        done += stop - start
     if progress is not None:
         progress(total, total)
+
+
+def read_tags(model: CaptionModel, store: Store, folder: Path) -> StoreTags:
+    """Reads what `write_tags` wrote. Raises EvacapError if a file is missing or belongs to other clips."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for kind in _kinds(model):
+        identity, parts = _identity(model, store, kind), []
+        for start in range(0, len(store), PART):
+            path = _path(folder, kind, start)
+            if (part := _read(path, kind, identity)) is None:
+                raise EvacapError(f"{path}: is missing or damaged", "run the same command again")
+            parts.append(part)
+        found[kind] = {name: torch.cat([part[name] for part in parts]) for name in _COLUMNS[kind]}
     if not model.has_picture:
         return StoreTags(found["audio"]["tags"], None, None)
     frames = found["picture"]["visible" if model.has_evidence else "exists"]
     return StoreTags(found["audio"]["tags"], found["picture"]["tags"], frames)
+
+
+def _kinds(model: CaptionModel) -> list[str]:
+    return ["audio", "picture"] if model.has_picture else ["audio"]
+
+
+def _path(folder: Path, kind: str, start: int) -> Path:
+    return folder / f"{kind}-{start:06d}.safetensors"
 
 
 def _identity(model: CaptionModel, store: Store, kind: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from evacap_cli.data.store import Store
+from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings
 from evacap_cli.model import CaptionModel, Checkpoint, Tokenizer, load_preset
 from evacap_cli.model.evidence_switch import EvidenceSwitch
@@ -18,7 +19,7 @@ from evacap_cli.tasks import store_tags
 from evacap_cli.tasks.batches import Augmentation, FeatureBatches
 from evacap_cli.tasks.preparing import features_of, prepare
 from evacap_cli.tasks.store_captioner import InferenceOptions, StoreCaptioner
-from evacap_cli.tasks.store_tags import StoreTags, TagBatches, compute_tags
+from evacap_cli.tasks.store_tags import StoreTags, TagBatches, compute_tags, read_tags, write_tags
 from evacap_cli.tasks.training import fit
 from evacap_cli.tasks.training.log import read_log
 
@@ -74,8 +75,12 @@ def test_parts_are_kept_and_belong_to_a_store_and_networks(
     store: Store, tokenizer: Tokenizer, tmp_path: Path, counted: list[tuple[str, int]]
 ) -> None:
     model, folder = build("evacap-tags", tokenizer), tmp_path / "tags"
+    write_tags(model, store, FEATURES, folder, rank=1, world=2)  # the share of the second of two processes
+    assert counted == [("audio", 3), ("picture", 3)]
+    with pytest.raises(EvacapError, match="audio-000000"):
+        read_tags(model, store, folder)
     tags = compute_tags(model, store, FEATURES, folder)
-    assert counted == [("audio", 0), ("audio", 3), ("picture", 0), ("picture", 3)]
+    assert counted[2:] == [("audio", 0), ("picture", 0)]
     assert tags.picture is not None
     batch = FeatureBatches(store, FEATURES).batch(range(4))
     audio, pixels, _ = batch.inputs(torch.device("cpu"), FEATURES)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,7 +29,7 @@ from evacap_cli.tasks.batches import Batches, FeatureBatches
 from evacap_cli.tasks.devices import pick_device, pick_precision, precision_note
 from evacap_cli.tasks.importing import import_cav_mae, import_git, import_networks
 from evacap_cli.tasks.preparing import describe_store, prepare_inside
-from evacap_cli.tasks.store_tags import TagBatches, compute_tags
+from evacap_cli.tasks.store_tags import TagBatches, read_tags, write_tags
 from evacap_cli.tasks.training.config import RunConfig, read_config
 from evacap_cli.tasks.training.distributed import Ranks, process_group, world_size
 from evacap_cli.tasks.training.initialization import fresh_model
@@ -38,6 +38,8 @@ from evacap_cli.tasks.training.loop import Progress, fit
 from evacap_cli.tasks.training.memory import estimate_memory
 from evacap_cli.tasks.training.parameter_groups import freeze, parameter_groups
 from evacap_cli.tasks.vocabulary import find_vocabulary
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -169,21 +171,22 @@ def train(
 def _locked(out: Path, ranks: Ranks) -> Iterator[None]:
     """Locks the folder of the run in the first process. Raises EvacapError in all if another run writes it."""
     with ExitStack() as stack:
-        failure: EvacapError | None = None
-        if ranks.first:
-            try:
-                stack.enter_context(locked(out, "run"))
-            except EvacapError as error:
-                failure = error
-        _raise_everywhere(failure, ranks)
+        _in_all(ranks, lambda: stack.enter_context(locked(out, "run")) if ranks.first else None)
         yield
 
 
-def _raise_everywhere(failure: EvacapError | None, ranks: Ranks) -> None:
-    """Raises the failure of any process in all processes, so that none waits for one that failed."""
+def _in_all(ranks: Ranks, action: Callable[[], T]) -> T:
+    """Calls `action` in every process. If it fails in one, raises the error in all, so that none waits for another."""
+    failure: EvacapError | None = None
+    results: list[T] = []
+    try:
+        results.append(action())
+    except EvacapError as error:
+        failure = error
     for found in ranks.gather(failure):
         if found is not None:
             raise found
+    return results[0]
 
 
 def _tag_batches(
@@ -193,24 +196,22 @@ def _tag_batches(
     ranks: Ranks,
     callbacks: RunCallbacks,
 ) -> dict[str, TagBatches]:
-    """Replaces features by their tags, which the first process computes."""
-    found: dict[str, TagBatches] = {}
+    """Replaces features by their tags. Each process computes a share of them."""
 
-    def compute() -> None:
+    def write() -> None:
         for name, data in features.items():
-            tags = compute_tags(model, data.store, data.features, folder / name, callbacks.prepared)
-            found[name] = TagBatches(data, tags)
+            write_tags(
+                model, data.store, data.features, folder / name, callbacks.prepared, ranks.rank, ranks.world
+            )
 
-    failure: EvacapError | None = None
-    if ranks.first:
-        try:
-            compute()
-        except EvacapError as error:
-            failure = error
-    _raise_everywhere(failure, ranks)
-    if not ranks.first:
-        compute()  # reads what the first process wrote
-    return found
+    def read() -> dict[str, TagBatches]:
+        return {
+            name: TagBatches(data, read_tags(model, data.store, folder / name))
+            for name, data in features.items()
+        }
+
+    _in_all(ranks, write)
+    return _in_all(ranks, read)
 
 
 def _prepare_store(
@@ -223,15 +224,14 @@ def _prepare_store(
 ) -> Store:
     """Opens the store `source`, or the store in `folder` that the first process prepares from the manifest `source`."""
     if not source.is_dir():
-        failure: EvacapError | None = None
-        if ranks.first:
-            try:
+
+        def prepare() -> None:
+            if ranks.first:
                 prepare_inside(source, folder, settings.features, media=options.media, workers=options.workers,
                                progress=callbacks.prepared)  # fmt: skip
-            except EvacapError as error:
-                failure = error
-        _raise_everywhere(failure, ranks)
-        source = folder
+
+        _in_all(ranks, prepare)
+        return _open(folder, settings)
     return _open(source, settings)
 
 
