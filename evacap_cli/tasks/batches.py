@@ -100,12 +100,9 @@ class FeatureBatches:
 
     def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch:
         fbank = torch.from_numpy(self.store.fbank(rows)).float()
-        captions = [self.captions(row) for row in rows]
-        if augmentation is None:
-            chosen = [texts[0] for texts in captions]
-        else:
-            generators = [augmentation.generator(row) for row in rows]
-            chosen = [pick_caption(texts, g) for texts, g in zip(captions, generators, strict=True)]
+        generators = [] if augmentation is None else [augmentation.generator(row) for row in rows]
+        chosen = self.chosen_captions(rows, generators)
+        if augmentation is not None:
             fbank = torch.cat(
                 [self._augment(f[None], augmentation, g) for f, g in zip(fbank, generators, strict=True)]
             )
@@ -115,6 +112,13 @@ class FeatureBatches:
         present = torch.from_numpy(self.store.has_picture(rows))
         mask = None if bool(present.all()) else present[:, None].expand(frames.shape[:2]).contiguous()
         return Batch(fbank, frames, mask, chosen)
+
+    def chosen_captions(self, rows: Sequence[int], generators: Sequence[torch.Generator]) -> list[str]:
+        """One caption of each clip: the first one, or one that its generator selects."""
+        captions = [self.captions(row) for row in rows]
+        if not generators:
+            return [texts[0] for texts in captions]
+        return [pick_caption(texts, g) for texts, g in zip(captions, generators, strict=True)]
 
     def _augment(self, fbank: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
         if augmentation.freq_mask or augmentation.time_mask:

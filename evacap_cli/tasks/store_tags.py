@@ -24,7 +24,7 @@ from evacap_cli.errors import EvacapError
 from evacap_cli.features import FeatureSettings, same_frames
 from evacap_cli.model import CaptionModel
 from evacap_cli.model.evidence import shows_something
-from evacap_cli.tasks.batches import Augmentation, Batch, FeatureBatches, pick_caption
+from evacap_cli.tasks.batches import Augmentation, Batch, FeatureBatches
 
 PART = 128
 """Clips per file."""
@@ -166,27 +166,15 @@ def _tags(model: CaptionModel, batch: Batch, features: FeatureSettings, kind: st
     return tags, exists, shows_something(pixels) & exists
 
 
-class TagBatches:
-    """Batches of tags for training, not augmented, instead of `FeatureBatches`."""
+class TagBatches(FeatureBatches):
+    """Batches of the tags of a store's clips, not augmented."""
 
     towers = True
 
     def __init__(self, data: FeatureBatches, tags: StoreTags) -> None:
-        self.store, self.features, self.tags = data.store, data.features, tags
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def key(self, index: int) -> str:
-        return self.store.keys[index]
-
-    def captions(self, index: int) -> list[str]:
-        return self.store.captions(index)
+        super().__init__(data.store, data.features, data.picture)
+        self.tags = tags
 
     def batch(self, rows: Sequence[int], augmentation: Augmentation | None = None) -> Batch:
-        captions = [self.captions(row) for row in rows]
-        chosen = [
-            texts[0] if augmentation is None else pick_caption(texts, augmentation.generator(row))
-            for row, texts in zip(rows, captions, strict=True)
-        ]
-        return Batch(*self.tags.rows(rows), chosen, towers=True)
+        generators = [] if augmentation is None else [augmentation.generator(row) for row in rows]
+        return Batch(*self.tags.rows(rows), self.chosen_captions(rows, generators), towers=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -104,6 +105,21 @@ def test_shards_at_urls(evacap: Evacap, folder: Path, tiny: Path, tmp_path: Path
         refused = evacap("prepare", url, "-o", tmp_path / "none", "--model", tiny)
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.output
         assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_shards_in_an_object_store(evacap: Evacap, s3: Any, folder: Path, tiny: Path, tmp_path: Path) -> None:
+    s3.mkdir("bucket")
+    for i in (0, 1):
+        s3.pipe(f"bucket/test-{i}.tar", (folder / f"test-{i}.tar").read_bytes())
+    found = []
+    for data in ("s3://bucket/test-*.tar", folder / "test-*.tar"):
+        out = tmp_path / str(len(found))
+        made = evacap("evaluate", "--model", tiny, "--data", data, *QUICK, "--workers", 1, "-o", out)
+        assert made.exit_code == 3, made.output  # one clip is damaged
+        found.append(captions(out))
+    assert found[0] == found[1]
+    assert len(found[0]) == len(CAPTIONS)
 
 
 def test_what_is_refused(evacap: Evacap, folder: Path, tiny: Path, tmp_path: Path) -> None:

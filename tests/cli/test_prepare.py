@@ -225,7 +225,7 @@ def test_after_kills_the_store_equals_an_undisturbed_one(media: Path, tmp_path: 
     summary = json.loads(done.stdout)
     assert summary["kills"] == 8
     assert summary["once"] == summary["last"] == 3 << 8
-    assert len(set(summary["shards"])) > 1  # it came further in between
+    assert len(set(summary["shards"])) > 2, summary  # it came further in between
     killed, whole = tmp_path / "killed", tmp_path / "undisturbed"
     assert members(killed) == members(whole)
     assert len({name.split(".")[0] for name in members(whole)}) == 6

@@ -3,7 +3,8 @@
 python -m tests.data.kills FOLDER steps EVERY   before the first step of the disk, and each EVERY-th after it, in
                                                 stores FOLDER/step-*
 python -m tests.data.kills FOLDER times SEED TIMES COMMAND...
-                                                at random times, over one store that COMMAND writes
+                                                at random times before and between the shards of one store that
+                                                COMMAND writes
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from .toys import toys, write
 STEPS = ("replace", "fsync")  # of `os`; with Path.unlink, by which a store comes to be whole
 
 
-def forked(call: Callable[[], object], kill_after: float | None = None) -> int:
-    """Runs `call` in a process of its own, killed after so many seconds; its status as of `os.wait`."""
+def forked(call: Callable[[], object], kill: Callable[[], bool] | None = None) -> int:
+    """Runs `call` in a process of its own, killed as soon as `kill` is true; its status as of `os.wait`."""
     child = os.fork()
     if not child:
         code = 70
@@ -35,9 +36,14 @@ def forked(call: Callable[[], object], kill_after: float | None = None) -> int:
             code = end.code if isinstance(end.code, int) else 71
         finally:
             os._exit(code)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
+    while kill is not None:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        if kill():
+            os.kill(child, signal.SIGKILL)
+            break
+        time.sleep(0.001)
     return os.waitpid(child, 0)[1]
 
 
@@ -94,24 +100,36 @@ def at_times(folder: Path, seed: int, times: int, args: list[str]) -> dict[str, 
     """The command, killed `times` times; where it was too quick, again. How many shards there were each time."""
     from evacap_cli.cli.app import app
 
-    def command(out: Path, kill_after: float | None = None) -> int:
-        return forked(lambda: app([*args, "-o", str(out), "--quiet"]), kill_after)
+    def command(out: Path, kill: Callable[[], bool] | None = None) -> int:
+        return forked(lambda: app([*args, "-o", str(out), "--quiet"]), kill)
 
     with suppress(
         SystemExit
     ):  # what is slow the first time, here, or every process would need its time for it
         app([*args, "-o", str(folder / "undisturbed"), "--quiet"])
-    began = time.monotonic()
     once = command(folder / "once")
-    seconds = time.monotonic() - began
     made = sorted(file.stat().st_mtime for file in (folder / "once").glob("shard-*.tar"))
-    # a process gets ready before its first shard: some of the moments must lie behind that
-    latest = seconds - (made[-1] - made[0]) * 2 / 3
-    rng, out, kills, shards = random.Random(seed), folder / "killed", 0, []
+    between = (made[-1] - made[0]) / (len(made) - 1)  # seconds
+    rng, out, kills, shards = random.Random(seed), folder / "killed", 0, [0]
+
+    def count() -> int:
+        return len(list(out.glob("shard-*.tar")))
+
     while kills < times:
-        kills += command(out, rng.random() * latest) == signal.SIGKILL
-        shards.append(len(list(out.glob("shard-*.tar"))))
-    return {"once": once, "last": command(out), "shards": shards, "kills": kills}
+        wanted = min(
+            shards[-1] + rng.randrange(2), len(made)
+        )  # a process that finds all ends without another one
+        delay, reached = rng.random() * between, float("inf")
+
+        def kill(wanted: int = wanted, delay: float = delay) -> bool:
+            nonlocal reached
+            if count() >= wanted:
+                reached = min(reached, time.monotonic())
+            return time.monotonic() - reached >= delay
+
+        kills += command(out, kill) == signal.SIGKILL
+        shards.append(count())
+    return {"once": once, "last": command(out), "shards": shards[1:], "kills": kills}
 
 
 def main() -> None:
