@@ -18,6 +18,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from evacap_cli.cli.app import app
+from evacap_cli.media import worker
 from evacap_cli.model import ModelConfig, Tokenizer, build_model, load_preset, save_checkpoint
 
 from .media.clips import write
@@ -74,7 +75,13 @@ def evacap() -> Evacap:
     """Runs `evacap` with arguments through the real app, in this process."""
 
     def run(*args: object) -> Result:
-        return CliRunner().invoke(app, [str(arg) for arg in args])
+        result = CliRunner().invoke(app, [str(arg) for arg in args])
+        for process, pipe in worker._SPARE_PROCESSES:  # they would end with the process of the command
+            process.kill()
+            process.join()
+            pipe.close()
+        worker._SPARE_PROCESSES.clear()
+        return result
 
     return run
 

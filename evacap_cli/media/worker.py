@@ -52,6 +52,16 @@ def start_ahead(module: str) -> None:
         _SPARE_PROCESSES.append(_spawn(module))
 
 
+def _spare_process() -> tuple[SpawnProcess, Connection] | None:
+    """Takes a process that was started ahead and has not ended."""
+    while _SPARE_PROCESSES:
+        process, pipe = _SPARE_PROCESSES.pop(0)
+        if process.is_alive():
+            return process, pipe
+        pipe.close()
+    return None
+
+
 def _spawn(module: str = "") -> tuple[SpawnProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -212,7 +222,7 @@ class Worker(Generic[Item, Value]):
                 raise NoWorkerError
             try:
                 with _STARTING:
-                    self._process, pipe = _SPARE_PROCESSES.pop(0) if _SPARE_PROCESSES else _spawn()
+                    self._process, pipe = _spare_process() or _spawn()
             except Exception as error:  # process limit reached, or a script without a main guard
                 raise NoWorkerError from error
         return pipe
