@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +86,20 @@ class Lexicon(nn.Module):
     def __init__(self, tokenizer: Tokenizer, config: LexiconConfig) -> None:
         super().__init__()
         self.config = config
+        words, families = packaged_lexicon()["words"], packaged_lexicon()["families"]
+        tokens = {word: _single_token(tokenizer, word) for word in {*words, *chain(*families)}}
+        pairs = [(i, token) for word in words if (token := tokens[word]) is not None for i in words[word]]
         allowed_by = torch.zeros(len(audioset_classes()), len(tokenizer))
         named = torch.zeros(len(tokenizer), dtype=torch.bool)
-        for word, classes in packaged_lexicon()["words"].items():
-            if (token := _single_token(tokenizer, word)) is not None:
-                allowed_by[classes, token] = 1
+        if pairs:
+            allowed_by[tuple(torch.tensor(pairs).T)] = 1
+        for word in words:  # also of words that no class allows
+            if (token := tokens[word]) is not None:
                 named[token] = True
         family = torch.zeros(len(tokenizer), dtype=torch.long)
-        for number, words in enumerate(packaged_lexicon()["families"], start=1):
-            for word in words:
-                if (token := _single_token(tokenizer, word)) is not None:
+        for number, members in enumerate(families, start=1):
+            for word in members:
+                if (token := tokens[word]) is not None:
                     family[token] = number
         self.register_buffer("allowed_by", allowed_by, persistent=False)
         self.register_buffer("named", named, persistent=False)
