@@ -52,16 +52,6 @@ def start_ahead(module: str) -> None:
         _SPARE_PROCESSES.append(_spawn(module))
 
 
-def _spare_process() -> tuple[SpawnProcess, Connection] | None:
-    """Takes a process that was started ahead and has not ended."""
-    while _SPARE_PROCESSES:
-        process, pipe = _SPARE_PROCESSES.pop(0)
-        if process.is_alive():
-            return process, pipe
-        pipe.close()
-    return None
-
-
 def _spawn(module: str = "") -> tuple[SpawnProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -198,16 +188,17 @@ class Worker(Generic[Item, Value]):
 
     def _ready(self) -> Connection:
         """Returns the pipe of a process that waits for an item."""
-        for _ in range(STARTS):
-            if self._pipe is not None:
-                return self._pipe
+        if self._pipe is not None:
+            return self._pipe
+        for _ in range(STARTS + len(_SPARE_PROCESSES)):  # those started ahead may have died, or die now
             functions, pipe = self._functions(), self._start()
             try:
                 self._send(pipe, functions)
                 self._receive(pipe, START_SECONDS, "")
-                self._pipe, self._items = pipe, 0
             except _LostError:
                 continue
+            self._pipe, self._items = pipe, 0
+            return pipe
         raise NoWorkerError
 
     def _functions(self) -> bytes:
@@ -222,7 +213,7 @@ class Worker(Generic[Item, Value]):
                 raise NoWorkerError
             try:
                 with _STARTING:
-                    self._process, pipe = _spare_process() or _spawn()
+                    self._process, pipe = _SPARE_PROCESSES.pop(0) if _SPARE_PROCESSES else _spawn()
             except Exception as error:  # process limit reached, or a script without a main guard
                 raise NoWorkerError from error
         return pipe

@@ -106,6 +106,12 @@ def test_dead_spare_processes_are_replaced(module: str) -> None:
         assert process_of(worker) not in [process.pid for process in processes]
 
 
+def test_the_last_attempt_to_start_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_file, "STARTS", 1)
+    with started() as worker:
+        assert run(worker, good).value == (3, 1)
+
+
 def test_unpicklable_functions() -> None:
     worker: Worker = Worker(lambda item: item)
     with pytest.raises(NoWorkerError):
