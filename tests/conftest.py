@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from evacap_cli.cli.app import app
-from evacap_cli.media import worker
+from evacap_cli.media import start_ahead
 from evacap_cli.model import ModelConfig, Tokenizer, build_model, load_preset, save_checkpoint
 
 from .media.clips import write
@@ -27,6 +27,9 @@ from .servers import FileServer, HubServer, s3_server, serving
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# torch is imported once for all decoding workers of the tests
+start_ahead("evacap_cli.tasks.captioning.inputs.clip_reader")
 
 WORDS = ("a dog barks twice", "rain falls on a roof", "a bell rings", "an engine idles while a man speaks")
 Evacap = Callable[..., Result]
@@ -75,13 +78,7 @@ def evacap() -> Evacap:
     """Runs `evacap` with arguments through the real app, in this process."""
 
     def run(*args: object) -> Result:
-        result = CliRunner().invoke(app, [str(arg) for arg in args])
-        for process, pipe in worker._SPARE_PROCESSES:  # they would end with the process of the command
-            process.kill()
-            process.join()
-            pipe.close()
-        worker._SPARE_PROCESSES.clear()
-        return result
+        return CliRunner().invoke(app, [str(arg) for arg in args])
 
     return run
 

@@ -260,9 +260,6 @@ def caption(
         remote.check(overwrite)
     cluster = cluster_options(ray, ray_workers, gpus_per_worker, cpus_per_worker, workers)
     sources = find_sources(target.inputs(inputs), any_suffix=any_suffix)
-    if ray is None:
-        for _ in range(min(options.processes, len(sources)) - 1):
-            start_ahead(READING)
     from evacap_cli.tasks.captioning.engine import Captioner
     from evacap_cli.tasks.captioning.run import caption_files, caption_stream
 

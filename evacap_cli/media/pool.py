@@ -67,9 +67,9 @@ class DecodePool(Generic[Item, Value]):
     taken, and of waiting values beyond one per item; by default 3 per worker. `rescue`: a safer function that is
     called once for items that lost a worker; values that were already delivered are skipped.
 
-    A context manager; leaving it ends the workers. Workers are spawned, never forked from a process that may hold the
-    locks of torch's threads; a script that uses workers needs `if __name__ == "__main__":`. They end with their parent
-    process, however it ends.
+    A context manager; leaving it ends the workers. On Linux, workers are forked from a server process that has only
+    imported modules, elsewhere they are spawned: a fork of this process would copy the locks of torch's threads. A
+    script that uses workers needs `if __name__ == "__main__":`. They end with their parent process, however it ends.
 
         with DecodePool(4, decode, timeout=120) as pool:
             for outcome in pool.imap(paths):

@@ -7,19 +7,20 @@ Yielded values are sent one by one; the worker blocks while its pipe is full.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -35,36 +36,53 @@ START_SECONDS = 600.0  # for a process to import its modules, on a busy machine
 LOOK_SECONDS = 0.2  # between checks of a worker's memory
 DEATH_SECONDS = 5.0  # for a killed process to end
 READY, TAKEN, ALIVE = b"ready", b"taken", b"alive"
+FORKED = sys.platform == "linux"
+"""Whether workers are forked from a server that has only imported modules. macOS' libraries do not survive a fork."""
 
 Function = Callable[[Item], Value | Iterator[Value | None]]
 Message = tuple[Value | None, str | None, bool]
 
 _STARTING = threading.Lock()  # multiprocessing starts and reaps processes one thread at a time
-_SPARE_PROCESSES: list[tuple[SpawnProcess, Connection]] = []  # started, not yet used
 
 
 def start_ahead(module: str) -> None:
-    """Starts a process for the next worker; it imports `module` while the caller continues.
+    """Starts the server from which worker processes are forked; it imports `module` while the caller continues.
 
-    It ends with this process, used or not. If it cannot be started, the worker that needs it raises the error.
+    So all workers import it, and the libraries that it uses, only once. Does nothing if a server is running, and where
+    workers are spawned.
     """
-    with _STARTING, suppress(Exception):
-        _SPARE_PROCESSES.append(_spawn(module))
+    with _STARTING, suppress(OSError):  # e.g. no temporary folder is writable: then workers are spawned
+        _start_server(module)
 
 
-def _spawn(module: str = "") -> tuple[SpawnProcess, Connection]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, module), daemon=True)
+def _start_server(module: str) -> None:
+    if FORKED:
+        with _without_interrupts():
+            forkserver.set_forkserver_preload([module])
+            forkserver.ensure_running()
+
+
+def _start_process(module: str) -> tuple[BaseProcess, Connection]:
+    """Starts a worker process. `module`: imported by the server, if that has to be started."""
+    ours, theirs = multiprocessing.Pipe()
     try:
         with _without_interrupts():
+            process = _kind_of_process(module)(target=_work, args=(theirs, dict(os.environ)), daemon=True)
             process.start()
-    except Exception:
+    except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
     return process, ours
+
+
+def _kind_of_process(module: str) -> type[BaseProcess]:
+    if FORKED:
+        with suppress(OSError):
+            _start_server(module)
+            return multiprocessing.get_context("forkserver").Process
+    return multiprocessing.get_context("spawn").Process
 
 
 @contextmanager
@@ -119,7 +137,7 @@ class Worker(Generic[Item, Value]):
         self.timeout, self.memory = timeout, memory
         self._lock = threading.Lock()
         self._ended = False
-        self._process: SpawnProcess | None = None
+        self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self._items = 0  # sent to this process
         self._grown = False  # whether `watch` killed it
@@ -190,9 +208,10 @@ class Worker(Generic[Item, Value]):
         """Returns the pipe of a process that waits for an item."""
         if self._pipe is not None:
             return self._pipe
-        for _ in range(STARTS + len(_SPARE_PROCESSES)):  # those started ahead may have died, or die now
-            functions, pipe = self._functions(), self._start()
+        for _ in range(STARTS):
+            functions = self._functions()
             try:
+                pipe = self._start()
                 self._send(pipe, functions)
                 self._receive(pipe, START_SECONDS, "")
             except _LostError:
@@ -208,14 +227,19 @@ class Worker(Generic[Item, Value]):
             raise NoWorkerError from error
 
     def _start(self) -> Connection:
+        if self._ended:
+            raise NoWorkerError
+        try:
+            with _STARTING:
+                process, pipe = _start_process(_module_of(self.functions[0]))
+        except EOFError:  # from the server
+            raise _LostError("the process did not start") from None
+        except Exception as error:  # process limit reached, or a script without a main guard
+            raise NoWorkerError from error
         with self._lock:
-            if self._ended:
-                raise NoWorkerError
-            try:
-                with _STARTING:
-                    self._process, pipe = _SPARE_PROCESSES.pop(0) if _SPARE_PROCESSES else _spawn()
-            except Exception as error:  # process limit reached, or a script without a main guard
-                raise NoWorkerError from error
+            self._process = process
+            if self._ended:  # meanwhile: a server that still imports delays the start
+                process.kill()
         return pipe
 
     def _send(self, pipe: Connection, message: bytes) -> None:
@@ -307,8 +331,17 @@ def values_of(
         yield None, _words(error), True
 
 
-def _work(pipe: Connection, module: str) -> None:
+def _module_of(function: Callable[..., Any]) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return str(function.__module__)
+
+
+def _work(pipe: Connection, environment: dict[str, str]) -> None:
     """Main loop of the process, until its pipe is closed."""
+    if os.environ != environment:  # the server's is that of its start
+        os.environ.clear()
+        os.environ.update(environment)
     # Ctrl-C reaches all processes of the group; only the parent handles it. stderr is discarded: decord prints
     # to it regardless of its settings. Errors are sent through the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -316,8 +349,6 @@ def _work(pipe: Connection, module: str) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `_without_interrupts`
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if module:
-        importlib.import_module(module)
     try:
         functions = pickle.loads(pipe.recv_bytes())
         pipe.send_bytes(READY)

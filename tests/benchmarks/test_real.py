@@ -175,6 +175,7 @@ def described(bench: Any, composer: Any, tags: torch.Tensor, *sounds: Any, shown
     return [drawer.describe(clip, rng, shown) for _ in range(30)]
 
 
+@pytest.mark.slow
 def test_confident_sounds_are_named_and_others_described_in_general_words(bench: Any, composer: Any) -> None:
     dog = bench("soundscapes").Sound(("Bark", "Dog", "Animal"))
     judge = bench("naming").Judge()

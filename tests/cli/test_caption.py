@@ -396,15 +396,13 @@ def test_the_progress_bar_does_not_write_to_stdout(clip: Path, tiny: Path) -> No
     assert b"caption" in shown
 
 
-@pytest.mark.parametrize(("workers", "files", "started"), [(3, 2, 2), (2, 3, 2), (1, 3, 1), (0, 3, 0)])
-def test_processes_start_while_the_model_loads(
-    evacap: Evacap, tmp_path: Path, workers: int, files: int, started: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("workers", "started"), [(2, 1), (1, 1), (0, 0)])
+def test_processes_import_torch_while_the_model_loads(
+    evacap: Evacap, tmp_path: Path, workers: int, started: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as the inputs need."""
     modules: list[str] = []
     monkeypatch.setattr("evacap_cli.media.start_ahead", modules.append)
-    for number in range(files):
-        (tmp_path / f"{number}.mp4").touch()
+    (tmp_path / "clip.mp4").touch()
     result = evacap("caption", tmp_path, "--workers", workers, "--model", tmp_path / "nowhere")
     assert "no such checkpoint" in result.stderr
     assert modules == ["evacap_cli.tasks.captioning.inputs.clip_reader"] * started

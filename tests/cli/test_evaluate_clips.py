@@ -76,6 +76,7 @@ def test_manifests_and_shards_give_the_results_of_a_store(
     assert page.exit_code == 0, page.output
 
 
+@pytest.mark.slow
 def test_shards_at_urls(evacap: Evacap, folder: Path, tiny: Path, tmp_path: Path) -> None:
     contents = {f"/test-{i}.tar": (folder / f"test-{i}.tar").read_bytes() for i in (0, 1)}
     fsspec.filesystem("memory").pipe({f"/bucket{name}": content for name, content in contents.items()})

@@ -100,6 +100,7 @@ def weights(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such signals")
 @pytest.mark.parametrize(
     ("args", "stage"), STAGES, ids=lambda value: value[0] if isinstance(value, tuple) else value

@@ -26,6 +26,7 @@ def mine(tiny: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_pushed_model_is_loaded_from_the_hub(
     hub: HubServer, storage: FileServer, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_read_only_token_is_reported(
     assert hub.repositories == {}
 
 
+@pytest.mark.slow
 def test_a_missing_network_is_reported(
     hub: HubServer, mine: Path, evacap: Evacap, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from tests.conftest import Evacap
 from tests.metrics.java import hide_java
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_writes_nothing(evacap: Evacap, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = evacap("reproduce", out, "--dry-run")

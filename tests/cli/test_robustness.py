@@ -35,6 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate_writes_a_row_per_model(evacap: Evacap, world: Path, tmp_path: Path) -> None:
     models = ("--model", world / "entropy-gate", "--model", world / "audio-only")
     result = evacap("evaluate", *models, "--data", world / "store", *QUICK, "-o", tmp_path / "out",
@@ -147,16 +148,17 @@ def test_evidence_is_reported(evacap: Evacap, world: Path, tmp_path: Path) -> No
         assert "entropy" not in found["told_apart"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("perturb", "points"),
     [
-        pytest.param("swap-audio", 4, marks=pytest.mark.slow),
+        ("swap-audio", 4),
         ("black", 4),
-        pytest.param("noise", 4, marks=pytest.mark.slow),
-        pytest.param("freeze", 4, marks=pytest.mark.slow),
-        pytest.param("drop-video", 4, marks=pytest.mark.slow),
-        pytest.param("noise-audio", 5, marks=pytest.mark.slow),
-        pytest.param("shift", 4, marks=pytest.mark.slow),
+        ("noise", 4),
+        ("freeze", 4),
+        ("drop-video", 4),
+        ("noise-audio", 5),
+        ("shift", 4),
     ],
 )
 def test_every_perturbation(

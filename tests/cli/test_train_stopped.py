@@ -82,6 +82,7 @@ def test_interrupted_run_saves_and_resumes(evacap: Evacap, store: Path, tmp_path
     assert steps_logged(out) == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent to a process group")
 def test_sigterm_saves_where_interrupts_are_ignored(
     evacap: Evacap,

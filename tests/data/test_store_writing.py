@@ -192,6 +192,7 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     assert write(tmp_path / "s", toys(6)).clips == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", range(1_000, 71_000, 7_000))
 def test_a_full_disk_loses_only_uncommitted_clips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int

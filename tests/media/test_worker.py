@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import forkserver
 from typing import Any
 
 import numpy as np
 import pytest
 
-from evacap_cli.media import DecodePool, start_ahead
+from evacap_cli.media import DecodePool
 from evacap_cli.media import worker as worker_file
 from evacap_cli.media.worker import Answer, NoWorkerError, Worker, resident_bytes
 
@@ -27,6 +29,10 @@ def hold(size: int) -> None:
     held = np.ones(size, np.uint8)
     time.sleep(60)
     del held
+
+
+def has_torch() -> bool:
+    return "torch" in sys.modules
 
 
 @contextmanager
@@ -82,28 +88,40 @@ def test_a_process_that_dies_between_items_is_replaced() -> None:
         assert run(worker, good).value == (3, 1)
 
 
-def test_a_spare_process_becomes_the_next_worker() -> None:
-    start_ahead("evacap_cli.media.probe")
-    ((ahead, _),) = worker_file._SPARE_PROCESSES
+@pytest.mark.skipif(not worker_file.FORKED, reason="a server forks them")
+def test_workers_have_the_modules_of_the_server_and_the_environment_of_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EVACAP_OF_THE_CALLER", "now")
     with started() as worker:
-        assert process_of(worker) == ahead.pid
-        assert not worker_file._SPARE_PROCESSES
-        with started() as another:
-            assert process_of(another) != ahead.pid
+        assert run(worker, partial(os.getenv, "EVACAP_OF_THE_CALLER")).value == "now"
+        assert run(worker, has_torch).value
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["evacap_cli.media.probe", "no.such.module"])
-def test_dead_spare_processes_are_replaced(module: str) -> None:
-    for _ in range(worker_file.STARTS):
-        start_ahead(module)
-    processes = [process for process, _ in worker_file._SPARE_PROCESSES]
-    for process in processes:
-        if module.startswith("evacap"):
-            process.kill()
-        process.join()
+@pytest.mark.skipif(not worker_file.FORKED, reason="a server forks them")
+def test_a_dead_server_is_replaced() -> None:
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
     with started() as worker:
-        assert process_of(worker) not in [process.pid for process in processes]
+        assert run(worker, good).value == (3, 1)
+
+
+def test_a_worker_may_be_ended_while_its_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, processes = worker_file._start_process, []
+
+    def start_and_end(module: str) -> Any:
+        process, pipe = start(module)
+        processes.append(process)
+        worker.end()
+        return process, pipe
+
+    monkeypatch.setattr(worker_file, "_start_process", start_and_end)
+    worker: Worker = Worker(call)
+    with pytest.raises(NoWorkerError):
+        run(worker, good)
+    (process,) = processes
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_the_last_attempt_to_start_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,7 @@ def patterns() -> Tensor:
     return torch.stack((first, torch.stack(((9 * x).cos() * (7 * y).sin(), x * y, (x + y).cos()))))
 
 
+@pytest.mark.slow
 def test_the_packaged_image_network_equals_the_published_one() -> None:
     """To the rounding of its weights to fp16."""
     import timm  # takes long

@@ -144,6 +144,7 @@ def test_wrong_options() -> None:
         ClusterOptions(cpus=0, workers=(3, 2))
 
 
+@pytest.mark.slow
 def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
     with (

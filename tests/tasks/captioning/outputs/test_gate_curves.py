@@ -180,6 +180,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relative", NAMES)
 def test_names_cannot_leave_the_folder(
     relative: str, demo: Captioner, one: Described, tmp_path: Path
