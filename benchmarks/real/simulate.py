@@ -234,6 +234,9 @@ class SimulatedClips:
     def __len__(self) -> int:
         return self.clips
 
+    def key(self, index: int) -> str:
+        return f"clip-{index:05}"
+
     def captions(self, index: int) -> list[str]:
         return [self.scenes.draw(_generator((0,), index)).caption]
 
@@ -277,6 +280,9 @@ class FixedClips:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def key(self, index: int) -> str:
+        return f"clip-{index:05}"
 
     def captions(self, index: int) -> list[str]:
         return [scene.caption for scene in self.clips[index]]

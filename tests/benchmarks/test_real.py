@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 import torch
 
+from evacap_cli.features import FeatureSettings
+from evacap_cli.model import load_checkpoint
 from evacap_cli.model.lexicon import audioset_classes, imagenet_classes, packaged_lexicon
+from evacap_cli.tasks.training.settings import TrainSettings
+from evacap_cli.tasks.training.validation import sample_captions
 from tests.benchmarks.scripts import BENCHMARKS, scripts_of
 
 BENCHMARK = BENCHMARKS / "real"
@@ -120,6 +124,20 @@ def test_simulated_pictures_show_sounding_objects(bench: Any) -> None:
     shown = [(151 <= int(row[0, 0]) < 269) for row in tags]
     assert 0.5 < np.mean(shown) < 0.95  # at times it is out of sight
     assert torch.allclose(tags[..., 2].amax(dim=1), tags[:, 0, 2])
+
+
+def test_training_captions_samples_of_fixed_clips(bench: Any) -> None:
+    """As at the end of each epoch of `arms.py`."""
+    captions, simulate, demo = bench("captions"), bench("simulate"), load_checkpoint("demo")
+    scene = captions.Scene("a dog barks", (captions.Event(PLACE["Dog"], True, 0),), 1)
+    features = FeatureSettings.from_dict(demo.features)
+    clips = simulate.FixedClips([[scene]] * 3, simulate.Simulation(statistics(bench)), features, True)
+    found = sample_captions(demo.model, demo.tokenizer, clips, TrainSettings(), None)
+    assert len({sample["clip"] for sample in found}) == 3
+    for sample in found:
+        assert sample["reference"] == "a dog barks"
+        assert "dog" in sample["caption"]
+        assert 0 <= sample["gate"] <= 1
 
 
 def test_the_same_clip_is_drawn_the_same_way(bench: Any) -> None:
