@@ -10,7 +10,9 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -62,9 +64,14 @@ def commands(path: Path) -> list[str]:
     return [part.strip() for line in kept if line for part in line.split("&&")]
 
 
+@cache
+def command_of_the_app() -> Any:
+    return typer.main.get_command(app)
+
+
 def parse(args: list[str]) -> None:
     """Parses the arguments of `evacap` without running anything; raises click's errors."""
-    command = typer.main.get_command(app)
+    command = command_of_the_app()
     context = command.make_context("evacap", list(args))
     while hasattr(command, "resolve_command"):
         name, command, args = command.resolve_command(context, args)

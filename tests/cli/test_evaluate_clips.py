@@ -123,6 +123,7 @@ def test_shards_in_an_object_store(evacap: Evacap, s3: Any, folder: Path, tiny: 
     assert len(found[0]) == len(CAPTIONS)
 
 
+@pytest.mark.slow
 def test_what_is_refused(evacap: Evacap, folder: Path, tiny: Path, tmp_path: Path) -> None:
     data = ("--data", folder / "clips.csv", *QUICK)
     (tmp_path / "other.csv").write_text(f"video,caption\n{folder / '0.mp4'},rain\n")

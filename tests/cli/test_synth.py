@@ -81,6 +81,7 @@ def test_video_is_h264_and_aac_and_shows_the_script(made: Path) -> None:
     assert abs(frames[30].astype(int) - wanted).mean() < 6
 
 
+@pytest.mark.slow
 def test_rerun_keeps_clips_and_extends(made: Path) -> None:
     before = (made / "videos" / "clip-00000.mp4").stat().st_mtime_ns
     manifest = (made / "manifest.jsonl").read_bytes()

@@ -48,6 +48,7 @@ def check_tone(waveform: np.ndarray, start: float, end: float, offset: float = 0
         assert heard(part) == pytest.approx(pitch(step), abs=10), f"at {step} s"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "codec", "rate", "layout", "samples"), SOUNDS)
 def test_formats(
     tmp_path: Path, suffix: str, codec: str, rate: int, layout: str, samples: str | None

@@ -142,6 +142,7 @@ def turned(matrix: Sequence[int]) -> np.ndarray:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 @pytest.mark.parametrize(
     "signs",

@@ -60,6 +60,7 @@ def level(samples: np.ndarray) -> float:
     return float(np.sqrt(np.mean(samples[1600:-1600] ** 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "codec", "samples", "near"), CODECS)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts(

@@ -27,6 +27,7 @@ def test_audio_has_its_true_length(tmp_path: Path, kind: str) -> None:
     check_sound(SOUNDS[kind](tmp_path), SOUND, LOUDEST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in FILMS]
 )
@@ -50,6 +51,7 @@ PRIMED = [("mp4", "aac", "libx264"), ("mov", "aac", "libx264"), ("m4a", "aac", N
           ("opus", "libopus", None), ("webm", "libopus", "libvpx-vp9"), ("mp4", "libopus", "libx264")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "codec", "video"), PRIMED)
 def test_encoder_delay_is_removed(tmp_path: Path, suffix: str, codec: str, video: str | None) -> None:
     """Edit lists, LAME's header, pre-skip and codec delay: sound is not 20 to 48 ms late, from the start or later."""

@@ -46,6 +46,7 @@ def batch_of(size: int = 6, seed: int = 0) -> dict[str, Any]:
 # ---- a picture that is missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_masked_picture_equals_no_picture(fusion: str) -> None:
     """The same memory, words, gate 0 and no entropy, whether frames are masked or never given."""
@@ -226,6 +227,7 @@ def test_padding_has_no_loss() -> None:
 # ---- learning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [name for name in preset_names() if name.endswith("-tiny")])
 def test_every_parameter_learns(preset: str) -> None:
     """Forward and backward of a training step on real sizes, half of the batch shuffled."""
@@ -276,6 +278,7 @@ def test_it_overfits_four_clips(record_property: Record) -> None:
 # ---- precisions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fusion", "dtype", "stem"),
     [

@@ -163,6 +163,7 @@ def test_only_adapters_and_projection_are_trained_and_saved(llama: Path, tmp_pat
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("a dog barks")) == "a dog barks"
 
 
+@pytest.mark.slow
 def test_sizes_are_known_without_weights(llama: Path) -> None:
     with torch.device("meta"):
         model = CaptionModel(config_of(llama), 1, 2, 0)
@@ -172,6 +173,7 @@ def test_sizes_are_known_without_weights(llama: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_run_is_planned_without_weights(llama: Path) -> None:
     changes = ["model.decoder.kind=causal-lm", f"model.decoder.language_model={llama}"]
     planned = plan_run("lavcap-tiny", changes, RunOptions(device="cpu"))
@@ -184,6 +186,7 @@ def test_padding_does_not_shift_positions() -> None:
     assert positions_of(seen).tolist() == [[0, 1, 1, 2], [0, 0, 0, 1]]
 
 
+@pytest.mark.slow
 def test_recomputing_activations_gives_the_same_gradients(llama: Path) -> None:
     fbank, pixels = random_clips(2)
     tokens = torch.tensor([[1, 3, 4, 5, 2], [1, 3, 6, 7, 2]])
@@ -222,11 +225,13 @@ def test_settings_of_other_decoders_are_not_written() -> None:
     assert ModelConfig.from_dict(config.to_dict()) == config
 
 
+@pytest.mark.slow
 def test_loading_prints_nothing(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model_of(llama)
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_pickles_code_and_missing_folders_are_refused(llama: Path, tmp_path: Path) -> None:
     import transformers
 
@@ -258,6 +263,7 @@ def test_pickles_code_and_missing_folders_are_refused(llama: Path, tmp_path: Pat
     assert not ran.exists()
 
 
+@pytest.mark.slow
 def test_without_its_libraries_the_error_names_the_extra(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def saved(
     return folder / "mine", model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_loaded_model_gives_the_same_captions(fusion: str, tmp_path: Path) -> None:
     path, model = saved(tmp_path, fusion)

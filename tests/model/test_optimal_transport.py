@@ -37,6 +37,7 @@ def tokens_of(batch: int = 3) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, 8, 32, generator=g), torch.randn(batch, 12, 32, generator=g)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m"), [(64, 20), (5, 9), (1, 4), (7, 1)])
 @pytest.mark.parametrize("epsilon", [0.1, 0.5])
 def test_plans_are_those_of_pot(n: int, m: int, epsilon: float, record_property: Record) -> None:

@@ -70,6 +70,7 @@ def test_a_processor_without_bf16_uses_plain_products() -> None:
     assert done.stdout.strip() == "[(True, True), (False, True)]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fusion", "precision"),
     [*((fusion, None) for fusion in FUSIONS), ("concat", torch.bfloat16), ("evidence", torch.bfloat16)],

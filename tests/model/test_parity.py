@@ -149,6 +149,7 @@ def test_logits_and_loss(fixture: Fixture, record_property: Record) -> None:
     assert error(loss, fixture.expect["loss"]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, False])
 def test_beam(fixture: Fixture, cached: bool, record_property: Record) -> None:
     model = fixture.model

@@ -249,6 +249,7 @@ def test_networks_are_neither_trained_nor_in_training_mode(fusion: str) -> None:
     assert all(module.training for module in (model, model.encoder, model.encoder.blocks_a, model.decoder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_other_parameter_learns(fusion: str) -> None:
     model, data = tag_model(fusion).train(), batch_of()
@@ -279,6 +280,7 @@ def test_a_training_step_on_tags_equals_one_on_inputs(fusion: str) -> None:
     assert "gate_stability" not in whole  # a tag's gate has no neighbour in time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_batch_neighbours_do_not_matter(fusion: str) -> None:
     model = tag_model(fusion)
@@ -382,6 +384,7 @@ def test_weights_loaded_as_half(fusion: str, dtype: torch.dtype, tmp_path: Path)
     assert len(best & {int(c) for c in out.heard[0, :, 0]}) >= len(best) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fusion", "precision"),
     [*((fusion, None) for fusion in FUSIONS), ("concat", torch.bfloat16), ("evidence", torch.bfloat16)],

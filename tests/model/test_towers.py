@@ -73,6 +73,7 @@ def plain_yamnet(state: dict[str, Tensor], patch: np.ndarray) -> np.ndarray:
     return x.mean(axis=(0, 1)) @ values["classifier.weight"].T + values["classifier.bias"]
 
 
+@pytest.mark.slow
 def test_the_audio_network_equals_yamnet() -> None:
     """Random weights against convolutions written out as TensorFlow defines them."""
     with torch.random.fork_rng():

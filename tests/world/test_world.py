@@ -227,6 +227,7 @@ def _clip_with(name: str, role: str = "sounding") -> ClipScript:
     return ClipScript.from_dict({**base.to_dict(), "seen": [seen], "background": "plain"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*OBJECTS, "sign: laser zap"])
 def test_drawing_moves_when_it_sounds_and_rests_when_silent(name: str) -> None:
     times = (2.05, 2.3, 2.75, 3.1)

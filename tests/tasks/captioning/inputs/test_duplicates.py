@@ -118,6 +118,7 @@ def test_failed_inputs_are_not_duplicates(tmp_path: Path) -> None:
     assert same(tmp_path) == [None] * 3
 
 
+@pytest.mark.slow
 def test_many_links_to_few_files(tmp_path: Path, reads: Counter[str]) -> None:
     for i in range(5):
         (tmp_path / f"{i}.mp4").write_bytes(bytes([i]) * 100)
