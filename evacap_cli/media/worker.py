@@ -35,6 +35,7 @@ STARTS = 3  # attempts to start a process before giving up
 START_SECONDS = 600.0  # for a process to import its modules, on a busy machine
 LOOK_SECONDS = 0.2  # between checks of a worker's memory
 DEATH_SECONDS = 5.0  # for a killed process to end
+SERVER_DEATH_SECONDS = 1.0  # for a dying server to end
 READY, TAKEN, ALIVE = b"ready", b"taken", b"alive"
 FORKED = sys.platform == "linux"
 """Whether workers are forked from a server that has only imported modules. macOS' libraries do not survive a fork."""
@@ -232,7 +233,11 @@ class Worker(Generic[Item, Value]):
         try:
             with _STARTING:
                 process, pipe = _start_process(_module_of(self.functions[0]))
-        except EOFError:  # from the server
+        except (
+            EOFError,
+            ConnectionError,
+        ):  # the server is dying; when it is dead, the next attempt starts another
+            time.sleep(SERVER_DEATH_SECONDS)
             raise _LostError("the process did not start") from None
         except Exception as error:  # process limit reached, or a script without a main guard
             raise NoWorkerError from error

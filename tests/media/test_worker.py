@@ -106,6 +106,23 @@ def test_a_dead_server_is_replaced() -> None:
         assert run(worker, good).value == (3, 1)
 
 
+@pytest.mark.parametrize("error", [EOFError, ConnectionRefusedError, BrokenPipeError])
+def test_a_dying_server_costs_one_attempt(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It no longer answers, but has not ended."""
+    start, errors = worker_file._start_process, [error]
+
+    def fail_once(module: str) -> Any:
+        if errors:
+            raise errors.pop()
+        return start(module)
+
+    monkeypatch.setattr(worker_file, "_start_process", fail_once)
+    monkeypatch.setattr(worker_file, "SERVER_DEATH_SECONDS", 0.0)
+    with started() as worker:
+        assert run(worker, good).value == (3, 1)
+    assert not errors
+
+
 def test_a_worker_may_be_ended_while_its_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     start, processes = worker_file._start_process, []
 
