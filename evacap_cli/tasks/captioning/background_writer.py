@@ -27,6 +27,7 @@ class BackgroundWriter:
         self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(QUEUE_SIZE)
         self._error: BaseException | None = None
         self._until: float | None = None
+        self._ended = threading.Event()  # an interrupted `join` takes a thread for ended (Python 3.11)
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> BackgroundWriter:
@@ -43,9 +44,15 @@ class BackgroundWriter:
         if kind is not None and not issubclass(kind, Exception):
             self._until = time.monotonic() + INTERRUPT_SECONDS
         self._put(None)
-        self._thread.join(None if self._until is None else INTERRUPT_SECONDS)
-        if self._thread.is_alive():  # the process ends while a job writes
-            atexit.register(delete_unfinished)
+        try:
+            self._ended.wait(None if self._until is None else INTERRUPT_SECONDS)
+        except BaseException:  # an interrupt of this wait
+            self._until = time.monotonic() + INTERRUPT_SECONDS
+            self._ended.wait(INTERRUPT_SECONDS)
+            raise
+        finally:
+            if not self._ended.is_set():  # the process ends while a job writes
+                atexit.register(delete_unfinished)
         if kind is None:
             self._raise()
 
@@ -65,9 +72,10 @@ class BackgroundWriter:
         return self._until is not None and time.monotonic() > self._until
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._expired():
-            try:
+        try:
+            while (job := self._jobs.get()) is not None and not self._expired():
                 job()
-            except BaseException as error:
-                self._error = error
-                return
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
