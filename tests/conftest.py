@@ -28,9 +28,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# torch is imported once for all decoding workers of the tests
-start_ahead("evacap_cli.tasks.captioning.inputs.clip_reader")
-
 WORDS = ("a dog barks twice", "rain falls on a roof", "a bell rings", "an engine idles while a man speaks")
 Evacap = Callable[..., Result]
 
@@ -47,6 +44,12 @@ def save_tiny(folder: Path, preset: str, **encoder: object) -> Path:
         model = build_model(ModelConfig.from_dict(config))
     save_checkpoint(folder / preset, model, tokenizer, chosen.features)
     return folder / preset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> None:
+    """Imports torch once for all decoding workers of the tests."""
+    start_ahead("evacap_cli.tasks.captioning.inputs.clip_reader")
 
 
 @pytest.fixture(scope="session")

@@ -233,10 +233,8 @@ class Worker(Generic[Item, Value]):
         try:
             with _STARTING:
                 process, pipe = _start_process(_module_of(self.functions[0]))
-        except (
-            EOFError,
-            ConnectionError,
-        ):  # the server is dying; when it is dead, the next attempt starts another
+        except (EOFError, ConnectionError):
+            # the server is dying; when it is dead, the next attempt starts another
             time.sleep(SERVER_DEATH_SECONDS)
             raise _LostError("the process did not start") from None
         except Exception as error:  # process limit reached, or a script without a main guard

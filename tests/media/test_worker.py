@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evacap_cli.media import DecodePool
+from evacap_cli.media import DecodePool, start_ahead
 from evacap_cli.media import worker as worker_file
 from evacap_cli.media.worker import Answer, NoWorkerError, Worker, resident_bytes
 
@@ -102,6 +102,18 @@ def test_workers_have_the_modules_of_the_server_and_the_environment_of_the_calle
 @pytest.mark.skipif(not worker_file.FORKED, reason="a server forks them")
 def test_a_dead_server_is_replaced() -> None:
     os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    with started() as worker:
+        assert run(worker, good).value == (3, 1)
+
+
+def test_workers_are_spawned_if_no_server_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket needs a temporary folder that is writable and has a short path."""
+
+    def refuse() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(forkserver, "ensure_running", refuse)
+    start_ahead("evacap_cli.media.probe")
     with started() as worker:
         assert run(worker, good).value == (3, 1)
 

@@ -43,8 +43,8 @@ class BackgroundWriter:
     ) -> None:
         if kind is not None and not issubclass(kind, Exception):
             self._until = time.monotonic() + INTERRUPT_SECONDS
-        self._put(None)
         try:
+            self._put(None)
             self._ended.wait(None if self._until is None else INTERRUPT_SECONDS)
         except BaseException:  # an interrupt of this wait
             self._until = time.monotonic() + INTERRUPT_SECONDS
